@@ -1,0 +1,1 @@
+"""Self-supervised learning on images and text. Start with `ssl_zoo/method.py`."""

@@ -1,0 +1,175 @@
+"""Maths that several papers share, by the names the papers use. Letters: B batch, D width, W processes, K keys."""
+
+import copy
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def world_size() -> int:
+    """Number of processes that train together, 1 outside distributed training."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them, 0 outside distributed training."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+class _AllGather(torch.autograd.Function):
+    """Concatenates every process's tensor; the backward pass sums what each process found for each part."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)  # without this sum the gradient would miss a factor of W
+        return grad.chunk(world_size())[rank()]
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """(B, ...) on each of W processes -> (W * B, ...) on all, in rank order, with gradient; identity for one process."""
+    return _AllGather.apply(x) if world_size() > 1 else x
+
+
+class _AllReduceMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x / world_size()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        return grad / world_size()
+
+
+def all_reduce_mean(x: Tensor) -> Tensor:
+    """Mean of x over the processes, with gradient; identity for one process."""
+    return _AllReduceMean.apply(x) if world_size() > 1 else x
+
+
+class GatheredBatchNorm(nn.Module):
+    """Wraps a BatchNorm layer so that all processes normalise by the statistics of the global batch.
+
+    torch's SyncBatchNorm does the same on GPUs only. Every process must hold equally many examples. Parameters and
+    buffers stay in the wrapped layer under their own names; see `gather_batch_norm`.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            self.register_buffer(name, buffer)
+        self.eps, self.momentum = norm.eps, norm.momentum
+        # timm's BatchNormAct2d is a BatchNorm followed by dropout and an activation
+        self.after = nn.Sequential(*(m for m in (getattr(norm, "drop", None), getattr(norm, "act", None)) if m))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...), computed in float32."""
+        if not self.training:
+            x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return self.after(x)
+        dims = [0, *range(2, x.ndim)]
+        wide = x.float()
+        mean = all_reduce_mean(wide.mean(dims))
+        centred = wide - _per_channel(mean, x.ndim)
+        var = all_reduce_mean(centred.square().mean(dims))
+        if self.running_mean is not None:
+            count = world_size() * x.numel() / x.shape[1]
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+                self.num_batches_tracked.add_(1)
+        scale = (var + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        out = centred * _per_channel(scale, x.ndim)
+        out = out if self.bias is None else out + _per_channel(self.bias, x.ndim)
+        return self.after(out.to(x.dtype))
+
+
+def _per_channel(x: Tensor, ndim: int) -> Tensor:
+    return x.view(1, -1, *(1 for _ in range(ndim - 2)))
+
+
+def gather_batch_norm(module: nn.Module) -> None:
+    """Replaces every BatchNorm below `module`, in place, by one with global statistics; state_dict keys stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            setattr(module, name, GatheredBatchNorm(child))
+        else:
+            gather_batch_norm(child)
+
+
+def info_nce(queries: Tensor, keys: Tensor, positives: Tensor, temperature: float, hidden: Tensor | None) -> Tensor:
+    """InfoNCE: mean cross-entropy of picking each query's positive among the keys by cosine similarity.
+
+    queries (B, D), keys (K, D); positives (B,) int64, column of each query's positive; hidden (B, K) bool marks pairs
+    to leave out, such as a query with itself. Computed in float32; the mean is over the B queries.
+    """
+    queries, keys = F.normalize(queries.float(), dim=1), F.normalize(keys.float(), dim=1)
+    logits = queries @ keys.T / temperature  # (B, K)
+    if hidden is not None:
+        logits = logits.masked_fill(hidden, -torch.inf)
+    return F.cross_entropy(logits, positives)
+
+
+def negative_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """2 - 2 cos(x, y), the squared distance of the unit vectors, mean over the batch. x, y: (B, D); in float32."""
+    return (2 - 2 * F.cosine_similarity(x.float(), y.float(), dim=1)).mean()
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Half-cosine from `start` at progress 0 to `end` at progress 1."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_cosine(progress: float, warmup: float, final: float) -> float:
+    """Learning-rate factor: linear from 0 over the first `warmup` of the run, then half-cosine from 1 to `final`."""
+    if progress < warmup:
+        return progress / warmup
+    return cosine(1.0, final, (progress - warmup) / (1 - warmup))
+
+
+def warmup_linear(progress: float, warmup: float, flat: float) -> float:
+    """Learning-rate factor: linear from 0 over `warmup`, 1 until `flat` of the run is spent, then linear to 0."""
+    if progress < warmup:
+        return progress / warmup
+    return 1.0 if progress < flat else (1 - progress) / (1 - flat)
+
+
+def ema_copy(module: nn.Module) -> nn.Module:
+    """A copy for an EMA to move; it takes no gradient."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
+    """target <- decay * target + (1 - decay) * online for parameters; buffers (BatchNorm statistics) are copied."""
+    torch._foreach_lerp_(list(target.parameters()), [p.detach() for p in online.parameters()], 1 - decay)
+    for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
+        mine.copy_(theirs)
+
+
+def positive(**values: float) -> None:
+    """Raises ValueError unless each value is a finite number above 0; names become keys of `method.`."""
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"method.{name}={value} must be a finite number above 0")
+
+
+def fraction(**values: float) -> None:
+    """Raises ValueError unless each value lies inside (0, 1); names become keys of `method.`."""
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not 0 < value < 1:
+            raise ValueError(f"method.{name}={value} must lie between 0 and 1, both excluded")

@@ -1,0 +1,41 @@
+"""BYOL: predict the projection that a slowly moving copy of the network gives of another view; no negatives.
+
+Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS 2020,
+https://arxiv.org/abs/2006.07733, Section 3.1 and Eq. 2. Official code: github.com/google-deepmind/deepmind-research/byol.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor, nn, no_grad
+
+from ssl_zoo.functional import cosine, ema_copy, ema_update, fraction, negative_cosine, positive
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+class BYOL(Method):
+    """The online network is backbone, projector, predictor; the target is an EMA of backbone and projector."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, ema_decay: float):
+        """`ema_decay`: tau_base of the paper; it grows to 1 over the run by half a cosine (Section 3.3)."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim)
+        fraction(ema_decay=ema_decay)
+        self.projector = mlp(backbone.num_features, hidden_dim, out_dim)
+        self.predictor = mlp(out_dim, hidden_dim, out_dim)
+        self.target = ema_copy(nn.Sequential(backbone, self.projector))
+        self.ema_decay = ema_decay
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Sum over both directions of 2 - 2 cos (the paper's symmetric loss); in [0, 8], mean over the batch."""
+        view1, view2, *_ = batch.views
+        # One view at a time: BatchNorm statistics are those of a view, as in the official code.
+        p1, p2 = (self.predictor(self.projector(self.backbone(view))) for view in (view1, view2))
+        with no_grad():
+            t1, t2 = (self.target(view) for view in (view1, view2))
+        return {"loss": negative_cosine(p1, t2) + negative_cosine(p2, t1)}
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

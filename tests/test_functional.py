@@ -1,0 +1,140 @@
+"""Shared maths against loops, known values, identities and a single process."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssl_zoo import functional
+from ssl_zoo.functional import (
+    GatheredBatchNorm,
+    all_gather,
+    cosine,
+    ema_copy,
+    ema_update,
+    gather_batch_norm,
+    info_nce,
+    negative_cosine,
+    rank,
+    warmup_cosine,
+    warmup_linear,
+)
+from tests import distributed
+
+
+def test_info_nce_equals_a_loop() -> None:
+    queries, keys = torch.randn(5, 7), torch.randn(9, 7)
+    positives = torch.randint(0, 9, (5,))
+    hidden = torch.rand(5, 9) < 0.3
+    hidden[torch.arange(5), positives] = False
+    total = 0.0
+    for i in range(5):
+        scores = [
+            math.exp(float(F.cosine_similarity(queries[i], keys[j], dim=0)) / 0.3) * (not hidden[i, j]) for j in range(9)
+        ]
+        total -= math.log(scores[positives[i]] / sum(scores))
+    torch.testing.assert_close(info_nce(queries, keys, positives, 0.3, hidden), torch.tensor(total / 5))
+
+
+def test_info_nce_of_equal_keys_is_log_of_their_number() -> None:
+    keys = torch.ones(8, 4)
+    loss = info_nce(torch.randn(3, 4), keys, torch.tensor([0, 3, 7]), 0.1, None)
+    assert loss.item() == pytest.approx(math.log(8), abs=1e-5)
+
+
+def test_negative_cosine_is_the_squared_distance_of_unit_vectors() -> None:
+    x, y = torch.randn(6, 5), torch.randn(6, 5)
+    distance = (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(dim=1).mean()
+    torch.testing.assert_close(negative_cosine(x, y), distance)
+    assert negative_cosine(x, 3 * x).item() == pytest.approx(0, abs=1e-6)
+    assert negative_cosine(x, -x).item() == pytest.approx(4, abs=1e-6)
+
+
+def test_schedules() -> None:
+    assert cosine(0.99, 1.0, 0.0) == pytest.approx(0.99)
+    assert cosine(0.99, 1.0, 0.5) == pytest.approx(0.995)
+    assert cosine(0.99, 1.0, 1.0) == 1.0
+    assert [warmup_cosine(p, 0.1, 0.0) for p in (0, 0.05, 0.1, 0.55, 1)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    assert [warmup_linear(p, 0.1, 0.5) for p in (0, 0.05, 0.1, 0.3, 0.75, 1)] == pytest.approx([0, 0.5, 1, 1, 0.5, 0])
+    assert warmup_cosine(0.0, 0.0, 0.0) == 1.0
+
+
+def test_ema_averages_parameters_and_copies_statistics() -> None:
+    online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    target = ema_copy(online)
+    before = [p.clone() for p in target.parameters()]
+    with torch.no_grad():
+        for p in online.parameters():
+            p.add_(1)
+    online(torch.randn(8, 3) * 5)
+    ema_update(target, online, 0.9)
+    for p, old in zip(target.parameters(), before, strict=True):
+        torch.testing.assert_close(p, old + 0.1)
+        assert not p.requires_grad
+    for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("shape", [(16, 5), (16, 5, 3, 4)])
+def test_gathered_batch_norm_equals_batch_norm_on_one_process(shape: tuple[int, ...]) -> None:
+    plain = nn.BatchNorm1d(5) if len(shape) == 2 else nn.BatchNorm2d(5)
+    nn.init.uniform_(plain.weight)
+    gathered = GatheredBatchNorm(ema_copy(plain).requires_grad_(True))
+    x = torch.randn(shape) * 3 + 1
+    mine, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for _ in range(2):
+        a, b = gathered(mine), plain(theirs)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    (a.sin().sum()).backward()
+    (b.sin().sum()).backward()
+    torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-4, rtol=1e-4)
+    assert gathered.state_dict().keys() == plain.state_dict().keys()
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(gathered.state_dict()[key], value)
+    torch.testing.assert_close(gathered.eval()(x), plain.eval()(x))
+
+
+def _gathered_gradient() -> tuple[torch.Tensor, torch.Tensor, int]:
+    x = (torch.arange(4.0).view(2, 2) + 10 * rank()).requires_grad_()
+    everything = all_gather(x)
+    # rank 0 weighs all rows by 1, rank 1 by 2: each row's gradient must be their sum
+    (everything * (1 + rank())).sum().backward()
+    return everything.detach(), x.grad, functional.world_size()
+
+
+def test_all_gather_sums_the_gradients_of_all_processes() -> None:
+    results = distributed.run(2, _gathered_gradient)
+    for gathered, gradient, world in results:
+        assert world == 2
+        assert gathered.tolist() == [[0, 1], [2, 3], [10, 11], [12, 13]]
+        assert torch.equal(gradient, torch.full((2, 2), 3.0))
+    x = torch.randn(3, requires_grad=True)
+    assert all_gather(x) is x
+
+
+def _norm_share(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    net = nn.Sequential(nn.BatchNorm1d(x.shape[1]))
+    gather_batch_norm(net)
+    share = x.chunk(functional.world_size())[rank()].clone().requires_grad_()
+    out = net(share)
+    out.sin().sum().backward()
+    return out.detach(), share.grad, net.state_dict()
+
+
+def test_gathered_batch_norm_equals_the_global_batch() -> None:
+    x = torch.randn(12, 4) * 2 + 1
+    ((whole, gradient, state),) = [_norm_share(x)]
+    shares = distributed.run(2, _norm_share, x)
+    torch.testing.assert_close(torch.cat([s[0] for s in shares]), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat([s[1] for s in shares]), gradient, atol=1e-5, rtol=1e-4)
+    for key, value in state.items():
+        torch.testing.assert_close(shares[1][2][key], value)
+
+
+def test_bad_values_are_named() -> None:
+    with pytest.raises(ValueError, match=r"method\.temperature=-1 must be"):
+        functional.positive(temperature=-1)
+    with pytest.raises(ValueError, match=r"method\.mask_ratio=1\.0 must lie"):
+        functional.fraction(mask_ratio=1.0)
