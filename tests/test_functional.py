@@ -32,7 +32,8 @@ def test_info_nce_equals_a_loop() -> None:
     total = 0.0
     for i in range(5):
         scores = [
-            math.exp(float(F.cosine_similarity(queries[i], keys[j], dim=0)) / 0.3) * (not hidden[i, j]) for j in range(9)
+            math.exp(float(F.cosine_similarity(queries[i], keys[j], dim=0)) / 0.3) * (not hidden[i, j])
+            for j in range(9)
         ]
         total -= math.log(scores[positives[i]] / sum(scores))
     torch.testing.assert_close(info_nce(queries, keys, positives, 0.3, hidden), torch.tensor(total / 5))

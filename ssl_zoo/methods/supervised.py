@@ -23,7 +23,9 @@ class Supervised(Method):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"method.label_smoothing={label_smoothing} must lie in [0, 1)")
         if num_classes < 2:
-            raise ValueError(f"method=supervised needs at least 2 classes, the data has {num_classes}: choose other data")
+            raise ValueError(
+                f"method=supervised needs at least 2 classes, the data has {num_classes}: choose other data"
+            )
         self.head = nn.Linear(backbone.num_features, num_classes)
         self.label_smoothing = label_smoothing
 

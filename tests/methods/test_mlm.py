@@ -59,7 +59,9 @@ def test_shares_of_mask_random_and_unchanged() -> None:
     share_masked = (shown == MASK).float().mean().item()
     share_kept = (shown == truth).float().mean().item()
     assert share_masked == pytest.approx(0.6, abs=0.01)
-    assert share_kept == pytest.approx(0.1 + 0.3 / (VOCABULARY - SPECIAL), abs=0.01)  # a random token may be the true one
+    assert share_kept == pytest.approx(
+        0.1 + 0.3 / (VOCABULARY - SPECIAL), abs=0.01
+    )  # a random token may be the true one
     assert (shown[shown != MASK] >= SPECIAL).all()
 
 
@@ -103,7 +105,9 @@ def test_loss_equals_the_dense_cross_entropy() -> None:
 def test_an_untrained_head_knows_nothing() -> None:
     method, ids = make(replace=(1.0, 0.0, 0.0)), rows()
     nn.init.zeros_(method.backbone.embedding.weight)  # type: ignore[union-attr]
-    assert method(Batch([ids], ids[:, 0], ids[:, 0]), 0.0)["loss"].item() == pytest.approx(math.log(VOCABULARY), abs=1e-5)
+    assert method(Batch([ids], ids[:, 0], ids[:, 0]), 0.0)["loss"].item() == pytest.approx(
+        math.log(VOCABULARY), abs=1e-5
+    )
 
 
 def test_the_head_is_tied_to_the_embedding() -> None:

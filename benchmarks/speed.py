@@ -1,0 +1,101 @@
+"""Examples per second of the whole training loop beside the bare model step on one resident batch.
+
+    python benchmarks/speed.py "data=cifar10 backbone.small_stem=false" "experiment=mlm_imdb_short" ...
+
+Each argument is a command line of run.py in one string. Loop and bare step run in turns in one process, with the same
+weights, precision and optimizer; each number is the median over steps, the ratio is between the two medians of one
+turn, and the turn with the median ratio is shown. Writes benchmarks/results/speed.md.
+"""
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ssl_zoo import hardware, run
+
+hardware.tune_allocator()
+
+import hydra  # noqa: E402
+import torch  # noqa: E402
+from lightning.pytorch import Callback  # noqa: E402
+
+from ssl_zoo import session  # noqa: E402
+from ssl_zoo.learner import Learner  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results" / "speed.md"
+
+
+class StepTimes(Callback):
+    """Seconds from the end of each step to the end of the next, data, views, logging and progress bar included."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.ends.append(time.perf_counter())
+
+    def median(self) -> float:
+        return statistics.median(b - a for a, b in zip(self.ends[1:-1], self.ends[2:], strict=True))
+
+
+def bare(learner: Learner, trainer: Any, batch: Any, steps: int) -> float:
+    """Median seconds of forward, backward and optimizer step on `batch`, nothing else."""
+    method, optimizer = learner.method.train(), learner.configure_optimizers()
+    times = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        with trainer.precision_plugin.forward_context():
+            loss = method(batch, 0.5)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            method.after_step(0.5)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]:
+    """(examples a second of the loop, of the bare step), from the turn with the median ratio."""
+    cfg = hydra.compose("config", [*overrides, "logger=csv", "evaluators=[]"])
+    precision, _ = hardware.choose_precision(cfg.trainer.precision, session.device_type(cfg.trainer.accelerator))
+    hardware.prepare_torch(session.device_type(cfg.trainer.accelerator), precision)
+    data = run.build_data(cfg)
+    pairs = []
+    for _ in range(turns):
+        times, method = StepTimes(), run.build_method(cfg)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = run.build_trainer(cfg, Path(folder), precision, steps, [times])
+            parts = (hydra.utils.instantiate(cfg.optimizer), hydra.utils.instantiate(cfg.schedule))
+            learner = Learner(method, *parts, seed=cfg.seed, total_steps=steps)
+            trainer.fit(learner, datamodule=data)
+            batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+            pairs.append((cfg.data.batch_size / times.median(), cfg.data.batch_size / bare(learner, trainer, batch, steps)))
+    return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", help='command lines of run.py, e.g. "data=cifar10 method=byol"')
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    lines = ["| run | loop, examples/s | bare step, examples/s | ratio |", "| --- | ---: | ---: | ---: |"]
+    with hydra.initialize_config_dir(str(run.CONF), version_base="1.3"):
+        for command in options.runs:
+            loop, floor = measure(command.split(), options.steps, options.turns)
+            lines.append(f"| `{command}` | {loop:,.1f} | {floor:,.1f} | {loop / floor:.2f} |")
+            print(lines[-1], flush=True)
+    quoted = " ".join(f'"{command}"' for command in options.runs)
+    head = f"`python benchmarks/speed.py {quoted} --steps {options.steps} --turns {options.turns}`, {date.today()}, "
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    RESULTS.write_text("\n".join(["# Loop beside the bare step", "", f"{head}{where}, {platform.machine()}", "", *lines, ""]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""Checkpoints that survive kills, full disks and flipped bytes, and a clean stop when the machine is taken away.
+
+A run keeps its checkpoints as `<run folder>/checkpoints/step-00001234.ckpt`, named by optimizer step. They are
+Lightning's checkpoints (weights, optimizer, loop progress), hold tensors and plain values only, and are always read
+with `weights_only=True`: loading a stranger's file runs none of their code.
+"""
+
+import logging
+import os
+import pickle
+import re
+import signal
+import struct
+import time
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from ssl_zoo.stop_signals import Interrupted, StopSignals
+
+log = logging.getLogger(__name__)
+
+KEYS = ("state_dict", "global_step", "optimizer_states", "loops")
+"""What a checkpoint must hold for a run to go on from it."""
+
+_NAME = re.compile(r"step-(\d{8,})\.ckpt")
+
+# What Python's zip reader raises on damage, depending on which byte is hit (measured by flipping every byte of a file).
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that must not be used. `reason` says why in a few words, the message also names file and remedy."""
+
+    def __init__(self, path: Path, reason: str, remedy: str):
+        size = f"{path.stat().st_size:,} bytes" if path.is_file() else "no such file"
+        super().__init__(f"checkpoint {path} ({size}): {reason}. {remedy}")
+        self.reason = reason
+
+
+class CheckpointNotWritten(OSError):
+    """A save that failed, most often for lack of room. Nothing was left behind and nothing was replaced."""
+
+
+class NonFiniteWeights(RuntimeError):
+    """A parameter is NaN or infinite; nothing was saved."""
+
+
+def verify(path: str | Path) -> None:
+    """Reads the whole file once and raises `DamagedCheckpoint` unless a run can go on from it.
+
+    Finds truncated, empty and foreign files, any flipped byte (torch itself ignores the checksums), missing keys, and
+    anything that is not a tensor or a plain value.
+    """
+    path = Path(path)
+    _check_bytes(path)
+    contents = _unpickle(path, "cpu", mmap=True)
+    if missing := [key for key in KEYS if key not in contents]:
+        raise DamagedCheckpoint(path, f"it lacks {', '.join(missing)}", "Give a checkpoint written by a training run.")
+
+
+def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The verified contents of a checkpoint; raises `DamagedCheckpoint`. `map_location` is torch.load's."""
+    verify(path)
+    return _unpickle(Path(path), map_location, mmap=False)
+
+
+def step_of(path: str | Path) -> int:
+    """The optimizer step in a checkpoint's name: 1234 of step-00001234.ckpt."""
+    match = _NAME.fullmatch(Path(path).name)
+    if match is None:
+        raise ValueError(f"{path}: not named step-<number>.ckpt")
+    return int(match.group(1))
+
+
+def latest(folder: str | Path) -> Path | None:
+    """The newest checkpoint of a run folder that verifies, None if there is none. Names damaged ones in one line."""
+    newest, damaged = None, []
+    for path in reversed(_by_step(folder)):
+        try:
+            verify(path)
+        except DamagedCheckpoint as error:
+            damaged.append(f"{path.name} ({error.reason})")
+        else:
+            newest = path
+            break
+    if damaged:
+        used = f"using {newest.name}" if newest else "none is left"
+        log.warning("skipped damaged checkpoints in %s: %s; %s", folder, ", ".join(damaged), used)
+    return newest
+
+
+def resolve(checkpoint: str | Path) -> Path:
+    """The file meant by `checkpoint=<file or run folder>`, verified. Raises ValueError."""
+    path = Path(checkpoint).expanduser()
+    if path.is_file():
+        verify(path)
+        return path
+    if not path.is_dir():
+        raise ValueError(f"checkpoint={checkpoint}: no such file or folder. Give a checkpoint file or a run folder.")
+    newest = latest(path)
+    if newest is None:
+        found = len(_by_step(path))
+        what = f"all {found} checkpoints here are damaged" if found else "no checkpoints/step-*.ckpt in this folder"
+        raise ValueError(f"checkpoint={checkpoint}: {what}. Give a checkpoint file or another run folder.")
+    return newest
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads only sound ones.
+
+    The stock plugin stages in $TMPDIR and then copies over the old file, so that a kill between two devices costs the
+    good checkpoint. Here the file is streamed beside its destination, flushed to disk, read back, and renamed.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises `CheckpointNotWritten` if the disk fails, `DamagedCheckpoint` if the contents are not plain values."""
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if (record := _wrong_record(part)) is not None:
+                raise OSError(f"{record} reads back differently from what was written")
+            _unpickle(part, "cpu", mmap=True)
+            os.replace(part, path)
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            os.fsync(descriptor)  # the rename survives a power cut too
+            os.close(descriptor)
+        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+            cause = error.__context__ or error  # torch raises RuntimeError while it handles the disk's own error
+            raise CheckpointNotWritten(f"{path} could not be written: {cause}. Older checkpoints are kept.") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Raises `DamagedCheckpoint`. `weights_only` is Lightning's to pass and always on, whatever it says."""
+        return load(path, "cpu" if map_location is None else map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class PeriodicCheckpoint(Callback):
+    """Saves every `every` optimizer steps and at the end of training, and keeps the newest `keep`.
+
+    SIGTERM and SIGUSR1 save too: the handler only takes a note; after the step in progress all processes agree, save
+    and raise `Interrupted`. A failed save is reported and tried again `every` steps later, training goes on.
+    Weights that are not finite are never saved: `NonFiniteWeights`. Belongs last among the callbacks.
+
+    folder: `<run folder>/checkpoints`. keep: at least 1; 2 leave a good one should the newest be damaged later.
+    seconds: what saving has cost in this session.
+    """
+
+    def __init__(self, folder: str | Path, every: int, keep: int = 2):
+        if every < 1:
+            raise ValueError(f"trainer.checkpoint_every={every}: must be 1 or more optimizer steps")
+        if keep < 1:
+            raise ValueError(f"keep={keep}: must be 1 or more checkpoints")
+        self.folder, self.every, self.keep = Path(folder), every, keep
+        self.seconds = 0.0
+        self._signals = StopSignals()
+        self._stop = 0  # the signal all processes agreed on, 0 for none
+        self._step = 0  # the last step seen
+        self._saved_step = 0  # the last step a save was tried at, the same on every process
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._signals.hold()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = self._saved_step = trainer.global_step
+        if trainer.is_global_zero and self.folder.is_dir():
+            for part in self.folder.glob(".*.part"):  # of a process killed while it saved
+                part.unlink()
+        self._signals.listen()
+        if trainer.received_sigterm:  # it came before our handler took over
+            self._signals.received = signal.SIGTERM
+        self._agree(trainer, pl_module)
+        self._leave_if_stopped()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Not at the end of the batch before, because Lightning logs that step's metrics only after its hooks.
+        self._leave_if_stopped()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:  # gradients are still being accumulated
+            return
+        self._step = trainer.global_step
+        # On an accelerator agreeing costs a wait for the device, so there it happens every 8th step.
+        if pl_module.device.type == "cpu" or trainer.world_size == 1 or self._step % 8 == 0:
+            self._agree(trainer, pl_module)
+        if self._stop or self._step % self.every == 0:
+            self._save(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._saved_step != self._step:
+            self._save(trainer, pl_module)
+        self._agree(trainer, pl_module)
+        self._leave_if_stopped()
+        self._signals.release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._signals.release()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._signals.release()  # a resumed run that was already done never comes to on_train_end
+
+    def _agree(self, trainer: Trainer, module: LightningModule) -> None:
+        self._stop = self._signals.received
+        if trainer.world_size > 1:
+            stop = torch.tensor(self._stop, device=module.device)
+            torch.distributed.all_reduce(stop, op=torch.distributed.ReduceOp.MAX)
+            self._stop = int(stop)
+
+    def _leave_if_stopped(self) -> None:
+        if self._stop:
+            newest = _by_step(self.folder)[-1:]
+            log.warning("%s: stopped after step %d", signal.Signals(self._stop).name, self._step)
+            raise Interrupted(self._stop, newest[0] if newest else None)
+
+    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+        _refuse_non_finite(module, self._step)
+        self._saved_step, started = self._step, time.perf_counter()
+        try:
+            trainer.save_checkpoint(self.folder / f"step-{self._step:08d}.ckpt", False)  # all state, not weights alone
+        except CheckpointNotWritten as error:
+            trainer.strategy.barrier()  # only the first process writes; the others wait at save_checkpoint's barrier
+            log.error("%s Training goes on, the next attempt is in %d steps.", error, self.every)
+        else:
+            if trainer.is_global_zero:
+                self._prune()
+        self.seconds += time.perf_counter() - started
+
+    def _prune(self) -> None:
+        """Newer ones than the current step are of a future this run has left; they are not ours to delete."""
+        past = [path for path in _by_step(self.folder) if step_of(path) <= self._step]
+        for path in past[: -self.keep]:
+            try:
+                path.unlink()
+            except OSError as error:
+                log.warning("could not delete an old checkpoint: %s", error)
+
+
+def _by_step(folder: str | Path) -> list[Path]:
+    """The checkpoints of a run folder, or of its folder `checkpoints`, oldest first."""
+    below = Path(folder) / "checkpoints"
+    names = (below if below.is_dir() else Path(folder)).glob("step-*.ckpt")
+    return sorted((path for path in names if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def _check_bytes(path: Path) -> None:
+    if not path.is_file():
+        raise DamagedCheckpoint(path, "it does not exist", "Give a checkpoint file or a run folder.")
+    with path.open("rb") as file:
+        head = file.read(256).lstrip().lower()
+    if not head:
+        raise DamagedCheckpoint(path, "the file is empty", "Delete it and use an earlier one.")
+    if head.startswith(b"version https://git-lfs"):
+        raise DamagedCheckpoint(path, "a git-lfs pointer, not the file itself", "Fetch it with `git lfs pull`.")
+    if head.startswith((b"<!doctype", b"<html")):
+        raise DamagedCheckpoint(path, "a web page, not a checkpoint", "Download it again; a login may be needed.")
+    remedy = "Copy it again or use an earlier one."
+    try:
+        record = _wrong_record(path)
+    except _ZIP_ERRORS as error:
+        raise DamagedCheckpoint(path, f"truncated or damaged ({error})", remedy) from error
+    if record is not None:
+        raise DamagedCheckpoint(path, f"the checksum of {record} is wrong", remedy)
+
+
+def _wrong_record(path: Path) -> str | None:
+    """The first record of the archive that is not what was written, None if all are sound."""
+    with zipfile.ZipFile(path) as archive:
+        folders = [record.filename for record in archive.infolist() if record.external_attr & 0x10]
+        return folders[0] if folders else archive.testzip()  # torch takes a folder's bytes from nowhere
+
+
+def _unpickle(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
+    """With `mmap` the tensors' bytes are not read until used."""
+    remedy = "Give a checkpoint written by a training run."
+    try:
+        contents = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        reason = f"more than tensors and plain values inside ({str(error).splitlines()[0]})"
+        advice = "Keep hyperparameters to numbers, strings, lists and dicts; do not trust strangers' files."
+        raise DamagedCheckpoint(path, reason, advice) from error
+    except (RuntimeError, ValueError) as error:
+        raise DamagedCheckpoint(path, f"not written by torch.save ({str(error).splitlines()[0]})", remedy) from error
+    if not isinstance(contents, dict):
+        raise DamagedCheckpoint(path, "not a checkpoint", remedy)
+    return contents
+
+
+def _refuse_non_finite(module: nn.Module, step: int) -> None:
+    names, weights = zip(*module.named_parameters(), strict=True)
+    finite = torch.stack([weight.isfinite().all() for weight in weights])
+    if not finite.all():
+        name = names[int(finite.int().argmin())]
+        raise NonFiniteWeights(
+            f"step {step}: {int((~finite).sum())} parameters are not finite, the first is {name}; nothing was saved, "
+            "the last checkpoint is sound. Lower the learning rate, clip gradients or use a higher precision."
+        )

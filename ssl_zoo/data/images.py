@@ -1,0 +1,259 @@
+"""The data module for images. It serves every data set; a data set is a YAML file."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+from ssl_zoo.data.decode import MODES
+from ssl_zoo.data.image_parts import Part, read_parts, some
+from ssl_zoo.data.image_sources import open_source
+from ssl_zoo.data.loaders import Crops, EncodedPart, Loaded, ResidentLoader, in_workers
+from ssl_zoo.data.order import Step, check_batch, steps
+from ssl_zoo.data.stores import Catalogue, Damage, Key, catalogue, load_pixels, read_once
+from ssl_zoo.method import Batch
+from ssl_zoo.views import Views
+
+STORES = ("auto", "device", "ram", "mmap", "encoded")
+DECODED_LIMIT = 8 * 2**30
+"""Bytes of pixels beyond which `store: auto` leaves images encoded."""
+MEMORY_SHARE = 0.25
+"""How much of a memory `store: auto` fills with pixels at most."""
+
+
+class ImageData(LightningDataModule):
+    """Images and labels as training views on the device, and as plain views in order for evaluation.
+
+    path: a hub id, a folder in the Hub's layout, a parquet file, a folder of class folders or of images, or
+        `sklearn:digits`; looked for below `root` and `$SSL_ZOO_DATA` before the Hub.
+    splits: {"train": names of one or more splits, "test": the name of one, "auto" or None}.
+    image_size, in_chans: of what a network sees; mean, std: of each channel, for pixels in [0, 1].
+    batch_size: of the global batch, over all processes.
+    num_classes: checked if given. image_column, label_column: of a table; None: told by their types.
+    store: where pixels are kept. "device", "ram" and "mmap" (a file) hold them decoded, image_size x image_size;
+        "encoded" decodes each image anew in every epoch and crops from its full size. "auto" decodes images that are
+        squares no larger than image_size, up to 8 GiB in all, and chooses the nearest place with room to spare.
+    num_workers: processes that decode; None: one a processor core.
+    on_error: "raise" or "skip" unreadable images; max_skipped: the largest fraction of a part that may be skipped.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        splits: Mapping[str, Any],
+        image_size: int,
+        in_chans: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        seed: int = 0,
+        num_classes: int | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        root: str | None = None,
+        store: str = "auto",
+        num_workers: int | None = None,
+        on_error: str = "raise",
+        max_skipped: float = 0.01,
+    ):
+        super().__init__()
+        train = splits["train"]
+        self.path, self.root = path, root
+        self.splits = {"train": [train] if isinstance(train, str) else list(train), "test": splits["test"]}
+        self.image_size, self.in_chans, self.mean, self.std = image_size, in_chans, list(mean), list(std)
+        self.batch_size, self.seed, self.num_classes = batch_size, seed, num_classes
+        self.image_column, self.label_column = image_column, label_column
+        self.store, self.num_workers = store, num_workers
+        self.damage = Damage(on_error, max_skipped)
+        self._check_settings()
+        self.start_step = 0
+        """Global batches consumed already; `train_dataloader` goes on from there."""
+        self.facts: dict[str, Any] = {}
+        """What the data turned out to be; filled by `setup`."""
+        self.labels: dict[str, Tensor] = {}
+        self.pixels: dict[str, Tensor] = {}
+        self.encoded: dict[str, EncodedPart] = {}
+
+    def _check_settings(self) -> None:
+        for key, value, allowed in (
+            ("store", self.store, STORES),
+            ("on_error", self.damage.on_error, ("raise", "skip")),
+            ("in_chans", self.in_chans, tuple(MODES)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"data.{key}={value}: give one of {', '.join(map(str, allowed))}")
+        for key, number, least in (("image_size", self.image_size, 1), ("num_workers", self.num_workers, 0)):
+            if number is not None and number < least:
+                raise ValueError(f"data.{key}={number}: give {least} or more")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.in_chans or (key == "std" and min(values) <= 0):
+                raise ValueError(f"data.{key}={values}: give data.in_chans={self.in_chans} numbers, std above 0")
+        if not 0 <= self.damage.max_skipped < 1:
+            raise ValueError(f"data.max_skipped={self.damage.max_skipped}: give a fraction from 0 to less than 1")
+
+    def attach(self, views: Views, plain: Views) -> None:
+        """views: what training batches hold; plain: the one view of evaluation.
+
+        Raises:
+            ValueError: when workers cannot crop for them, where images of different sizes come encoded.
+        """
+        self.views, self.plain = views, plain
+        if self.store == "encoded":
+            blank = torch.zeros(self.in_chans, self.image_size, self.image_size, dtype=torch.uint8)
+            for each in (views, plain):
+                each.crop_in_worker(blank, index=0, epoch=0, seed=self.seed)
+
+    def prepare_data(self) -> None:
+        """Fetches, decodes and checks what the cache does not hold yet, and says what there is.
+
+        Raises:
+            ValueError: for data that is missing, unreadable or not what the settings say.
+        """
+        if not self.facts:
+            self._open()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Fills `facts`. Raises: ValueError as `prepare_data`, or when the batch is larger than the training part."""
+        if not self.facts:
+            self._open()
+        check_batch(self.num_train, self.batch_size, self.trainer.world_size if self.trainer else 1)
+
+    @property
+    def num_train(self) -> int:
+        """Training examples, labelled or not."""
+        return len(self.labels["train"])
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any training example has one."""
+        return bool((self.labels["train"] >= 0).any())
+
+    def _open(self) -> None:
+        source = open_source(self.path, self.root, self.image_column, self.label_column)
+
+        @cache
+        def parts() -> dict[str, Part]:
+            return read_parts(source, self.splits["train"], self.splits["test"])
+
+        columns = {"image_column": self.image_column, "label_column": self.label_column}
+        key: Key = {"fingerprint": source.fingerprint(), "splits": self.splits, **columns}
+        known = catalogue(parts, key)
+        self._check_classes(known)
+        self.store = self._choose_store(known) if self.store == "auto" else self.store
+        size = None if self.store == "encoded" else self.image_size
+        folder, unreadable = read_once(parts, key, size, self.in_chans, self.damage, self._workers())
+        for name, labels in known.labels.items():
+            positions = np.delete(np.arange(len(labels)), [entry.position for entry in unreadable[name]])
+            self.labels[name] = torch.from_numpy(labels[positions])
+            if size is None:
+                self.encoded[name] = EncodedPart(parts()[name].images, positions, self.labels[name], self.in_chans)
+            else:
+                self.pixels[name] = load_pixels(folder, name, size, self.in_chans, into_ram=self.store == "ram")
+            if skipped := unreadable[name]:
+                _say(f"skipped {len(skipped)} of {len(labels)} {name} images, unreadable, such as {skipped[0].why}")
+        self.facts = self._describe(known.class_names, sum(map(len, unreadable.values())))
+
+    def _check_classes(self, known: Catalogue) -> None:
+        names = known.class_names
+        if self.num_classes is not None and self.num_classes != len(names):
+            raise ValueError(
+                f"data.num_classes={self.num_classes}: {self.path} has {len(names)} ({some(names) or 'no labels'}). "
+                "Give data.num_classes=null to take it as it is, or another data.label_column"
+            )
+
+    def _choose_store(self, known: Catalogue) -> str:
+        """Whether to decode depends on the data alone; where the pixels go, on the machine, and changes no result."""
+        num = sum(map(len, known.labels.values()))
+        size = num * self.in_chans * self.image_size**2
+        if known.side is None or known.side > self.image_size or size > DECODED_LIMIT:
+            return "encoded"
+        if torch.cuda.is_available() and size < MEMORY_SHARE * torch.cuda.get_device_properties(0).total_memory:
+            return "device"
+        return "ram" if size < MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") else "mmap"
+
+    def _describe(self, class_names: list[str], num_skipped: int) -> dict[str, Any]:
+        num_train, num_test = len(self.labels["train"]), len(self._judged("test"))
+        size = sum(pixels.numel() for pixels in self.pixels.values())
+        kept = f"{size / 1e6:,.1f} MB of {self.image_size}x{self.image_size} pixels" if size else "decoded every epoch"
+        _say(
+            f"{self.path}: {num_train:,} training and {num_test:,} test images, {len(class_names) or 'no'} classes; "
+            f"data.store={self.store} ({kept})"
+        )
+        return {
+            "modality": "image",
+            "num_classes": len(class_names),
+            "class_names": class_names,
+            "image_size": self.image_size,
+            "in_chans": self.in_chans,
+            "mean": self.mean,
+            "std": self.std,
+            "num_train": num_train,
+            "num_test": num_test,
+            "has_labels": self.has_labels,
+            "num_skipped": num_skipped,
+        }
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        return max(1, (os.cpu_count() or 1) // (self.trainer.num_devices if self.trainer else 1))
+
+    def train_dataloader(self) -> Iterable[Loaded]:
+        """This process's share of every global batch from `start_step` on, for ever."""
+        if self.store == "encoded":
+            return in_workers(Crops(self.encoded["train"], self.views, self.seed), _Steps(self), self._workers())
+        pixels = None if self.store == "device" else self.pixels["train"]
+        return ResidentLoader(_Steps(self), pixels, self.labels["train"])
+
+    def on_after_batch_transfer(self, batch: Loaded, dataloader_idx: int) -> Batch:
+        """The views, computed where the batch is."""
+        images, labels, indices, epoch = batch
+        if images is None:
+            self.pixels["train"] = self.pixels["train"].to(indices.device)  # moves once
+            images = self.pixels["train"].index_select(0, indices)
+        views = self.views(images, indices, epoch, self.seed, cropped=self.store == "encoded")
+        return Batch(views, labels, indices)
+
+    def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """The labelled examples of "train" or "test" in order (all, if the data has no labels), one plain view each."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        batches = [Step(0, part.numpy()) for part in self._judged(split).split(batch_size) if len(part)]
+        for images, labels, indices, epoch in self._plain_loader(split, batches) if batches else ():
+            assert images is not None
+            indices = indices.to(device)
+            views = self.plain(images.to(device), indices, epoch, self.seed, cropped=self.store == "encoded")
+            yield Batch(views, labels.to(device), indices)
+
+    def _plain_loader(self, split: str, batches: list[Step]) -> Iterable[Loaded]:
+        if self.store == "encoded":
+            return in_workers(Crops(self.encoded[split], self.plain, self.seed), batches, self._workers())
+        return ResidentLoader(batches, self.pixels[split], self.labels[split])
+
+    def _judged(self, split: str) -> Tensor:
+        """(n,) int64 positions of the examples that tell how good an encoder is."""
+        labels = self.labels.get(split, torch.empty(0, dtype=torch.int64))
+        known = labels >= 0 if self.has_labels else torch.ones_like(labels)
+        return known.nonzero().squeeze(1)
+
+
+class _Steps:
+    """The steps that `data` has still to make when iteration begins, which is after a checkpoint was restored."""
+
+    def __init__(self, data: ImageData):
+        self.data = data
+
+    def __iter__(self) -> Iterator[Step]:
+        data, trainer = self.data, self.data.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return steps(data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size)
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,203 @@
+"""The tokenizer: trained on the corpus at first use and cached, or loaded by name."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from ssl_zoo.data.cache import cached
+
+log = logging.getLogger(__name__)
+
+SPECIAL = {
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>"),
+    "sep": ("[SEP]", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""The token of each role, under the names it has in common tokenizers. In ours the ids are 0 to 4, in this order."""
+CONTINUES = {"WordPiece": "##"}
+BEGINS = {"ByteLevel": "Ġ", "Metaspace": "▁"}
+"""How the tokens of each kind of tokenizer show where words begin or continue."""
+
+
+class TextTokenizer:
+    """Texts to token ids and back.
+
+    path: the tokenizer.json it came from; identity: sha256 of that file, by which token files and checkpoints name it.
+    pad_id, unk_id, cls_id, sep_id, mask_id: 0 to 4 unless loaded by name. num_special: ids below it are special.
+    """
+
+    def __init__(self, path: Path):
+        """Raises: ValueError when the file is no tokenizer, lacks a special token or has them among ordinary ones."""
+        self.path = path
+        content = path.read_bytes()
+        self.identity = hashlib.sha256(content).hexdigest()
+        try:
+            self._tokenizer = Tokenizer.from_buffer(content)
+        except Exception as error:  # the Rust library raises nothing more special
+            raise ValueError(f"data.tokenizer: {path} is not a tokenizer.json ({error})") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+        self._decoder: str = (json.loads(content)["decoder"] or {}).get("type", "")
+        ids = {role: self._special_id(*names) for role, names in SPECIAL.items()}
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
+        self.num_special = max(ids.values()) + 1
+        if self.num_special > self.vocab_size // 2:
+            raise ValueError(
+                f"data.tokenizer.name: the special tokens of {path} are not its first ids ({ids}), so they cannot be "
+                "told from words. Choose another (BERT's has them first), or train one: data.tokenizer.kind=bpe"
+            )
+
+    def _special_id(self, *names: str) -> int:
+        found = [id_ for name in names if (id_ := self._tokenizer.token_to_id(name)) is not None]
+        if not found:
+            raise ValueError(f"data.tokenizer.name: {self.path} has no {names[0]} token. Choose another tokenizer")
+        return found[0]
+
+    def _piece(self, id_: int) -> str:
+        """The token as the vocabulary has it, "" for an id that the vocabulary leaves out."""
+        return self._tokenizer.id_to_token(id_) or ""
+
+    def encode(self, texts: Sequence[str], special: bool = True) -> list[np.ndarray]:
+        """The ids of each text, (length,) int64, without any [CLS] or [SEP] added.
+
+        special: "[MASK]" in a text means the mask token; False: it is text like any other.
+        """
+        self._tokenizer.encode_special_tokens = not special
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def decode(self, ids: Iterable[int], special: bool = False) -> str:
+        """The text of some ids; special: keep special tokens as "[MASK]" and so on."""
+        text: str = self._tokenizer.decode([int(id_) for id_ in ids], skip_special_tokens=not special)
+        mask = self._piece(self.mask_id)
+        return text.replace(mask, f" {mask}").replace(f"  {mask}", f" {mask}").strip() if special else text
+
+    def token(self, id_: int) -> str:
+        """The token as a reader wants it: without the signs "##", "Ġ" or "▁" of the place it has in a word."""
+        if self._decoder in CONTINUES:
+            return self._piece(id_).removeprefix(CONTINUES[self._decoder])
+        return self.decode([id_], special=True).strip()
+
+    @property
+    def word_starts(self) -> np.ndarray:
+        """(V,) bool, whether an id begins a word: the others continue the token to their left. Special tokens begin.
+
+        Byte-level BPE marks what follows a space; punctuation begins a word too, but for an apostrophe ("don't").
+        """
+        tokens = [self._piece(id_) for id_ in range(self.vocab_size)]
+        if self._decoder in CONTINUES:
+            starts = [not token.startswith(CONTINUES[self._decoder]) for token in tokens]
+        else:
+            mark = BEGINS.get(self._decoder, "Ġ")
+            starts = [token.startswith(mark) or _is_punctuation(token) for token in tokens]
+        return np.array(starts) | (np.arange(self.vocab_size) < self.num_special)
+
+
+def _is_punctuation(token: str) -> bool:
+    return token.isascii() and not token[:1].isalnum() and not token.startswith("'")
+
+
+def prepare_tokenizer(
+    sample: Callable[[int], list[str]],
+    key: dict[str, Any],
+    name: str | None = None,
+    kind: str = "bpe",
+    vocab_size: int = 8192,
+    lowercase: bool = True,
+    sample_mb: float = 10,
+) -> TextTokenizer:
+    """The tokenizer that the configuration `data.tokenizer` describes, trained now if it never was.
+
+    sample: gives texts of about so many bytes in all to train on; key: JSON values that determine the corpus.
+    name: a tokenizer.json, a folder with one, or a Hub id; then the rest does not matter.
+    kind: "bpe" (byte-level; the same file each time it is trained) or "wordpiece" (not so: see tokenizers issue 1794).
+    vocab_size: the most tokens; a small corpus supports fewer, which is logged and shows in `facts.vocab_size`.
+
+    Raises: ValueError for an unknown kind, a vocabulary smaller than the alphabet, or a name that leads nowhere.
+    """
+    if name is not None:
+        return TextTokenizer(_find(name))
+    if kind not in ("bpe", "wordpiece"):
+        raise ValueError(
+            f"data.tokenizer.kind={kind}: give bpe or wordpiece, or data.tokenizer.name for an existing one"
+        )
+    least = len(SPECIAL) + 256
+    if vocab_size < least:
+        raise ValueError(
+            f"data.tokenizer.vocab_size={vocab_size}: give at least {least} (256 bytes, {len(SPECIAL)} special)"
+        )
+    if sample_mb <= 0:
+        raise ValueError(f"data.tokenizer.sample_mb={sample_mb}: give a positive number of megabytes to train on")
+    settings = {"kind": kind, "vocab_size": vocab_size, "lowercase": lowercase, "sample_mb": sample_mb}
+
+    def build(folder: Path) -> None:
+        print(f"training a {kind} tokenizer of {vocab_size} tokens", flush=True)
+        trained = train(sample(int(sample_mb * 1e6)), kind, vocab_size, lowercase)
+        trained.save(str(folder / "tokenizer.json"))
+
+    full_key = {"version": 1, "tokenizers": tokenizers.__version__, **settings, "corpus": key}
+    tokenizer = TextTokenizer(cached("tokenizer", full_key, build) / "tokenizer.json")
+    if tokenizer.vocab_size != vocab_size:
+        log.warning("the corpus supports %d tokens, not %d", tokenizer.vocab_size, vocab_size)
+    return tokenizer
+
+
+def train(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> Tokenizer:
+    """A tokenizer of at most `vocab_size` tokens, the special ones first.
+
+    The mask token takes the space before it along, so that the words to be filled in keep theirs.
+    """
+    special = [name for name, _ in SPECIAL.values()]
+    tokens = [AddedToken(name, special=True, normalized=False, lstrip=name == "[MASK]") for name in special]
+    if kind == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC()] + [normalizers.Lowercase()] * lowercase)
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer: Any = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=tokens,
+            initial_alphabet=alphabet,
+            min_frequency=2,
+            show_progress=False,
+        )
+    else:
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        # each character takes two places, at the start of a word and within: leave most of them to words
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=tokens, limit_alphabet=min(1000, vocab_size // 8), show_progress=False
+        )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _find(name: str) -> Path:
+    place = Path(name).expanduser()
+    if place.is_dir():
+        place = place / "tokenizer.json"
+    if place.is_file():
+        return place
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(name, "tokenizer.json"))
+    except (OSError, ValueError, HfHubHTTPError) as error:  # no network, no such id, no such file
+        raise ValueError(
+            f"data.tokenizer.name={name}: no tokenizer.json here and none from the Hub ({str(error).splitlines()[0]}). "
+            "Give a tokenizer.json, a folder with one, or a Hub id; or train one: data.tokenizer.name=null"
+        ) from error

@@ -1,0 +1,172 @@
+"""What self-supervision is for: accuracy when only a few examples have labels.
+
+The frozen encoder (linear probe and nearest neighbours) beside raw pixels, the same network with random weights, and the
+same network trained from scratch with just those labels. With 1 or 10 labels a class none can be spared to choose a
+penalty, so all probes share one that was fixed beforehand; with all labels it is chosen as `linear` does.
+"""
+
+import copy
+import statistics
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from ssl_zoo.evaluators.judged import Features, Judged, say
+from ssl_zoo.evaluators.knn import KNN
+from ssl_zoo.evaluators.linear import Linear, fit, standardise
+from ssl_zoo.evaluators.scratch import Scratch
+
+Score = Callable[[Tensor | None], float]
+"""Accuracy on the test part when the labels of these rows of the training part are known, or all of them."""
+
+
+def draw(y: Tensor, labels: int, number: int) -> Tensor:
+    """Rows of `labels` examples of each class in y (N,): the same for each `number` in every run and every table row.
+
+    Raises:
+        ValueError: when a class has fewer examples.
+    """
+    rng = np.random.default_rng((labels, number))
+    rows = []
+    for label in y.unique().tolist():
+        members = (y == label).nonzero().squeeze(1).numpy()
+        if len(members) < labels:
+            raise ValueError(
+                f"evaluators.few_labels.labels: {labels} a class, but class {label} has {len(members)} training examples"
+            )
+        rows.append(rng.choice(members, labels, replace=False))
+    return torch.from_numpy(np.concatenate(rows)).sort().values
+
+
+class FewLabels:
+    """Reports, for n labels a class and for n = all, `few/<n>/linear` and `few/<n>/knn` of the encoder.
+
+    At the end of training of an image model also `few/<n>/pixels`, a linear probe on the pixels, and
+    `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
+    `..._std` their standard deviation; with all labels there is one draw. Judged before training, which keeps a copy of
+    the untrained network for `scratch`, the same metrics are those of random weights.
+    """
+
+    needs_labels = True
+
+    def __init__(self, labels: list[int], draws: int, l2: float, linear: Linear, knn: KNN, scratch: Scratch):
+        """labels: numbers a class; l2: the probes' penalty with that many; linear, knn: with all; draws: at least 2.
+
+        Raises:
+            ValueError: for numbers of labels or draws that are too small.
+        """
+        if not labels or min(labels) < 1 or draws < 2:
+            raise ValueError(f"evaluators.few_labels.labels={labels}, draws={draws}: give numbers from 1, and 2 draws or more")
+        self.labels, self.draws, self.l2 = sorted(labels), draws, l2
+        self.linear, self.knn, self.scratch = linear, knn, scratch
+        self.untrained: nn.Module | None = None
+
+    def __call__(self, judged: Judged) -> dict[str, float]:
+        """Nothing during training, which it would hold up."""
+        if judged.phase == "periodic":
+            return {}
+        if judged.phase == "init":
+            self.untrained = copy.deepcopy(judged.encoder)
+        y = judged.train.y
+        metrics = self._row("linear", y, self._probe(judged, judged.train, judged.test))
+        metrics |= self._row("knn", y, self._neighbours(judged))
+        if judged.phase == "final" and judged.data.facts["modality"] == "image":
+            train, test = judged.inputs("train"), judged.inputs("test")
+            metrics |= self._row("pixels", y, self._probe(judged, train, test))
+            if self.untrained is None:
+                say("few_labels: nothing is trained from scratch, for the untrained network was not seen in this run")
+            else:
+                metrics |= self._row("scratch", y, self._training(judged, self.untrained, train, test))
+        return metrics
+
+    def _row(self, name: str, y: Tensor, score: Score) -> dict[str, float]:
+        metrics = {}
+        for n in self.labels:
+            scores = [score(draw(y, n, number)) for number in range(self.draws)]
+            metrics[f"few/{n}/{name}"] = statistics.mean(scores)
+            metrics[f"few/{n}/{name}_std"] = statistics.stdev(scores)
+        return metrics | {f"few/all/{name}": score(None)}
+
+    def _probe(self, judged: Judged, train: Features, test: Features) -> Score:
+        x, queries = standardise(train.x.to(judged.device), test.x.to(judged.device))
+        y, truth = train.y.to(judged.device), test.y.to(judged.device)
+
+        def score(rows: Tensor | None) -> float:
+            probe = self.linear.choose(x, y)[1] if rows is None else fit(x[rows], y[rows], self.l2)
+            return probe.accuracy(queries, truth)
+
+        return score
+
+    def _neighbours(self, judged: Judged) -> Score:
+        bank, labels, queries, truth = (part.to(judged.device) for part in (*judged.train[:2], *judged.test[:2]))
+
+        def score(rows: Tensor | None) -> float:
+            known = slice(None) if rows is None else rows
+            return self.knn.accuracies(bank[known], labels[known], queries, truth)[0]
+
+        return score
+
+    def _training(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> Score:
+        def score(rows: Tensor | None) -> float:
+            known = train if rows is None else Features(*(part[rows] for part in train))
+            return self.scratch.accuracy(judged, untrained, known, test)
+
+        return score
+
+
+class Row(NamedTuple):
+    """A row of the table. name: what was judged; cells: (mean, deviation or None) for each column, None where unknown."""
+
+    name: str
+    cells: list[tuple[float, float | None] | None]
+
+
+def summary(metrics: Mapping[str, float], method: str) -> tuple[list[str], list[Row]]:
+    """The columns' names and the rows of the table, from the metrics of a run (those before training under `init/`).
+
+    method: what to call the trained network. Rows of which nothing is known are left out.
+    """
+    found = {key.split("/")[1] for key in metrics if key.startswith("few/")}
+    numbers = [*sorted(found - {"all"}, key=int), *sorted(found & {"all"})]
+    sources = {
+        "raw pixels, linear probe": "few/{}/pixels",
+        "random weights, kNN": "init/few/{}/knn",
+        "random weights, linear probe": "init/few/{}/linear",
+        "trained from scratch": "few/{}/scratch",
+        f"{method}, kNN": "few/{}/knn",
+        f"{method}, linear probe": "few/{}/linear",
+    }
+    rows = []
+    for name, key in sources.items():
+        keys = [key.format(n) for n in numbers]
+        cells = [(metrics[key], metrics.get(f"{key}_std")) if key in metrics else None for key in keys]
+        if any(cells):
+            rows.append(Row(name, cells))
+    columns = [f"{n} label{'s' * (n != '1')} a class" if n != "all" else "all labels" for n in numbers]
+    return columns, rows
+
+
+def written(cell: tuple[float, float | None] | None) -> str:
+    """A cell in per cent: "77.3 ± 2.1"."""
+    if cell is None:
+        return ""
+    mean, deviation = cell
+    return f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def table(metrics: Mapping[str, float], method: str) -> Table:
+    """The table to print, the best cell of each column in bold."""
+    columns, rows = summary(metrics, method)
+    shown = Table(title="test accuracy in %, mean ± standard deviation over draws of the labels")
+    shown.add_column("")
+    for column in columns:
+        shown.add_column(column, justify="right")
+    best = [max(cell[0] for cell in cells if cell) for cells in zip(*(row.cells for row in rows), strict=True)]
+    for row in rows:
+        cells = [f"[bold]{written(c)}[/]" if c and c[0] == top else written(c) for c, top in zip(row.cells, best, strict=True)]
+        shown.add_row(row.name, *cells)
+    return shown

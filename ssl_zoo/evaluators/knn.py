@@ -1,0 +1,74 @@
+"""Weighted nearest neighbours: the label that the most similar training examples vote for.
+
+Wu, Xiong, Yu, Lin, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018,
+https://arxiv.org/abs/1805.01978, Section 3.4; with k = 20 as in Caron et al., "DINO", ICCV 2021,
+https://arxiv.org/abs/2104.14294. Letters: N training examples, M queries, D width, C classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_zoo.evaluators.judged import Judged, say
+
+
+def votes(
+    bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float, num_classes: int
+) -> list[Tensor]:
+    """For each k, the votes (M, C) for each class: the sum of exp(cosine / temperature) over the k nearest in the bank.
+
+    bank: (N, D), labels: (N,) int64, queries: (M, D), all on one device; every k at most N. Exact, in chunks of queries.
+    """
+    bank = F.normalize(bank, dim=1)
+    chunks = []
+    for chunk in F.normalize(queries, dim=1).split(512):
+        cosine, nearest = (chunk @ bank.T).topk(max(ks), dim=1)  # (512, K), the nearest first
+        weights = ((cosine - 1) / temperature).exp()  # the common factor exp(-1 / temperature) keeps them below 1
+        scores = weights.new_zeros(len(ks), len(chunk), num_classes)
+        for score, k in zip(scores, ks, strict=True):
+            score.scatter_add_(1, labels[nearest[:, :k]], weights[:, :k])
+        chunks.append(scores)
+    return list(torch.cat(chunks, dim=1))
+
+
+class KNN:
+    """Share of the test part whose label its neighbours in the training part vote for.
+
+    Reports `knn/top1` for the first k, `knn<k>/top1` for each further one. A k beyond the number of training examples
+    stands for all of them, which is said.
+    """
+
+    needs_labels = True
+
+    def __init__(self, k: list[int], temperature: float, center: bool):
+        """center: subtract the mean of the training features first, which undoes the common direction text features have.
+
+        Raises:
+            ValueError: for a k below 1 or named twice, or a temperature that is not positive.
+        """
+        if not k or min(k) < 1 or len(set(k)) < len(k):
+            raise ValueError(f"evaluators.knn.k={k} must be one or more different numbers of neighbours, each at least 1")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"evaluators.knn.temperature={temperature} must be positive, 0.07 for example")
+        self.k, self.temperature, self.center = k, temperature, center
+
+    def __call__(self, judged: Judged) -> dict[str, float]:
+        train, test = judged.train, judged.test
+        for k in self.k:
+            if k > len(train.x):
+                say(f"knn: k={k} is more than the {len(train.x)} training examples; all of them vote")
+        accuracies = self.accuracies(
+            train.x.to(judged.device), train.y.to(judged.device), test.x.to(judged.device), test.y.to(judged.device)
+        )
+        names = ["knn", *(f"knn{k}" for k in self.k[1:])]
+        return {f"{name}/top1": accuracy for name, accuracy in zip(names, accuracies, strict=True)}
+
+    def accuracies(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> list[float]:
+        """For each k, the share of queries (M, D) whose label in truth (M,) the bank (N, D), labelled (N,), gives them."""
+        if self.center:
+            mean = bank.mean(dim=0)
+            bank, queries = bank - mean, queries - mean
+        ks = [min(k, len(bank)) for k in self.k]
+        num_classes = int(max(labels.max(), truth.max())) + 1
+        scores = votes(bank, labels, queries, ks, self.temperature, num_classes)
+        return [(score.argmax(dim=1) == truth).double().mean().item() for score in scores]

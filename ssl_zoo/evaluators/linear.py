@@ -1,0 +1,113 @@
+"""Linear probe: multinomial logistic regression on frozen features, solved to its optimum.
+
+The penalty is chosen on a part of the training set that is held out for it; the test part is looked at once, at the end.
+Letters: N examples, D width, C classes.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_zoo.evaluators.judged import Judged
+
+
+class Probe(NamedTuple):
+    """A linear classifier. weight: (C, D), bias: (C,), classes: (C,) int64, the labels its outputs stand for."""
+
+    weight: Tensor
+    bias: Tensor
+    classes: Tensor
+
+    def accuracy(self, x: Tensor, y: Tensor) -> float:
+        """Share of the examples x (N, D) that get their label in y (N,)."""
+        predictions = self.classes[F.linear(x, self.weight, self.bias).argmax(dim=1)]
+        return (predictions == y).double().mean().item()
+
+
+def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
+    """Each feature with mean 0 and deviation 1 over train (N, D), and the others on that scale; constants become 0."""
+    variance, mean = torch.var_mean(train, dim=0, correction=0)
+    deviation = variance.sqrt()
+    alive = deviation > 1e-6 * deviation.max()
+    scale = torch.where(alive, 1 / deviation.where(alive, torch.ones_like(deviation)), 0)
+    return [(x - mean) * scale for x in (train, *others)]
+
+
+def fit(x: Tensor, y: Tensor, l2: float, start: Probe | None = None) -> Probe:
+    """The minimum of (mean cross-entropy + l2 / 2 * |weight|^2), for x (N, D) float32, y (N,) int64 and l2 > 0.
+
+    The bias is not penalised. scikit-learn calls the same problem LogisticRegression(C=1 / (l2 * N)). Classes without
+    an example have no output. start: where to begin, for example the minimum for another l2.
+
+    L-BFGS takes its steps in coordinates in which the curvature is about 1 in all directions (the features' principal
+    axes, each divided by its deviation and that of the penalty), which takes far fewer of them; the minimum is the same.
+    """
+    classes, target = y.unique(return_inverse=True)
+    mean = x.mean(dim=0)
+    centered = x - mean
+    variance, axes = torch.linalg.eigh((centered.T @ centered).double() / len(x))
+    scale = (variance.clamp(min=0) / len(classes) + l2).rsqrt().float()
+    axes = axes.float()
+
+    if start is None:
+        steps = x.new_zeros(len(classes), x.shape[1] + 1)
+    else:
+        intercept = start.bias + start.weight @ mean
+        steps = torch.cat([start.weight @ axes / scale, intercept[:, None] / len(classes) ** 0.5], dim=1)
+    steps.requires_grad_()
+
+    def weight_and_bias() -> tuple[Tensor, Tensor]:
+        weight = (steps[:, :-1] * scale) @ axes.T
+        return weight, steps[:, -1] * len(classes) ** 0.5 - weight @ mean
+
+    def closure() -> Tensor:
+        steps.grad = None
+        weight, bias = weight_and_bias()
+        loss = F.cross_entropy(F.linear(x, weight, bias), target) + l2 / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    torch.optim.LBFGS(
+        [steps], max_iter=200, history_size=20, tolerance_grad=1e-6, tolerance_change=1e-8, line_search_fn="strong_wolfe"
+    ).step(closure)
+    weight, bias = weight_and_bias()
+    return Probe(weight.detach(), bias.detach(), classes)
+
+
+class Linear:
+    """Reports `linear/top1`, accuracy on the test part, and `linear/l2`, the penalty that was chosen without it."""
+
+    needs_labels = True
+
+    def __init__(self, l2: list[float], validation: float):
+        """l2: the penalties to choose from; validation: share of the training part held out to choose.
+
+        Raises:
+            ValueError: for a penalty that is not positive, or a share outside (0, 1).
+        """
+        if not l2 or min(l2) <= 0:
+            raise ValueError(f"evaluators.linear.l2={l2} must be one or more positive penalties, [1e-3, 1e-2] for example")
+        if not 0 < validation < 1:
+            raise ValueError(f"evaluators.linear.validation={validation} must lie between 0 and 1, 0.2 for example")
+        self.l2, self.validation = sorted(l2, reverse=True), validation
+
+    def __call__(self, judged: Judged) -> dict[str, float]:
+        train, test = judged.train, judged.test
+        x, queries = standardise(train.x.to(judged.device), test.x.to(judged.device))
+        l2, probe = self.choose(x, train.y.to(judged.device))
+        return {"linear/top1": probe.accuracy(queries, test.y.to(judged.device)), "linear/l2": l2}
+
+    def choose(self, x: Tensor, y: Tensor) -> tuple[float, Probe]:
+        """The penalty with the highest accuracy on the validation part, the greatest of equals, and its fit to all of x."""
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
+        count = min(max(round(self.validation * len(x)), 1), len(x) - 1)
+        held, rest = order[:count], order[count:]
+        probe, best, chosen = None, -1.0, self.l2[0]
+        for l2 in self.l2:  # from the strongest, each beginning where the last one ended
+            probe = fit(x[rest], y[rest], l2, start=probe)
+            accuracy = probe.accuracy(x[held], y[held])
+            if accuracy > best:
+                best, chosen = accuracy, l2
+        return chosen, fit(x, y, chosen)

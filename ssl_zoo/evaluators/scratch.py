@@ -1,0 +1,72 @@
+"""The rival of a pretrained encoder: the same network, trained from scratch with only the labelled examples."""
+
+import copy
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.data.order import epoch_order
+from ssl_zoo.evaluators.judged import Features, Judged, frozen
+
+
+class Scratch:
+    """Supervised training of image networks: cross-entropy, AdamW, and the first of the data's own training views.
+
+    steps, batch_size: the budget, the same for any number of labels; few examples come by more often, in new views.
+    lr: the peak rate, reached after a tenth of the steps; from there it falls to 0 as a half cosine.
+    """
+
+    def __init__(self, steps: int, batch_size: int, lr: float, weight_decay: float):
+        """Raises: ValueError when there are no steps, or fewer than 2 examples in a batch (BatchNorm needs them)."""
+        if steps < 1 or batch_size < 2:
+            raise ValueError(
+                f"evaluators.few_labels.scratch.steps={steps} and batch_size={batch_size}: give at least 1 and 2"
+            )
+        self.steps, self.batch_size, self.lr, self.weight_decay = steps, batch_size, lr, weight_decay
+
+    def accuracy(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> float:
+        """Accuracy on `test` of a copy of `untrained` and a linear layer on top, trained on `train`.
+
+        x of both: plain views of images, flattened (see `Judged.inputs`). Draws are keyed: the same call gives the same
+        number.
+        """
+        torch.manual_seed(0)
+        head = nn.Linear(judged.train.x.shape[1], judged.data.facts["num_classes"])
+        model = nn.Sequential(copy.deepcopy(untrained), head).to(judged.device)
+        self._fit(model, judged, train)
+        with frozen(model), judged.precision():
+            logits = [model(x.to(judged.device)).cpu() for x in _images(judged, test.x).split(judged.batch_size)]
+        return (torch.cat(logits).argmax(dim=1) == test.y).double().mean().item()
+
+    def _fit(self, model: nn.Module, judged: Judged, train: Features) -> None:
+        facts, count = judged.data.facts, len(train.y)
+        mean, std = (torch.tensor(facts[key]).view(-1, 1, 1) for key in ("mean", "std"))
+        images = (_images(judged, train.x) * std + mean).clamp(0, 1).to(judged.device)
+        labels, index = train.y.to(judged.device), train.index.to(judged.device)
+        epochs = torch.arange(self.steps * self.batch_size) // count
+        order = np.concatenate([epoch_order(count, 0, epoch) for epoch in range(int(epochs[-1]) + 1)])
+        order = torch.from_numpy(order[: len(epochs)]).to(judged.device)
+
+        optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        model.train()
+        for rows, epoch in zip(order.split(self.batch_size), epochs.to(judged.device).split(self.batch_size), strict=True):
+            view = judged.data.views(images[rows], index[rows], epoch, seed=0)[0]
+            with judged.precision():
+                logits = model(view)
+            optimizer.zero_grad()
+            F.cross_entropy(logits.float(), labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+
+    def _rate(self, step: int) -> float:
+        progress = (step + 1) / self.steps
+        return min(progress / 0.1, (1 + math.cos(math.pi * max(progress - 0.1, 0) / 0.9)) / 2)
+
+
+def _images(judged: Judged, x: Tensor) -> Tensor:
+    size = judged.data.facts["image_size"]
+    return x.view(len(x), judged.data.facts["in_chans"], size, size)

@@ -1,0 +1,55 @@
+"""Fill in the blank: what a masked-token model expects where a text says [MASK]."""
+
+import re
+from typing import Any, NamedTuple
+
+import torch
+
+from ssl_zoo.data.tokenizer import TextTokenizer
+from ssl_zoo.methods.mlm import MLM
+
+BLANK = re.compile(r"\[MASK\]|<mask>|_{3,}")
+
+
+class Guess(NamedTuple):
+    """score: probability over the whole vocabulary; token: its id; token_str: as a reader writes it."""
+
+    score: float
+    token: int
+    token_str: str
+
+
+@torch.no_grad()
+def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) -> list[list[Guess]]:
+    """For each blank of `text` ("[MASK]", "<mask>" or "___") the `top_k` likeliest tokens, best first.
+
+    Several blanks are filled independently, as the usual fill-mask pipelines do. Special tokens are not offered, but
+    probabilities are shares of the whole vocabulary.
+
+    Raises:
+        ValueError: when there is no blank.
+    """
+    if not BLANK.search(text):
+        raise ValueError(f"text={text!r} has no blank: write [MASK] where a word is to be guessed")
+    ids = torch.from_numpy(tokenizer.encode([BLANK.sub("[MASK]", text)])[0])
+    columns = (ids == method.mask_id).nonzero().flatten()
+    probabilities = method.eval().masked_logits(ids[None], torch.zeros_like(columns), columns).softmax(dim=1)
+    probabilities[:, : method.num_special] = 0
+    scores, tokens = probabilities.topk(top_k, dim=1)
+    return [
+        [Guess(score, token, tokenizer.token(token)) for score, token in zip(*row, strict=True)]
+        for row in zip(scores.tolist(), tokens.tolist(), strict=True)
+    ]
+
+
+def table(text: str, found: list[list[Guess]]) -> Any:
+    """A rich table with one line a guess: the blank's number, the word, its probability and a bar."""
+    from rich.table import Table
+
+    grid = Table("blank", "word", "probability", "", title=text, title_style="bold")
+    for number, row in enumerate(found, start=1):
+        for i, guess in enumerate(row):
+            bar = "█" * round(30 * guess.score)
+            end = i == len(row) - 1
+            grid.add_row(str(number) if i == 0 else "", guess.token_str, f"{guess.score:.1%}", bar, end_section=end)
+    return grid

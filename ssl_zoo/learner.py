@@ -1,0 +1,164 @@
+"""The only LightningModule: it steps any method and owns the optimizer, the schedule and the clock."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from timm.layers import convert_sync_batchnorm
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+
+from ssl_zoo.functional import gather_batch_norm, rank, world_size
+from ssl_zoo.method import Batch, Method
+
+
+class Pause(Protocol):
+    """Something that interrupts training now and then; seconds: what it has cost in this session."""
+
+    seconds: float
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or a gradient became NaN or infinite; the weights were not updated with it."""
+
+
+class Learner(LightningModule):
+    """Trains `method` until the budget is spent, `total_steps` optimizer steps or `minutes` of training time.
+
+    optimizer: builds the optimizer from parameter groups and `weight_decay`; what it is given as `lr` is the peak rate.
+    schedule: learning-rate factor as a function of progress. card: plain facts kept in each checkpoint (the resolved
+    configuration), from which a checkpoint alone can be rebuilt. pauses: what does not count as training time.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        schedule: Callable[[float], float],
+        seed: int,
+        total_steps: int | None = None,
+        minutes: float | None = None,
+        compile_method: bool = False,
+        card: dict[str, Any] | None = None,
+        pauses: Sequence[Pause] = (),
+    ):
+        super().__init__()
+        self.method, self.make_optimizer, self.schedule, self.seed = method, optimizer, schedule, seed
+        self.total_steps, self.minutes = total_steps, minutes
+        self.compile_method, self.card, self.pauses = compile_method, card or {}, pauses
+        self.batches_seen = 0  # global batches consumed, of which several may make one optimizer step
+        self.now = 0.0  # progress at the current step
+        self.spent_before = 0.0  # seconds of training in earlier sessions of this run
+        self.started: float | None = None  # when the first step of this session began
+        self.first_step_done: float | None = None  # when that step ended, without pauses
+        self.first_step_at = math.nan  # the same as seconds since 1970
+        self.first_batches = 0  # batches_seen at that moment
+        self.last_loss = torch.zeros(())
+        self.found_bad = torch.zeros(())
+
+    @property
+    def idle(self) -> float:
+        """Seconds of this session spent on evaluation and checkpoints."""
+        return sum(pause.seconds for pause in self.pauses)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, over all sessions, without evaluation and checkpoints."""
+        now = 0.0 if self.started is None else time.perf_counter() - self.started - self.idle
+        return self.spent_before + now
+
+    @property
+    def progress(self) -> float:
+        """Spent fraction of the budget."""
+        if self.minutes is None:
+            assert self.total_steps is not None
+            return min(self.global_step / self.total_steps, 1.0)
+        elapsed = torch.tensor(self.elapsed / (60 * self.minutes), dtype=torch.float64, device=self.device)
+        if world_size() > 1:
+            dist.broadcast(elapsed, 0)  # all processes must see the same clock
+        return min(elapsed.item(), 1.0)
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:  # the same statistics, and so the same loss, as one process would have
+            if self.trainer.strategy.root_device.type == "cpu":
+                gather_batch_norm(self.method)
+            else:
+                self.method = convert_sync_batchnorm(self.method)
+        if self.compile_method:
+            self.method.compile()  # in place: checkpoint keys keep their names
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Decoupled from norms, biases and what a backbone lists in `no_weight_decay()`, as the papers do."""
+        decay = self.make_optimizer.keywords.get("weight_decay", 0.0)  # type: ignore[attr-defined]
+        trained = nn.ModuleDict({"method": self.method})
+        spared = [
+            f"{name}.{parameter}".lstrip(".")
+            for name, module in trained.named_modules()
+            if callable(listing := getattr(module, "no_weight_decay", None))
+            for parameter in listing()
+        ]
+        groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=spared)
+        optimizer = self.make_optimizer([group | {"params": list(group["params"])} for group in groups])
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+        return optimizer
+
+    def on_train_start(self) -> None:
+        self.started = time.perf_counter()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # The step's own draws (masks, dropout) depend on nothing but these three numbers, so a resumed run repeats them.
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.batches_seen, rank())).generate_state(1)[0]))
+        self.batches_seen += 1
+        self.now = self.progress
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["peak_lr"] * self.schedule(self.now)
+        scalars = self.method(batch, self.now)
+        self.last_loss = scalars["loss"].detach()
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"train/{name}": value.detach() for name, value in scalars.items()}, batch_size=1)
+            self.log_dict({"lr": group["lr"], "progress": self.now, "step": self.global_step + 1.0}, batch_size=1)
+        return scalars["loss"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raises NonFiniteLoss before a NaN can reach the weights. On a GPU the flag is read only when metrics are
+        logged, since reading it waits for the device; a checkpoint is refused if it holds a NaN."""
+        gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.found_bad = self.found_bad.to(norm.device) + ~(norm + self.last_loss).isfinite()
+        on_time = (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        if (self.device.type == "cpu" or on_time) and self.found_bad:
+            raise NonFiniteLoss(
+                f"step {self.global_step}: loss {self.last_loss.item()}, gradient norm {norm.item()}, learning rate "
+                f"{optimizer.param_groups[0]['lr']:.3g}. The weights were not updated. "
+                "Try a lower optimizer.lr, trainer.gradient_clip_val=1 or trainer.precision=32-true"
+            )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            self.method.after_step(self.now)
+        if self.first_step_done is None:
+            self.first_step_done, self.first_batches = time.perf_counter() - self.idle, self.batches_seen
+            self.first_step_at = time.time()
+        if self.minutes is not None and self.progress >= 1:
+            self.trainer.should_stop = True
+
+    def steps_per_second(self) -> float:
+        """Batches a second of this session after its first step, without evaluation and checkpoints; NaN if none."""
+        if self.first_step_done is None or self.batches_seen <= self.first_batches:
+            return math.nan
+        return (self.batches_seen - self.first_batches) / (time.perf_counter() - self.idle - self.first_step_done)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["ssl_zoo"] = {"card": self.card, "batches_seen": self.batches_seen, "elapsed": self.elapsed}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.batches_seen = checkpoint["ssl_zoo"]["batches_seen"]
+        self.spent_before = checkpoint["ssl_zoo"]["elapsed"]
+        self.trainer.datamodule.start_step = self.batches_seen

@@ -1,0 +1,50 @@
+"""What a run shows while it trains: a live bar on a terminal, a line now and then in a log file."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ssl_zoo.learner import Learner
+
+
+class ProgressBar(Callback):
+    """Shows the spent share of the budget, the loss and the examples per second over all processes; rank 0 only."""
+
+    def __init__(self, batch_size: int, lines: int = 10):
+        """batch_size: examples a global batch; lines: how many lines a log file gets instead of the bar."""
+        self.batch_size, self.lines = batch_size, lines
+        self.console = Console()
+        self.bar: Progress | None = None
+        self.lines_written = 0
+
+    def on_train_start(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
+        if trainer.is_global_zero and self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+            self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
+            self.task = self.bar.add_task("training", total=1.0, completed=learner.progress)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, learner: Learner, *_: Any) -> None:  # type: ignore[override]
+        if not trainer.is_global_zero or (learner.global_step % trainer.log_every_n_steps and learner.now < 1):
+            return  # reading the loss waits for the device
+        text = f"step {learner.global_step}  loss {learner.last_loss.item():.4f}"
+        text += f"  {learner.steps_per_second() * self.batch_size:,.0f} examples/s"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=learner.now, description=text)
+        elif learner.now * self.lines >= self.lines_written:
+            self.lines_written = int(learner.now * self.lines) + 1
+            print(f"{learner.now:4.0%}  {text}", flush=True)
+
+    def on_train_end(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
+        self._close(completed=1.0)
+
+    def on_exception(self, trainer: Trainer, learner: Learner, error: BaseException) -> None:  # type: ignore[override]
+        self._close()
+
+    def _close(self, **update: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, **update)
+            self.bar.stop()
+            self.bar = None

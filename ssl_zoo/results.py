@@ -1,0 +1,145 @@
+"""results.json: the contract between a run and everything that comes after it.
+
+    {"schema": 1,
+     "status": "completed",           running | completed | failed | interrupted
+     "experiment": null, "method": "simclr", "backbone": "resnet18", "data": "cifar10",      names, null if unknown
+     "seed": 0,                       whole number, null if unknown
+     "budget": {"kind": "epochs", "value": 100, "steps": 19500, "examples": 4992000, "flops": 8.3e15, "seconds": 512.4},
+     "metrics": {"knn/top1": 0.871, "init/knn/top1": 0.312},         accuracies are fractions; init/ is random weights
+     "speed": {"examples_per_second": 971.0, "peak_memory_bytes": 1300000000, "seconds_to_first_step": 8.1},
+     "environment": {"torch": "2.11.0", "device": "cpu", "precision": "bf16-mixed", "git": "1a2b3c"},
+     "config": {"method": {"temperature": 0.2}},
+     "overrides": ["method=simclr", "seed=0"],                       optional: the words on the command line
+     "error": {"type": "ValueError", "message": "...", "traceback": "..."}}          of a failed run; traceback optional
+
+All other keys are always there; a run that is not completed may leave its objects empty and its names null.
+`budget.kind` is one of `BUDGETS`, and kind and value are given by every completed run. All metrics are of the last
+epoch. JSON has no NaN and no infinity: such a number is written as null, its key kept, so that a reader sees that it
+was measured and came out wrong. Further keys (`run_id`, `started`, `finished`) are welcome. A key may be added without
+a new schema number; removing one or changing its meaning takes one.
+
+Only the standard library is used, so that reading a thousand of these costs no import of torch.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+NAME = "results.json"
+STATUSES = ("running", "completed", "failed", "interrupted")
+BUDGETS = ("epochs", "steps", "examples", "flops", "minutes")
+
+_NAMES = ("experiment", "method", "backbone", "data")
+_OBJECTS = ("budget", "metrics", "speed", "environment", "config")
+
+
+def blank(status: str, **known: Any) -> dict[str, Any]:
+    """Results with nothing in them but `status` and what is `known`; they pass `validate` if `known` does."""
+    names = dict.fromkeys((*_NAMES, "seed"))
+    return {"schema": SCHEMA, "status": status, **names, **{key: {} for key in _OBJECTS}, **known}
+
+
+def write(folder: Path | str, results: dict[str, Any]) -> Path:
+    """Write `results` to `<folder>/results.json`, atomically, and return that path.
+
+    Raises ValueError, naming the field, if `results` break the schema.
+    """
+    validate(results)
+    path = Path(folder) / NAME
+    write_json(path, results)
+    return path
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as standard JSON, null for NaN and infinity.
+
+    Atomic: a reader, or a crash at any moment, sees the old file or the new one, never half of either.
+    """
+    path = Path(path)
+    text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+    # In the same folder, for os.replace is atomic within one file system only.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """The results in a run folder, or in the file itself.
+
+    Raises FileNotFoundError if there are none, and ValueError, naming file and field, if they cannot be used.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / NAME
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        validate(results)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return results
+
+
+def validate(results: Any) -> None:
+    """Raise ValueError, naming the first field that breaks the schema."""
+    _check(isinstance(results, dict), "results", results, "an object")
+    missing = sorted({"schema", "status", "seed", *_NAMES, *_OBJECTS} - results.keys())
+    if missing:
+        raise ValueError(f"{missing[0]}: missing")
+    _check(results["schema"] == SCHEMA, "schema", results["schema"], f"{SCHEMA}, the schema this ssl_zoo reads")
+    status = results["status"]
+    _check(status in STATUSES, "status", status, " or ".join(STATUSES))
+    for key in _NAMES:
+        _check(isinstance(results[key], str | None), key, results[key], "a name or null")
+    _check(_is_number(results["seed"], int | None), "seed", results["seed"], "a whole number or null")
+    for key in _OBJECTS:
+        _check(isinstance(results[key], dict), key, results[key], "an object")
+    for part in ("metrics", "speed"):
+        for key, value in results[part].items():
+            _check(_is_number(value, int | float | None), f"{part}.{key}", value, "a number or null")
+    overrides = results.get("overrides", [])
+    good = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
+    _check(good, "overrides", overrides, "a list of text")
+    if status == "completed":
+        _check_completed(results)
+    if status == "failed":
+        error = results.get("error")
+        _check(isinstance(error, dict), "error", error, "an object, for a failed run")
+        for key in ("type", "message"):
+            _check(isinstance(error.get(key), str), f"error.{key}", error.get(key), "text")
+
+
+def _check_completed(results: dict[str, Any]) -> None:
+    for key in ("method", "data"):
+        _check(results[key] is not None, key, None, "a name, for a completed run")
+    kind, value = (results["budget"].get(key) for key in ("kind", "value"))
+    _check(kind in BUDGETS, "budget.kind", kind, " or ".join(BUDGETS))
+    _check(_is_number(value, int | float), "budget.value", value, "a number")
+
+
+def _check(good: bool, field: str, value: Any, wanted: str) -> None:
+    if not good:
+        raise ValueError(f"{field}={value!r}: should be {wanted}")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for every NaN and infinity, however deep."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,261 @@
+"""The entry point: compose a configuration, build its parts, train, judge, record. Only this file sees a DictConfig."""
+
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ssl_zoo import hardware, results
+from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest
+from ssl_zoo.stop_signals import Interrupted
+
+hardware.tune_allocator()
+
+import hydra  # noqa: E402  (the allocator comes first; torch is imported later, once the configuration is right)
+from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.errors import HydraException, InstantiationException  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
+from omegaconf.errors import OmegaConfBaseException  # noqa: E402
+
+STARTED = time.time()
+PACKAGE = Path(__file__).parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
+TASKS = ("pretrain", "fill_mask")
+TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
+
+OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], replace=True)
+
+
+def main() -> None:
+    """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
+    os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
+    try:
+        run_job()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error, CONF)}", file=sys.stderr)
+        sys.exit(2)
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def run_job(cfg: DictConfig) -> None:
+    """One run in the folder that Hydra made for it; ends the process unless all went well."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        check_config(cfg)
+        {"pretrain": pretrain, "fill_mask": fill_mask}[cfg.task](cfg, folder)
+    except (SystemExit, KeyboardInterrupt) as end:
+        if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+            sys.exit(0)  # the first process reports; Lightning would kill it if another one failed
+        if cfg.task == "pretrain":
+            results.write(folder, results.blank("interrupted", **outline(cfg)))
+        sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
+    except Exception as error:
+        # what a part's constructor raised lies inside Hydra's own exception
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        sys.exit(fail(cfg, folder, cause))
+
+
+def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
+    """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
+    mistake = isinstance(error, ValueError | ImportError | FileNotFoundError)
+    trace = "".join(traceback.format_exception(error))
+    if cfg.task == "pretrain" and not type(error).__name__ == "FolderTaken":
+        told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
+        results.write(folder, results.blank("failed", **outline(cfg), error=told))
+    if not mistake and not type(error).__module__.startswith("ssl_zoo"):
+        print(trace, file=sys.stderr)
+    print(f"error: {error or type(error).__name__}", file=sys.stderr)
+    return 2 if mistake else 1
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Refuses what composes but cannot run: unknown tasks, wrong types, several processes without a common folder."""
+    if cfg.task not in TASKS:
+        raise ValueError(f"task={cfg.task}: no such task{nearest(str(cfg.task), TASKS)}. There are: {', '.join(TASKS)}")
+    hydra_given = [str(o) for o in HydraConfig.get().overrides.hydra]
+    scheduled = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1
+    if scheduled and not any(o.startswith("hydra.run.dir=") for o in hydra_given):
+        raise ValueError("hydra.run.dir is not set: processes started by torchrun or Slurm must share one run folder")
+    given = [str(o) for o in HydraConfig.get().overrides.task]
+    groups = [o for o in given if (CONF / o.split("=")[0].lstrip("+~").split("@")[0]).is_dir()]
+    values = [o.split("=")[0].lstrip("+~") for o in given if o not in groups]
+    # The default's type is a key's schema: compose once more without the values, and compare.
+    mine, default = (dotted_keys(OmegaConf.to_container(c)) for c in (cfg, hydra.compose("config", groups)))  # type: ignore[arg-type]
+    for key in values:
+        check_type(key, mine.get(key), default.get(key))
+    budgets = [key for key in values if key.startswith("budget.")]
+    if budgets:  # a budget on the command line replaces the default one
+        cfg.budget = {kind: value if f"budget.{kind}" in budgets else None for kind, value in cfg.budget.items()}
+
+
+def outline(cfg: DictConfig) -> dict[str, Any]:
+    """What identifies a run in tables: the names of its parts, its seed, its configuration."""
+    choices = HydraConfig.get().runtime.choices
+    config = OmegaConf.to_container(cfg)
+    assert isinstance(config, dict)
+    config.pop("facts")
+    return {
+        "experiment": cfg.name or choices.get("experiment"),
+        "method": choices["method"],
+        "backbone": cfg.backbone.get("name", choices["backbone"]),
+        "data": choices["data"],
+        "seed": cfg.seed if isinstance(cfg.seed, int) else None,
+        "run_id": os.environ["SSL_ZOO_RUN_ID"],
+        "overrides": [str(o) for o in HydraConfig.get().overrides.task],
+        "config": config,
+    }
+
+
+def build_data(cfg: DictConfig) -> Any:
+    """The data module, prepared, with its views; fills `cfg.facts` with what the data turned out to be."""
+    data = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all")
+    data.prepare_data()
+    data.setup()
+    cfg.facts = data.facts
+    plain = OmegaConf.load(CONF / "views" / "plain.yaml") if data.facts["modality"] == "image" else cfg.views
+    if data.facts["modality"] == "image":
+        plain = OmegaConf.create({"facts": cfg.facts, "views": plain}).views
+    data.attach(*(hydra.utils.instantiate(views, _convert_="all") for views in (cfg.views, plain)))
+    return data
+
+
+def build_method(cfg: DictConfig) -> Any:
+    """Backbone and method with the weights of this seed; `cfg.facts` must be known."""
+    import torch
+
+    torch.manual_seed(cfg.seed)
+    backbone = hydra.utils.instantiate(cfg.backbone, _convert_="all")
+    method = hydra.utils.instantiate(cfg.method, backbone=backbone, _convert_="all")
+    return method.to(memory_format=torch.channels_last) if cfg.trainer.channels_last else method
+
+
+def build_trainer(
+    cfg: DictConfig, folder: Path, precision: str, max_steps: int | None, callbacks: list[Any], resumed_at: int = 0
+) -> Any:
+    """Lightning's Trainer with our checkpoints, loggers and progress bar; other keys of `trainer` pass through."""
+    from lightning.pytorch import Trainer
+
+    from ssl_zoo.checkpoints import PeriodicCheckpoint, SafeCheckpointIO
+    from ssl_zoo.loggers import MetricsCSV
+    from ssl_zoo.progress import ProgressBar
+
+    settings = dict(cfg.trainer) | {"precision": precision}
+    ours = {key: settings.pop(key) for key in ("checkpoint_every", "evaluate_every", "compile", "channels_last")}
+    extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values()]
+    checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
+    return Trainer(
+        **settings,
+        max_steps=max_steps or -1,
+        max_epochs=-1,  # the data never ends: the budget does
+        logger=[MetricsCSV(folder, resumed_at), *extra],
+        callbacks=[ProgressBar(cfg.data.batch_size), *callbacks, checkpoint],
+        plugins=[SafeCheckpointIO()],
+        limit_val_batches=0,
+        use_distributed_sampler=False,  # the data module shares out each batch itself
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def pretrain(cfg: DictConfig, folder: Path) -> None:
+    """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
+    from ssl_zoo import budget, checkpoints, loggers, session
+    from ssl_zoo.data.order import check_batch
+    from ssl_zoo.learner import Learner
+
+    session.quiet_lightning()
+    identity = outline(cfg)
+    loggers.refuse_secrets(identity["config"])
+    resume = session.resume_point(folder, identity["config"])
+    if session.is_complete(folder):
+        return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
+    device = session.device_type(cfg.trainer.accelerator)
+    precision, why = hardware.choose_precision(cfg.trainer.precision, device)
+    hardware.prepare_torch(device, precision)
+    data = build_data(cfg)
+    if data.facts["modality"] == "text":
+        shutil.copy(data.tokenizer.path, folder / TOKENIZER)
+    method = build_method(cfg)
+    session.check_method(method, data.facts, len(data.views))
+    if cfg.checkpoint is not None:
+        session.load_encoder(method, cfg.checkpoint)
+    evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
+
+    examples = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
+    flops = session.flops_per_example(method, data)
+    spend = budget.resolve(dict(cfg.budget), data.num_train, examples, flops * examples)
+    callbacks = []
+    if cfg.trainer.evaluate_every is not None:
+        every = max(1, round(cfg.trainer.evaluate_every * (data.num_train // examples)))
+        callbacks.append(session.PeriodicEvaluation(data, evaluators, every))
+    resumed_at = checkpoints.step_of(resume) if resume else 0
+    trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)
+    check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
+    learner = Learner(
+        method,
+        hydra.utils.instantiate(cfg.optimizer),
+        hydra.utils.instantiate(cfg.schedule),
+        seed=cfg.seed,
+        total_steps=spend.steps,
+        minutes=spend.minutes,
+        compile_method=cfg.trainer.compile,
+        card={"config": identity["config"], "facts": data.facts},
+        pauses=[callback for callback in trainer.callbacks if isinstance(callback, session.PAUSES)],
+    )
+    metrics: dict[str, float] = {}
+    if trainer.is_global_zero:
+        goes_on = f", resumed from {resume.name}" if resume else ""
+        print(f"{identity['method']} on {identity['data']}: {precision} ({why}), {spend}; {folder}{goes_on}")
+        for logger in trainer.loggers:
+            logger.log_hyperparams(identity["config"])
+        before = session.judge(trainer, method, data, evaluators, "init")
+        metrics |= {f"init/{name}": value for name, value in before.items()}
+    trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
+    if learner.now < 1 and (spend.steps is None or learner.global_step < spend.steps):
+        raise RuntimeError(f"training ended at step {learner.global_step} with {learner.now:.0%} of the budget spent")
+    if trainer.is_global_zero:
+        speed = session.speed(trainer, learner, cfg.data.batch_size, STARTED)
+        metrics |= session.judge(trainer, method, data, evaluators, "final")
+        spent = {"kind": spend.kind, "value": spend.value, "steps": learner.global_step, "seconds": learner.elapsed}
+        spent |= {"examples": learner.batches_seen * cfg.data.batch_size}
+        record = identity | {"budget": spent | {"flops": flops * spent["examples"]}, "metrics": metrics, "speed": speed}
+        record |= {"environment": session.environment(trainer, precision), "started": STARTED, "finished": time.time()}
+        results.write(folder, results.blank("completed", **record))
+        for logger in trainer.loggers:
+            logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
+        session.show(folder, metrics)
+        loggers.finish(trainer.loggers)
+
+
+def fill_mask(cfg: DictConfig, folder: Path) -> None:
+    """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
+    from rich.console import Console
+
+    from ssl_zoo import checkpoints, fill
+    from ssl_zoo.data.tokenizer import TextTokenizer
+
+    if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
+        raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
+    path = checkpoints.resolve(cfg.checkpoint)
+    saved = checkpoints.load(path)
+    card = saved["ssl_zoo"]["card"]
+    trained = OmegaConf.create({**card["config"], "facts": card["facts"]})
+    if "mask_id" not in card["facts"] or not trained.method["_target_"].endswith("MLM"):
+        raise ValueError(f"checkpoint={cfg.checkpoint} is no masked-token model: give a run of method=mlm")
+    hardware.prepare_torch("cpu", "32-true")
+    method = build_method(trained)
+    method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    tokenizer = TextTokenizer(path.parent.parent / TOKENIZER)
+    Console().print(fill.table(cfg.text, fill.guesses(method, tokenizer, cfg.text)))
+
+
+if __name__ == "__main__":
+    main()

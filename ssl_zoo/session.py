@@ -1,0 +1,211 @@
+"""The parts of one training run that are neither maths nor data: resuming, checks, the trainer, judging, the record."""
+
+import json
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from ssl_zoo import checkpoints, results
+from ssl_zoo.budget import count_flops
+from ssl_zoo.evaluators.judged import Evaluator, Judged, evaluate
+from ssl_zoo.learner import Learner
+from ssl_zoo.method import Method
+from ssl_zoo.overrides import dotted_keys
+
+FREE = ("logger", "trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps", "name")
+"""Keys that may differ between a run and its resumption: they change what is written, not what is learned."""
+
+
+class FolderTaken(ValueError):
+    """The run folder holds a run with other settings; nothing in it was touched."""
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder holds a run that ended well."""
+    return (folder / results.NAME).exists() and results.read(folder)["status"] == "completed"
+
+
+def resume_point(folder: Path, config: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to go on from, None in a fresh folder. Keeps the configuration there for the next time.
+
+    Raises:
+        FolderTaken: when the folder holds a run of another configuration; names each key that differs.
+    """
+    kept = folder / "config.json"
+    if kept.exists():
+        before, now = (dotted_keys(c) for c in (json.loads(kept.read_text()), config))
+        different = [
+            f"{key}={now.get(key)} (was {before.get(key)})"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+            and not key.startswith(FREE)
+            and not isinstance(before.get(key, now.get(key)), dict)
+        ]
+        if different:
+            raise FolderTaken(
+                f"hydra.run.dir={folder} holds a run with other settings: {', '.join(different)}. "
+                "Give the same settings to resume it, or another hydra.run.dir"
+            )
+    elif int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        results.write_json(kept, dict(config))
+    return checkpoints.latest(folder / "checkpoints")
+
+
+def check_method(method: Method, facts: Mapping[str, Any], num_views: int) -> None:
+    """Raises ValueError when the data or the views cannot serve the method."""
+    if num_views < method.min_views:
+        raise ValueError(
+            f"views: {type(method).__name__} needs {method.min_views} views of each example, these give {num_views}. "
+            "Choose others, e.g. views=simclr for images or views=windows for text"
+        )
+    if method.uses_labels and not facts["has_labels"]:
+        raise ValueError(
+            f"method={type(method).__name__.lower()} learns from labels and these examples have none. "
+            "Choose labelled data; for text rows with labels give views=documents data.train_rows=documents"
+        )
+
+
+def load_encoder(method: Method, checkpoint: str) -> None:
+    """Starts the encoder from that of a run folder or checkpoint file.
+
+    Raises:
+        ValueError: when there is no such checkpoint or it holds another architecture.
+    """
+    path = checkpoints.resolve(checkpoint)
+    state = checkpoints.load(path)["state_dict"]
+    weights = {
+        key.removeprefix("method.backbone."): v for key, v in state.items() if key.startswith("method.backbone.")
+    }
+    own = method.backbone.state_dict()
+    wrong = [
+        k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"checkpoint={checkpoint} holds another architecture: {len(wrong)} of {len(own)} tensors of this backbone "
+            f"do not match, the first is {min(wrong)}. Give the backbone (and, for text, the data) it was trained with"
+        )
+    method.backbone.load_state_dict(weights)
+
+
+def judge(
+    trainer: Trainer, method: Method, data: Any, evaluators: Mapping[str, Evaluator], phase: Any
+) -> dict[str, float]:
+    """All metrics of all evaluators, on the trainer's device and in its precision."""
+    method.to(trainer.strategy.root_device)
+    return evaluate(evaluators, Judged(method, data, phase, trainer.precision_plugin.forward_context))
+
+
+class PeriodicEvaluation(Callback):
+    """Judges the encoder every `every` optimizer steps and logs it under eval/; rank 0 works, the others wait.
+
+    seconds: what that has cost in this session.
+    """
+
+    def __init__(self, data: Any, evaluators: Mapping[str, Evaluator], every: int):
+        self.data, self.evaluators, self.every = data, evaluators, every
+        self.judged_at = 0
+        self.seconds = 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, *_: Any) -> None:
+        assert isinstance(learner, Learner)
+        step = learner.global_step
+        if step == self.judged_at or step % self.every or learner.now >= 1:
+            return
+        self.judged_at, started = step, time.perf_counter()
+        if trainer.is_global_zero:
+            metrics = judge(trainer, learner.method, self.data, self.evaluators, "periodic")
+            for logger in trainer.loggers:
+                logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
+            told = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith("top1"))
+            print(f"step {step}: {told}")
+        trainer.strategy.barrier()
+        self.seconds += time.perf_counter() - started
+
+
+PAUSES = (checkpoints.PeriodicCheckpoint, PeriodicEvaluation)
+"""Callbacks whose `.seconds` are no training time."""
+
+
+def device_type(accelerator: str) -> str:
+    """ "cuda" or "cpu": where `trainer.accelerator` will train."""
+    wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if wants_gpu and not torch.cuda.is_available():
+        raise ValueError(f"trainer.accelerator={accelerator}: no GPU is visible. Give trainer=cpu or trainer=auto")
+    return "cuda" if wants_gpu else "cpu"
+
+
+def environment(trainer: Trainer, precision: str) -> dict[str, Any]:
+    """What the numbers depend on besides the configuration."""
+    device = trainer.strategy.root_device
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} {os.cpu_count()} cores"
+    )
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": name,
+        "processes": trainer.world_size,
+        "precision": precision,
+        "git": git.stdout.strip() or None,
+    }
+
+
+def peak_memory(trainer: Trainer) -> int:
+    """Bytes: of the GPU's allocations where there is one, else resident in this process."""
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def flops_per_example(method: Method, data: Any) -> float:
+    """Training FLOPs of one example, counted on the first training batch (see `budget.count_flops`)."""
+    raw = next(iter(data.train_dataloader()))
+    return count_flops(method, data.on_after_batch_transfer(raw, 0))
+
+
+def speed(trainer: Trainer, learner: Learner, batch_size: int, started: float) -> dict[str, float]:
+    """Of the training loop with data and views, without its first step, evaluation and checkpoints."""
+    return {
+        "examples_per_second": learner.steps_per_second() * batch_size,
+        "peak_memory_bytes": peak_memory(trainer),
+        "seconds_to_first_step": learner.first_step_at - started,
+    }
+
+
+def quiet_lightning() -> None:
+    """Keeps Lightning's warnings and drops its notices and its own handler, which would print each line twice."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
+
+
+def show(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Prints the metrics of the trained encoder beside those of its random weights."""
+    table = Table("metric", "random weights", "trained", title="Test metrics of the last epoch", title_justify="left")
+    for name in sorted(name for name in metrics if not name.startswith("init/")):
+        before = metrics.get(f"init/{name}")
+        table.add_row(name, "" if before is None else f"{before:.4g}", f"{metrics[name]:.4g}")
+    if table.row_count:
+        Console().print(table)
+    print(f"results: {folder / results.NAME}")

@@ -1,0 +1,77 @@
+"""Views: randomly changed versions of each example, drawn per example and computed per batch on the batch's device.
+
+A view is what one pipeline, a list of ops, makes of an example. Images enter as uint8 and are float32 in [0, 1] until
+`Normalize`, which comes last; token ids stay int64. For the same parameters every image op equals torchvision's to
+rounding. Nothing random is carried from batch to batch: see `draws.py`; for what an op is, `op.py`.
+
+Letters, here and in the ops: B examples, V views, C channels (1 or 3), H W image, S side of a crop, L tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.op import Crop, Op, as_float
+
+
+class Views:
+    """Makes the views of a batch. View v of an example depends only on (seed, epoch, index, v).
+
+    pipelines: one list of ops for each kind of view; an empty list passes examples on as they are.
+    copies: how many views each pipeline makes; one if not given.
+    """
+
+    def __init__(self, pipelines: Sequence[Sequence[Op]], copies: Sequence[int] | None = None):
+        copies = [1] * len(pipelines) if copies is None else copies
+        if not pipelines:
+            raise ValueError("views.pipelines=[]: give at least one list of ops, [[]] for examples as they are")
+        if len(copies) != len(pipelines) or min(copies) < 1:
+            raise ValueError(f"views.copies={list(copies)}: give 1 or more for each of {len(pipelines)} pipelines")
+        self.pipelines = [list(ops) for ops, n in zip(pipelines, copies, strict=True) for _ in range(n)]
+
+    def __len__(self) -> int:
+        """V, the number of views of each example."""
+        return len(self.pipelines)
+
+    @torch.no_grad()
+    def __call__(
+        self, images: Tensor, indices: Tensor, epochs: Tensor | int, seed: int, cropped: bool = False
+    ) -> list[Tensor]:
+        """One tensor a view: (B, C, S, S) float32, or (B, L) int64 for token ids.
+
+        images: (B, C, H, W) uint8, or float32 in [0, 1]; or (B, L) int64 token ids; or, if `cropped`, a batch of what
+        `crop_in_worker` gave, (B, V, C, S, S) uint8. indices: (B,) int64; epochs: one for all or (B,) int64.
+        """
+        x = as_float(images)
+        starts = x.unbind(1) if cropped else [x] * len(self)
+        views = []
+        for view, (x, ops) in enumerate(zip(starts, self.pipelines, strict=True)):
+            draws = Draws(seed, epochs, indices, view)
+            for position in range(int(cropped), len(ops)):
+                x = ops[position](x, draws.at(position))
+            views.append(x)
+        return views
+
+    @torch.no_grad()
+    def crop_in_worker(self, image: Tensor, index: int, epoch: int, seed: int) -> Tensor:
+        """What the first op of each pipeline makes of one image of any size: (C, H, W) uint8 -> (V, C, S, S) uint8.
+
+        The draws are those of the whole pipeline on the device. Only the rounding to uint8, which quarters what is
+        sent there, tells the two ways apart.
+
+        Raises:
+            ValueError: when a pipeline does not begin with a crop, or the crops' sizes differ.
+        """
+        crops = []
+        for view, ops in enumerate(self.pipelines):
+            if not ops or not isinstance(ops[0], Crop):
+                raise ValueError(
+                    f"views.pipelines: pipeline {view} cannot take images of different sizes: begin it with "
+                    f"RandomResizedCrop or CenterCrop"
+                )
+            crops.append(ops[0].crop(image, Draws(seed, epoch, torch.tensor([index]), view).at(0)))
+        if len({crop.shape for crop in crops}) > 1:
+            raise ValueError("views.pipelines: crops of encoded images must share one size: give the same size to all")
+        return torch.stack(crops).mul_(255).round_().byte()

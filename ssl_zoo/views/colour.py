@@ -1,0 +1,129 @@
+"""Ops that change values and leave pixels where they are."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.op import Op, Params, between, change, each, number
+
+
+def _gray(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 1, H, W), luma as torchvision weighs it."""
+    if x.shape[1] == 1:
+        return x
+    return (x[:, :1] * 0.2989).add_(x[:, 1:2], alpha=0.587).add_(x[:, 2:], alpha=0.114)
+
+
+def _equal(x: Tensor, y: Tensor) -> Tensor:
+    """1.0 where equal, else 0.0. Compared straight into floats: a cast from bool costs ten times as much."""
+    return torch.eq(x, y, out=torch.empty_like(y))
+
+
+def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+    """Hue moved by `turn` (B,), in full circles, as through HSV and back. x (B, 3, H, W)."""
+    red, green, blue = x.split(1, 1)
+    value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    chroma = value - least
+    per_sixth = 1 / chroma.clamp(min=1e-12)
+    # Hue in sixths of a circle from red, told by the largest channel; of equal ones red counts before green, then blue.
+    hue = torch.lerp((red - green) * per_sixth + 4, (blue - red) * per_sixth + 2, _equal(green, value))
+    hue = torch.lerp(hue, (green - blue) * per_sixth, _equal(red, value)) / 6 + each(turn)
+    hue = (hue - hue.floor()) * 6
+    # How much of the chroma each channel has: a trapezium over the circle, the same for all three but turned.
+    share = (hue - x.new_tensor([3.0, 2.0, 4.0]).view(3, 1, 1)).abs_()
+    share[:, :1].sub_(1)
+    share[:, 1:].neg_().add_(2)
+    return torch.addcmul(least, chroma, share.clamp_(0, 1))
+
+
+class ColorJitter(Op):
+    """Brightness, contrast, saturation and hue changed, in an order of each example's own, with chance p.
+
+    The first three are factors from [max(0, 1 - strength), 1 + strength]; hue is a turn by up to `hue` <= 0.5 circles
+    to either side. Images of one channel have neither saturation nor hue.
+    """
+
+    BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0):
+        strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        self.strengths = [number(self, key, value, 0) for key, value in strengths.items()]
+        self.hue = number(self, "hue", hue, 0, 0.5)
+        self.p = number(self, "p", p, 0, 1)
+
+    def draw(self, draws: Draws, x: Tensor) -> Params:
+        """Which part comes first to last (B, 4) int64, and the amount of each part (B, 4), by the constants above."""
+        u = draws.uniform(8)
+        ranges = [(max(0.0, 1 - s), 1 + s) for s in self.strengths] + [(-self.hue, self.hue)]
+        amounts = [between(low, high, u[:, part]) for part, (low, high) in enumerate(ranges)]
+        return u[:, 4:].argsort(1), torch.stack(amounts, 1)
+
+    def apply(self, x: Tensor, params: Params) -> Tensor:
+        order, amounts = params
+        for part in order.unbind(1):
+            x = self._apply_part(x, part, amounts.gather(1, part[:, None]).squeeze(1))
+        return x
+
+    def _apply_part(self, x: Tensor, part: Tensor, amount: Tensor) -> Tensor:
+        """Each example's part number `part` (B,). All but hue blend with, or overshoot from, a plainer image."""
+        turned = part == self.HUE
+        gray = _gray(x)
+        plainer = gray * each(part == self.SATURATION) + each(gray.mean((1, 2, 3)) * (part == self.CONTRAST))
+        x = torch.lerp(plainer, x, each(amount.masked_fill(turned, 1))).clamp_(0, 1)
+        if x.shape[1] == 1 or self.hue == 0:
+            return x
+        return change(x, turned, lambda some, rows: _turn_hue(some, amount[rows]))
+
+
+class Grayscale(Op):
+    """All channels set to the luma with chance p."""
+
+    def __init__(self, p: float):
+        self.p = number(self, "p", p, 0, 1)
+
+    def apply(self, x: Tensor, params: Params) -> Tensor:
+        return _gray(x).expand_as(x)
+
+
+class Solarize(Op):
+    """Values of `threshold`, in [0, 1], and above inverted with chance p."""
+
+    def __init__(self, threshold: float, p: float):
+        self.threshold = number(self, "threshold", threshold, 0, 1)
+        self.p = number(self, "p", p, 0, 1)
+
+    def apply(self, x: Tensor, params: Params) -> Tensor:
+        return torch.where(x >= self.threshold, 1 - x, x)
+
+
+class AdditiveNoise(Op):
+    """Independent Gaussian noise of standard deviation `std` on every value, the sum clamped to [0, 1]."""
+
+    def __init__(self, std: float):
+        self.std = number(self, "std", std, 0)
+
+    def draw(self, draws: Draws, x: Tensor) -> Params:
+        """Standard normals (B, C, H, W)."""
+        return (draws.normal(x[0].numel()).view_as(x),)
+
+    def apply(self, x: Tensor, params: Params) -> Tensor:
+        (noise,) = params
+        return torch.add(x, noise, alpha=self.std).clamp_(0, 1)
+
+
+class Normalize(Op):
+    """(x - mean) / std, one number a channel. Comes last, since the other ops expect [0, 1]."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean = [number(self, "mean", value, 0, 1) for value in mean]
+        self.std = [number(self, "std", value, 1e-6) for value in std]
+
+    def apply(self, x: Tensor, params: Params) -> Tensor:
+        if not len(self.mean) == len(self.std) == x.shape[1]:
+            raise ValueError(
+                f"views: Normalize.mean={self.mean}, std={self.std}: give {x.shape[1]} numbers each, one a channel"
+            )
+        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return torch.addcmul(-mean / std, x, 1 / std)

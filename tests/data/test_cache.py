@@ -1,0 +1,102 @@
+"""Two processes build once, a half-written folder is never read, errors publish nothing."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssl_zoo.data.cache import cache_root, cached
+
+SLOW_BUILDER = """
+import sys, time
+from pathlib import Path
+from ssl_zoo.data.cache import cached
+
+def build(folder: Path) -> None:
+    with open(sys.argv[1], "a") as log:
+        log.write("built\\n")
+    (folder / "first").write_text("1")
+    print("half", flush=True)
+    time.sleep(float(sys.argv[2]))
+    (folder / "second").write_text("2")
+
+folder = cached("test", {"x": 1}, build)
+print(sorted(path.name for path in folder.iterdir()), flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path / "cache"))
+
+
+def start(log: Path, seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW_BUILDER, str(log), str(seconds)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_builds_once_per_key_and_keeps_the_key() -> None:
+    calls = []
+
+    def build(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "data").write_text("abc")
+
+    first = cached("test", {"a": 1, "b": [2]}, build)
+    assert cached("test", {"b": [2], "a": 1}, build) == first  # the order of the keys does not matter
+    assert len(calls) == 1
+    assert (first / "data").read_text() == "abc"
+    assert '"b"' in (first / "key.json").read_text()
+    assert first.parent == cache_root() / "test"
+    assert cached("test", {"a": 2, "b": [2]}, build) != first
+    assert len(calls) == 2
+
+
+def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    processes = [start(log, 1.0), start(log, 1.0)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert all("['first', 'key.json', 'second']" in output for output in outputs)
+    assert log.read_text() == "built\n"
+    assert sum("waiting for it" in output for output in outputs) == 1
+
+
+def test_a_killed_builder_leaves_nothing_that_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    process = start(log, 60)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    output = start(log, 0).communicate(timeout=60)[0]
+    assert "['first', 'key.json', 'second']" in output
+    assert log.read_text() == "built\n" * 2
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_an_error_publishes_nothing() -> None:
+    def fail(folder: Path) -> None:
+        (folder / "data").write_text("abc")
+        raise RuntimeError("bad input")
+
+    with pytest.raises(RuntimeError, match="bad input"):
+        cached("test", {"a": 1}, fail)
+    folder = cached("test", {"a": 1}, lambda folder: None)
+    assert [path.name for path in folder.iterdir()] == ["key.json"]
+
+
+def test_a_full_disk_and_an_unwritable_place_name_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ValueError, match=r"SSL_ZOO_CACHE=.*disk is full"):
+        cached("test", {"a": 1}, no_room)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"SSL_ZOO_CACHE=.*cannot be written"):
+        cached("test", {"a": 1}, no_room)

@@ -1,0 +1,72 @@
+"""A path finds the local copy first, a missing one is named, a fingerprint follows the content."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ssl_zoo.data import sources
+from ssl_zoo.data.sources import fingerprint, load_tables, locate, visible_files
+
+
+def test_the_local_copy_comes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_ZOO_DATA", raising=False)
+    (tmp_path / "shelf" / "cifar10").mkdir(parents=True)
+    (tmp_path / "other" / "owner" / "pets").mkdir(parents=True)
+    assert locate("uoft-cs/cifar10") == "uoft-cs/cifar10"
+    assert locate("uoft-cs/cifar10", root=str(tmp_path / "shelf")) == tmp_path / "shelf" / "cifar10"
+    monkeypatch.setenv("SSL_ZOO_DATA", str(tmp_path / "shelf"))
+    assert locate("uoft-cs/cifar10") == tmp_path / "shelf" / "cifar10"
+    assert locate("cifar10") == tmp_path / "shelf" / "cifar10"
+    assert locate("owner/pets", root=str(tmp_path / "other")) == tmp_path / "other" / "owner" / "pets"
+    assert locate(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("path", ["foo", "/no/such/folder", "a/b/c", "./x", ""])
+def test_a_missing_folder_is_named(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_ZOO_DATA", raising=False)
+    if path:
+        with pytest.raises(
+            ValueError, match=rf"^data.path={path}: no such file or folder. Give one that exists, or a hub"
+        ):
+            locate(path)
+    else:
+        assert locate(path) == Path()  # here
+
+
+def test_the_fingerprint_follows_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_text("1")
+    b.write_text("2")
+    first = fingerprint([a, b], tmp_path)
+    assert fingerprint([b, a], tmp_path) == first
+    os.utime(a, (1, 1))
+    assert fingerprint([a, b], tmp_path) == first  # a copy is the same data
+    a.write_text("3")
+    os.utime(a, (1, 1))
+    assert fingerprint([a, b], tmp_path) != first
+    monkeypatch.setattr(sources, "HASHED_BYTES", 1)  # too much to read at every start: size and time have to do
+    large = fingerprint([a, b], tmp_path)
+    os.utime(a, (2, 2))
+    assert fingerprint([a, b], tmp_path) != large
+
+
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
+    for name in ("a.jpg", "._a.jpg", ".DS_Store", "sub/b.jpg", ".git/c.jpg", "__MACOSX/d.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert [path.name for path in visible_files(tmp_path)] == ["a.jpg", "b.jpg"]
+
+
+def test_tables_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    (tmp_path / "bad.parquet").write_text("hi")
+    with pytest.raises(ValueError, match=r"data.path=.*bad.parquet: cannot be read as a data set. .*Parquet"):
+        load_tables(tmp_path / "bad.parquet")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"data.path=owner/nothing: no such folder here, and the Hub does not give it"):
+        load_tables("owner/nothing")

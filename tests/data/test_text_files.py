@@ -1,0 +1,139 @@
+"""Plain files and folders of them, the standard library, and bytes that are no text."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_zoo.data.text_files import StandardLibrary, TextFiles
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def files(path: Path, documents: str | None = None, label_column: str | None = None) -> TextFiles:
+    return TextFiles(path, documents, "text", label_column)
+
+
+def read(source: TextFiles, split: str = "train", labelled: bool = True) -> list[tuple[str, str | None]]:
+    return [(text.strip(), label) for text, label in source.read(split, labelled) if text.strip()]
+
+
+@pytest.mark.parametrize(
+    ("documents", "expected"),
+    [
+        (None, ["one", "two", "three", "four"]),
+        ("line", ["one", "two", "three", "four"]),
+        ("blank", ["one\ntwo", "three\nfour"]),
+        ("file", ["one\ntwo\n\n\n \nthree\nfour"]),
+    ],
+)
+def test_one_file(tmp_path: Path, documents: str | None, expected: list[str]) -> None:
+    path = write(tmp_path / "corpus.tokens", "one\ntwo\n\n\n \nthree\nfour")
+    source = files(path, documents)
+    assert source.splits() == ["train"]
+    assert read(source) == [(text, None) for text in expected]
+
+
+def test_class_folders_and_splits(tmp_path: Path) -> None:
+    for name in ("train/pos/1", "train/neg/1", "train/unsup/1", "test/pos/1", "test/neg/1"):
+        write(tmp_path / f"{name}.txt", f"{name}\nmore")
+    write(tmp_path / "train/urls.txt", "http://")
+    write(tmp_path / "README", "not text")
+    write(tmp_path / "train/pos/.hidden.txt", "x")
+    source = files(tmp_path)
+    assert source.splits() == ["test", "train"]
+    train = [("train/neg/1\nmore", "neg"), ("train/pos/1\nmore", "pos"), ("train/unsup/1\nmore", None)]
+    assert read(source) == train
+    assert read(source, labelled=False) == [(text, None) for text, _ in train]
+    assert [label for _, label in read(source, "test")] == ["neg", "pos"]
+
+
+def test_a_folder_without_splits(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "b/deep/1"):
+        write(tmp_path / f"{name}.txt", name)
+    assert read(files(tmp_path)) == [("a/1", "a"), ("a/2", "a"), ("b/deep/1", "b")]
+
+
+def test_files_named_by_split(tmp_path: Path) -> None:
+    for name in ("train-00001.txt", "train-00002.txt", "test.txt"):
+        write(tmp_path / name, f"{name}\n")
+    source = files(tmp_path)
+    assert read(source) == [("train-00001.txt", None), ("train-00002.txt", None)]
+    assert read(source, "test") == [("test.txt", None)]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    lines = '{"text": "one", "label": 1}\n\n{"text": null, "label": 0}\n{"label": -1, "text": "two"}\n'
+    source = files(write(tmp_path / "a.jsonl", lines), label_column="label")
+    assert read(source) == [("one", "1"), ("two", None)]
+    assert read(files(tmp_path / "a.jsonl")) == [("one", None), ("two", None)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{not json", r"a\.jsonl, line 2: not JSON"),
+        ("[1]", r"a\.jsonl, line 2: not a JSON object"),
+        ('{"body": "x"}', r"data\.text_column=text: .*a\.jsonl, line 2 has no such column.*: body"),
+        ('{"text": "x"}', r"data\.label_column=label: .*a\.jsonl, line 2"),
+        ('{"text": 1, "label": 0}', r"data\.text_column=text: .*a\.jsonl, line 2 holds int"),
+    ],
+)
+def test_bad_json_names_its_line(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "one", "label": 1}\n' + line)
+    with pytest.raises(ValueError, match=message):
+        read(files(path, label_column="label"))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", b"\xef\xbb\xbffirst\nsecond \xef\xbb\xbf")
+    assert [text for text, _ in files(path).read("train", False)] == ["first\n", "second \ufeff"]
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"fine\nna\xefve\n", "line 2, byte 7: not UTF-8 (0xef)"),
+        ("text".encode("utf-16"), "line 1, byte 0: not UTF-8 (0xff)"),
+        (b"cut \xe2\x82", "line 1, byte 4: not UTF-8 (0xe2)"),
+    ],
+)
+def test_other_encodings_are_named(tmp_path: Path, content: bytes, place: str) -> None:
+    path = write(tmp_path / "a.txt", content)
+    for documents in ("line", "blank", "file"):
+        with pytest.raises(ValueError, match="not UTF-8") as error:
+            read(files(path, documents))
+        assert f"{path}, {place}" in str(error.value)
+
+
+def test_the_key_follows_the_content(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one")
+    keys = [files(path).key(), files(path, "file").key()]
+    write(path, "two")
+    keys += [files(path).key()]
+    write(path, "one")
+    assert files(path).key() == keys[0]
+    assert len({str(key) for key in keys}) == 3
+
+
+def test_the_standard_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path / "a.py", 'r"""Of the module. \\d"""\nclass A:\n    """Of the class."""\n    def f(self): "Of f."\n')
+    write(tmp_path / "b/c.py", '"""Of the module. \\d"""\nasync def g():\n    """Of\n    g."""\nx = {"k": "v"}\n')
+    write(tmp_path / "pydoc_data/topics.py", 'topics = {"if": "The if statement"}\n')
+    write(tmp_path / "test/d.py", '"""Of a test."""')
+    write(tmp_path / "site-packages/e.py", '"""Of a package."""')
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
+    texts = [text for text, _ in StandardLibrary().read("train", False)]
+    assert texts == ["Of the module. \\d", "Of the class.", "Of f.", "Of\ng.", "The if statement"]
+    key = StandardLibrary().key()
+    write(tmp_path / "a.py", '"""Other."""')
+    assert StandardLibrary().key() != key
+
+
+def test_a_python_without_sources_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
+    with pytest.raises(ValueError, match="python:stdlib: this Python has no source files"):
+        StandardLibrary().key()

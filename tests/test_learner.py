@@ -1,0 +1,142 @@
+"""The step: clock, schedule, parameter groups, the guard against NaN, and what a resumed run sees."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor, nn
+
+from ssl_zoo.checkpoints import SafeCheckpointIO
+from ssl_zoo.functional import warmup_cosine
+from ssl_zoo.learner import Learner, NonFiniteLoss
+from ssl_zoo.method import Batch, Method
+
+
+class Stream(LightningDataModule):
+    """Batch n holds n and is the same whenever it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start_step = 0
+
+    def train_dataloader(self) -> "Stream":
+        return self
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = self.start_step
+        while True:
+            generator = torch.Generator().manual_seed(step)
+            x = torch.randn(4, 3, generator=generator)
+            yield Batch([x], torch.full((4,), step), torch.arange(4))
+            step += 1
+
+
+class Toy(Method):
+    """Notes what it is told; its loss has a random part, like masks and dropout."""
+
+    bad_at: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)))
+        self.seen: list[int] = []
+        self.clock: list[float] = []
+        self.moved: list[float] = []
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        self.seen.append(int(batch.labels[0]))
+        self.clock.append(progress)
+        x = self.backbone(batch.views[0] * torch.rand(4, 1))
+        bad = torch.tensor(float("nan") if self.seen[-1] == self.bad_at else 1.0)
+        return {"loss": x.square().mean() * bad + x[:, 0].mean(), "other": x.mean()}
+
+    def after_step(self, progress: float) -> None:
+        self.moved.append(progress)
+
+
+def fit(
+    folder: Path, steps: int, total: int = 8, method: Toy | None = None, resume: Path | None = None, **more: Any
+) -> Learner:
+    torch.manual_seed(0)
+    method = method or Toy()
+    optimizer = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
+    learner = Learner(method, optimizer, partial(warmup_cosine, warmup=0.25, final=0.0), seed=3, total_steps=total)
+    trainer = Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        plugins=[SafeCheckpointIO()],
+        **more,
+    )
+    trainer.fit(learner, datamodule=Stream(), ckpt_path=resume, weights_only=True)
+    return learner
+
+
+def test_progress_runs_from_0_to_below_1_and_drives_the_rate(tmp_path: Path) -> None:
+    learner = fit(tmp_path, steps=8)
+    assert learner.method.clock == [i / 8 for i in range(8)]
+    assert learner.method.moved == learner.method.clock
+    assert learner.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * warmup_cosine(7 / 8, 0.25, 0.0))
+    assert learner.elapsed > 0
+    assert learner.steps_per_second() > 0
+
+
+def test_accumulation_counts_optimizer_steps(tmp_path: Path) -> None:
+    learner = fit(tmp_path, steps=4, total=4, accumulate_grad_batches=2)
+    assert learner.method.seen == list(range(8))
+    assert learner.method.clock == [0, 0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
+    assert learner.method.moved == [0, 0.25, 0.5, 0.75]
+
+
+def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
+    learner = fit(tmp_path, steps=1)
+    decayed, spared = sorted(learner.trainer.optimizers[0].param_groups, key=lambda group: -group["weight_decay"])
+    assert decayed["weight_decay"] == 0.5
+    assert [p.shape for p in decayed["params"]] == [torch.Size([3, 3])]
+    assert spared["weight_decay"] == 0
+    assert len(spared["params"]) == 3
+
+
+def test_a_resumed_run_sees_what_the_whole_run_would_have_seen(tmp_path: Path) -> None:
+    whole = fit(tmp_path, steps=8)
+    first = fit(tmp_path, steps=3)
+    first.trainer.save_checkpoint(tmp_path / "step.ckpt")
+    rest = fit(tmp_path, steps=8, resume=tmp_path / "step.ckpt")
+    assert first.method.seen + rest.method.seen == whole.method.seen
+    assert first.method.clock + rest.method.clock == whole.method.clock
+    for mine, theirs in zip(rest.method.parameters(), whole.method.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert rest.spent_before > 0
+
+
+@pytest.mark.parametrize("bad_at", [0, 3])
+def test_a_nan_never_reaches_the_weights(tmp_path: Path, bad_at: int) -> None:
+    method = Toy()
+    method.bad_at = bad_at
+    with pytest.raises(NonFiniteLoss, match=f"step {bad_at}: loss nan"):
+        fit(tmp_path, steps=8, method=method)
+    assert len(method.moved) == bad_at
+    assert all(p.isfinite().all() for p in method.parameters())
+
+
+def test_minutes_stop_the_run(tmp_path: Path) -> None:
+    learner = Learner(Toy(), partial(torch.optim.SGD, lr=0.1), lambda progress: 1 - progress, seed=0, minutes=0.005)
+    trainer = Trainer(
+        max_steps=-1, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(learner, datamodule=Stream())
+    clock = learner.method.clock
+    assert clock == sorted(clock)
+    assert clock[0] < 0.5
+    assert max(clock) <= 1
+    assert 0.3 <= learner.elapsed < 5

@@ -1,0 +1,33 @@
+"""Mistakes on the command line are named, with the nearest right name."""
+
+from typing import Any
+
+import pytest
+
+from ssl_zoo.overrides import check_type, dotted_keys, nearest
+
+
+def test_nearest_names() -> None:
+    assert nearest("simclrx", ["byol", "simclr", "mlm"]) == ", did you mean simclr?"
+    assert nearest("zzz", ["byol", "simclr"]) == ""
+
+
+def test_dotted_keys_hold_inner_ones_too() -> None:
+    assert dotted_keys({"a": {"b": 1}, "c": [2]}) == {"a": {"b": 1}, "a.b": 1, "c": [2]}
+
+
+@pytest.mark.parametrize(
+    ("value", "default"),
+    [("abc", 1), (1.5, 1), (True, 1), ("x", 0.1), ("yes", True), (1, "text"), (3, [1]), (1, {"a": 1})],
+)
+def test_wrong_types_are_named(value: Any, default: Any) -> None:
+    with pytest.raises(ValueError, match=r"optimizer\.lr="):
+        check_type("optimizer.lr", value, default)
+
+
+@pytest.mark.parametrize(
+    ("value", "default"),
+    [(1, 0.5), (2, 1), (None, 1), ("x", None), ("${seed}", 1), ("t", "text"), ([1, 2], []), (True, False)],
+)
+def test_right_types_pass(value: Any, default: Any) -> None:
+    check_type("optimizer.lr", value, default)

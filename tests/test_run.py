@@ -1,0 +1,234 @@
+"""The command line end to end: what a run leaves behind, how mistakes end, what a killed run becomes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas
+import pytest
+import torch
+
+from ssl_zoo import checkpoints, results
+from tests.conftest import Ended
+
+QUICK = ("logger=csv", "trainer.accelerator=cpu", "hydra.run.dir=run")
+
+
+def start(cwd: Path, roots: tuple[Path, Path], *arguments: str) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k != "SSL_ZOO_RUN_ID"}
+    environment |= {"SSL_ZOO_DATA": str(roots[0]), "SSL_ZOO_CACHE": str(roots[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ssl_zoo.run", *QUICK, *arguments]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen, seconds: float = 240) -> str:
+    out, _ = process.communicate(timeout=seconds)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["method=simclrr"], "method=simclrr: no such choice, did you mean simclr"),
+        (["data=cifr10"], "data=cifr10: no such choice, did you mean cifar10"),
+        (["metod=byol"], "metod: no such key, did you mean method"),
+        (["optimizer.lrr=1"], "optimizer.lrr: no such key, did you mean optimizer.lr"),
+        (["data.batchsize=3"], "data.batchsize: no such key, did you mean data.batch_size"),
+        (["task=fillmask"], "task=fillmask: no such task, did you mean fill_mask"),
+        (["seed=abc"], "seed=abc must be of type int"),
+        (["data.batch_size=many"], "data.batch_size=many must be of type int"),
+        (["method.temperature=hot"], "method.temperature=hot must be of type float"),
+        (["method.temperature=0"], "method.temperature=0 must be a finite number above 0"),
+        (["method=byol", "method.ema_decay=1.0"], "method.ema_decay=1.0 must lie between 0 and 1"),
+        (["method=mlm", "method.mask_ratio=1.5"], "method.mask_ratio=1.5 must lie between 0 and 1"),
+        (["budget.epochs=1", "budget.steps=3"], "exactly one of"),
+        (["budget.steps=-3"], "budget.steps=-3 must be a positive number"),
+        (["data.batch_size=100000"], "data.batch_size=100000 is more than the 1397 training examples"),
+        (["data=folder", "data.path=nowhere"], "data.path=nowhere"),
+        (["backbone.name=resnet19"], "backbone.name=resnet19"),
+        (["views=plain"], "needs 2 views"),
+        (["checkpoint=nowhere"], "checkpoint=nowhere: no such file or folder"),
+        (["trainer.accelerator=gpu"], "trainer.accelerator=gpu: no GPU is visible"),
+        (["task=fill_mask"], "task=fill_mask needs checkpoint="),
+        (["method=supervised", "data=stdlib_docs"], "learns from labels"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], said: str, cli: Callable[..., Ended]) -> None:
+    if "gpu" in arguments[0] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    given = [quick for quick in QUICK if quick.split("=")[0] not in {a.split("=")[0] for a in arguments}]
+    ended = cli(*given, *arguments)
+    assert ended.status == 2
+    assert said in ended.err
+    assert "Traceback" not in ended.out + ended.err
+    assert not Path("run/checkpoints").exists()
+
+
+def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
+    ended = cli(*QUICK, "budget.steps=12", "evaluators=[knn,linear,spread]", "data.batch_size=32")
+    assert ended.status == 0, ended.err
+    found = results.read(Path("run"))
+    assert (found["status"], found["method"], found["data"], found["seed"]) == ("completed", "simclr", "digits", 0)
+    assert found["backbone"] == "resnet10t"
+    assert found["budget"]["steps"] == 12
+    assert found["budget"]["examples"] == 12 * 32
+    assert found["budget"]["flops"] > 1e9
+    for name in ("knn/top1", "linear/top1", "rankme"):
+        assert 0 < found["metrics"][name]
+        assert 0 < found["metrics"][f"init/{name}"]
+    assert found["speed"]["examples_per_second"] > 0
+    assert found["speed"]["seconds_to_first_step"] > 0
+    assert found["config"]["method"]["temperature"] == 0.2
+    logged = pandas.read_csv("run/metrics.csv")
+    assert "train/loss" in logged.columns
+    state = checkpoints.load(checkpoints.resolve("run"))["state_dict"]
+    assert any(key.startswith("method.backbone.") for key in state)
+
+    again = cli(*QUICK, "budget.steps=12", "evaluators=[knn,linear,spread]", "data.batch_size=32")
+    assert again.status == 0
+    assert "this run is complete" in again.out
+
+
+def test_evaluation_changes_nothing_in_training(cli: Callable[..., Ended]) -> None:
+    plain = ("budget.steps=6", "data.batch_size=64", "logger=csv", "trainer.accelerator=cpu")
+    cli(*plain, "evaluators=[]", "hydra.run.dir=a")
+    cli(*plain, "evaluators=[knn,spread]", "trainer.evaluate_every=0.1", "hydra.run.dir=b")
+    a, b = (checkpoints.load(checkpoints.resolve(folder))["state_dict"] for folder in ("a", "b"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert "eval/knn/top1" in pandas.read_csv("b/metrics.csv").columns
+
+
+def test_a_folder_with_another_run_is_refused_by_key(cli: Callable[..., Ended]) -> None:
+    fast = (*QUICK, "evaluators=[]", "data.batch_size=32")
+    assert cli(*fast, "budget.steps=4").status == 0
+    Path("run/results.json").unlink()
+    ended = cli(*fast, "budget.steps=4", "optimizer.lr=0.5")
+    assert ended.status == 2
+    assert "optimizer.lr=0.5 (was 0.002)" in ended.err
+
+
+def test_an_encoder_starts_from_a_checkpoint_of_its_own_kind_only(cli: Callable[..., Ended]) -> None:
+    fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=32", "budget.steps=2")
+    assert cli(*fast, "hydra.run.dir=first").status == 0
+    assert cli(*fast, "hydra.run.dir=second", "method=byol", "checkpoint=first").status == 0
+    other = cli(*fast, "hydra.run.dir=third", "backbone=resnet18", "checkpoint=first")
+    assert other.status == 2
+    assert "checkpoint=first holds another architecture" in other.err
+
+
+def test_a_nan_is_a_failure_on_record(cli: Callable[..., Ended]) -> None:
+    ended = cli(
+        *QUICK, "evaluators=[]", "data.batch_size=32", "budget.steps=50", "optimizer.lr=1e30", "schedule.warmup=0.01"
+    )
+    assert ended.status == 1
+    assert "The weights were not updated" in ended.err
+    found = results.read(Path("run"))
+    assert found["status"] == "failed"
+    assert found["error"]["type"] in ("NonFiniteLoss", "NonFiniteWeights")
+
+
+@pytest.fixture
+def roots(data_root: Path, cache_root: Path) -> tuple[Path, Path]:
+    return data_root, cache_root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["simclr", "byol", "mlm"])
+def test_a_run_killed_mid_epoch_resumes_bit_for_bit(method: str, tmp_path: Path, roots: tuple[Path, Path]) -> None:
+    small = "backbone.depth=2" if method == "mlm" else "method.hidden_dim=64"
+    settings = (
+        f"method={method}",
+        small,
+        "evaluators=[]",
+        "data.batch_size=64",
+        "budget.steps=45",
+        "trainer.checkpoint_every=4",
+    )
+    whole = finish(start(tmp_path, roots, *settings, "hydra.run.dir=whole"))
+    assert (tmp_path / "whole" / "results.json").exists(), whole
+
+    victim = start(tmp_path, roots, *settings)
+    saved, deadline = tmp_path / "run" / "checkpoints", time.time() + 120
+    while not any(saved.glob("step-*.ckpt")) and time.time() < deadline:
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    finish(victim)
+    step = checkpoints.step_of(checkpoints.resolve(tmp_path / "run"))
+    assert 0 < step < 45
+    assert not (tmp_path / "run" / "results.json").exists()
+
+    resumed = finish(start(tmp_path, roots, *settings))
+    assert f"resumed from step-{step:08d}" in resumed
+    a, b = (checkpoints.load(checkpoints.resolve(tmp_path / name)) for name in ("whole", "run"))
+    different = [key for key, value in a["state_dict"].items() if not torch.equal(value, b["state_dict"][key])]
+    assert not different
+    logged = pandas.read_csv(tmp_path / "run" / "metrics.csv")
+    assert logged["step"].is_unique
+
+
+@pytest.mark.slow
+def test_a_terminated_run_saves_and_says_so(tmp_path: Path, roots: tuple[Path, Path]) -> None:
+    settings = ("evaluators=[]", "data.batch_size=64", "budget.steps=2000", "trainer.checkpoint_every=5")
+    process = start(tmp_path, roots, *settings)
+    saved, deadline = tmp_path / "run" / "checkpoints", time.time() + 120
+    while not any(saved.glob("step-*.ckpt")) and time.time() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert results.read(tmp_path / "run")["status"] == "interrupted"
+    checkpoints.verify(checkpoints.resolve(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_two_cpu_processes_train_one_run(tmp_path: Path, roots: tuple[Path, Path]) -> None:
+    settings = (
+        "data.batch_size=64",
+        "budget.steps=8",
+        "evaluators=[knn]",
+        "trainer.precision=32-true",
+        "backbone.drop_rate=0.0",
+    )
+    one = finish(start(tmp_path, roots, *settings, "hydra.run.dir=one"))
+    two = finish(start(tmp_path, roots, *settings, "trainer=ddp_cpu", "trainer.accelerator=cpu", "hydra.run.dir=two"))
+    assert (tmp_path / "two" / "results.json").exists(), two
+    a, b = (results.read(tmp_path / name) for name in ("one", "two"))
+    assert (a["environment"]["processes"], b["environment"]["processes"]) == (1, 2)
+    losses = [pandas.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two")]
+    assert len(losses[0]) == len(losses[1]), one
+    states = [checkpoints.load(checkpoints.resolve(tmp_path / name))["state_dict"] for name in ("one", "two")]
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, atol=2e-3, rtol=2e-2, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_the_default_configuration_is_the_contract() -> None:
+    """The names people script against."""
+    from hydra import compose, initialize_config_dir
+
+    from ssl_zoo.run import CONF
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config")
+    assert set(cfg) >= {
+        "method",
+        "backbone",
+        "data",
+        "views",
+        "optimizer",
+        "trainer",
+        "evaluators",
+        "logger",
+        "task",
+        "seed",
+    }
+    assert set(cfg.budget) == {"epochs", "steps", "examples", "flops", "minutes"}
+    assert {"name", "small_stem"} <= set(cfg.backbone)
+    assert {"path", "batch_size"} <= set(cfg.data)
+    assert "checkpoint_every" in cfg.trainer
+    assert "checkpoint" in cfg

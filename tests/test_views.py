@@ -1,0 +1,88 @@
+"""Whole pipelines: against torchvision, by their keys, split between worker and device, as the configs have them."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ssl_zoo.views import Views
+from ssl_zoo.views.colour import Normalize
+from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.geometry import CenterCrop, HorizontalFlip
+from tests.views.examples import MEAN, STD, pictures, reference, simclr
+
+CONF = Path(__file__).parents[1] / "conf" / "views"
+FACTS = {"image_size": 32, "mean": MEAN, "std": STD, "pad_id": 0}
+
+
+def test_whole_simclr_pipeline_equals_torchvision_per_sample() -> None:
+    x, ops, expected = pictures(64), simclr(), []
+    for index in range(64):
+        y = x[index : index + 1] / 255
+        for position, op in enumerate(ops):
+            stream = Draws(3, 2, torch.tensor([index]), 0).at(position)
+            if op.p == 1 or stream.chance() < op.p:
+                y = reference(op, y, op.draw(stream, y))
+        expected.append(y)
+    (view,) = Views([ops])(x, torch.arange(64), 2, 3)
+    worst = (view - torch.cat(expected)).abs().max()
+    print(f"whole pipeline, after normalising: {worst:.1e}")
+    assert worst < 2e-5
+
+
+def test_views_depend_on_seed_epoch_index_and_view_alone() -> None:
+    x, indices, views = pictures(16), torch.arange(100, 116), Views([simclr()], copies=[2])
+    first, second = views(x, indices, 4, seed=1)
+    assert len(views) == 2
+    assert first.shape == (16, 3, 32, 32)
+    assert first.dtype == torch.float32
+    backwards = views(x.flip(0), indices.flip(0), torch.full((16,), 4), seed=1)
+    some = views(x[3:5], indices[3:5], 4, seed=1)
+    torch.testing.assert_close(backwards[1].flip(0), second, atol=1e-5, rtol=0)
+    torch.testing.assert_close(some[0], first[3:5], atol=1e-5, rtol=0)
+    assert torch.equal(views(x, indices, 4, seed=1)[0], first)
+    for other in (second, views(x, indices, 5, 1)[0], views(x, indices, 4, 2)[0], views(x, indices + 1, 4, 1)[0]):
+        assert (other - first).abs().flatten(1).amax(1).min() > 0.1
+
+
+@pytest.mark.parametrize("size", [(32, 32), (41, 60), (200, 90), (20, 25)])
+def test_a_worker_and_the_device_make_the_views_of_one_piece(size: tuple[int, int]) -> None:
+    x, indices = pictures(8, 3, *size), torch.arange(40, 48)
+    views = Views([simclr(), [CenterCrop(32), Normalize(MEAN, STD)]])
+    crops = torch.stack([views.crop_in_worker(x[k], 40 + k, epoch=3, seed=9) for k in range(8)])
+    assert crops.shape == (8, 2, 3, 32, 32)
+    assert crops.dtype == torch.uint8
+    for view, crop in enumerate(Views([ops[:1] for ops in views.pipelines])(x, indices, 3, 9)):
+        assert (crops[:, view] / 255 - crop).abs().max() < 0.501 / 255
+    whole, split = views(x, indices, 3, 9), views(crops, indices, 3, 9, cropped=True)
+    assert (whole[1] - split[1]).abs().max() < 0.501 / 255 / min(STD)
+    assert (whole[0] - split[0]).abs().mean() < 1 / 255 / min(STD)
+
+
+def test_a_worker_refuses_pipelines_without_one_size() -> None:
+    with pytest.raises(ValueError, match=r"pipeline 1 .* begin it with"):
+        Views([simclr(), [HorizontalFlip(0.5)]]).crop_in_worker(pictures(1)[0], 0, 0, 0)
+    with pytest.raises(ValueError, match="same size"):
+        Views([[CenterCrop(32)], [CenterCrop(16)]]).crop_in_worker(pictures(1)[0], 0, 0, 0)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_makes_its_views(path: Path) -> None:
+    cfg = OmegaConf.create({"facts": FACTS, "views": OmegaConf.load(path)})
+    views = hydra.utils.instantiate(cfg.views, _convert_="all")
+    assert len(views) == (2 if path.stem in ("simclr", "byol", "digits", "windows") else 1)
+    if path.stem in ("tokens", "documents", "windows"):
+        ids = torch.randint(1, 100, (6, 128))
+        assert all(view.dtype == torch.int64 for view in views(ids, torch.arange(6), 0, 0))
+    else:
+        out = views(pictures(6), torch.arange(6), 0, 0)
+        assert all(view.shape == (6, 3, 32, 32) and view.isfinite().all() for view in out)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_views_on_a_gpu_equal_those_on_the_cpu() -> None:
+    x, indices, views = pictures(64), torch.arange(64), Views([simclr()], copies=[2])
+    for ours, theirs in zip(views(x.cuda(), indices.cuda(), 1, 2), views(x, indices, 1, 2), strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, atol=1e-4, rtol=0)
