@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from hydra.errors import MissingConfigException
+from omegaconf.errors import MissingMandatoryValue
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -58,6 +59,10 @@ def explain(error: Exception, conf: Path) -> str:
         for file in conf.glob("*/*.yaml"):
             known |= {f"{file.parent.name}.{key}" for key in dotted_keys(_load(file))}
         return f"{wrong}: no such key{nearest(wrong, known)}. A new key is added by +{wrong}=..."
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} must be given, e.g. {error.full_key}=..."
+    if "Config group override must be" in message:
+        return "a group cannot be null: give the name of a file below conf/, such as logger=csv, or evaluators=[]"
     return message
 
 

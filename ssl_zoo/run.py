@@ -37,7 +37,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
     try:
         run_job()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
         print(f"error: {explain(error, CONF)}", file=sys.stderr)
         sys.exit(2)
 
@@ -63,14 +63,15 @@ def run_job(cfg: DictConfig) -> None:
 
 def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
-    mistake = isinstance(error, ValueError | ImportError | FileNotFoundError)
+    mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     trace = "".join(traceback.format_exception(error))
     if cfg.task == "pretrain" and not type(error).__name__ == "FolderTaken":
         told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
         results.write(folder, results.blank("failed", **outline(cfg), error=told))
     if not mistake and not type(error).__module__.startswith("ssl_zoo"):
         print(trace, file=sys.stderr)
-    print(f"error: {error or type(error).__name__}", file=sys.stderr)
+    said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
+    print(f"error: {said}", file=sys.stderr)
     return 2 if mistake else 1
 
 
@@ -184,7 +185,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
     if data.facts["modality"] == "text":
         shutil.copy(data.tokenizer.path, folder / TOKENIZER)
     method = build_method(cfg)
-    session.check_method(method, data.facts, len(data.views))
+    session.check_method(method, data)
     if cfg.checkpoint is not None:
         session.load_encoder(method, cfg.checkpoint)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")

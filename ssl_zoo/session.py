@@ -63,17 +63,17 @@ def resume_point(folder: Path, config: Mapping[str, Any]) -> Path | None:
     return checkpoints.latest(folder / "checkpoints")
 
 
-def check_method(method: Method, facts: Mapping[str, Any], num_views: int) -> None:
+def check_method(method: Method, data: Any) -> None:
     """Raises ValueError when the data or the views cannot serve the method."""
-    if num_views < method.min_views:
+    if (num_views := len(data.views)) < method.min_views:
         raise ValueError(
             f"views: {type(method).__name__} needs {method.min_views} views of each example, these give {num_views}. "
             "Choose others, e.g. views=simclr for images or views=windows for text"
         )
-    if method.uses_labels and not facts["has_labels"]:
+    if method.uses_labels and not data.rows_have_labels:
         raise ValueError(
-            f"method={type(method).__name__.lower()} learns from labels and these examples have none. "
-            "Choose labelled data; for text rows with labels give views=documents data.train_rows=documents"
+            f"method: {type(method).__name__} learns from labels, and not all training examples have one. "
+            "Choose labelled data or splits; for text give data.train_rows=labelled"
         )
 
 

@@ -27,6 +27,8 @@ def write_parquet(folder: Path, splits: dict[str, dict[str, list]]) -> None:
     folder.mkdir(parents=True)
     for split, columns in splits.items():
         pandas.DataFrame(columns).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    files = "".join(f"  - split: {split}\n    path: {split}-*\n" for split in splits)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
 
 
 def make_images(count: int, rng: np.random.Generator) -> dict[str, list]:

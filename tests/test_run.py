@@ -56,7 +56,10 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         (["checkpoint=nowhere"], "checkpoint=nowhere: no such file or folder"),
         (["trainer.accelerator=gpu"], "trainer.accelerator=gpu: no GPU is visible"),
         (["task=fill_mask"], "task=fill_mask needs checkpoint="),
-        (["method=supervised", "data=stdlib_docs"], "learns from labels"),
+        (["method=supervised", "data=stdlib_docs"], "needs at least 2 classes"),
+        (["method=supervised", "data=imdb"], "give data.train_rows=labelled"),
+        (["data=folder"], "data.path"),
+        (["logger=null"], "logger"),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], said: str, cli: Callable[..., Ended]) -> None:

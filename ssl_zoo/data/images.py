@@ -130,6 +130,11 @@ class ImageData(LightningDataModule):
         return len(self.labels["train"])
 
     @property
+    def rows_have_labels(self) -> bool:
+        """Whether every training example has one, as supervised methods need."""
+        return bool((self.labels["train"] >= 0).all())
+
+    @property
     def has_labels(self) -> bool:
         """Whether any training example has one."""
         return bool((self.labels["train"] >= 0).any())

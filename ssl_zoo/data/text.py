@@ -197,6 +197,11 @@ class TextData(LightningDataModule):
             return self._tokens.num_rows(self.row_length)
         return len(self._train_documents())
 
+    @property
+    def rows_have_labels(self) -> bool:
+        """Whether every training row carries a label, as supervised methods need; known after `attach`."""
+        return self.train_rows != "packed" and bool((self._tokens.labels[self._train_documents()] >= 0).all())
+
     def _train_documents(self) -> np.ndarray:
         if self.train_rows == "labelled":
             return self._tokens.labelled("train")

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 WORDS = ["the", "of", "and", "to", "in", "is", "you", "that", "it", "he", "was", "for", "on", "are", "as", "with"]
 PLAIN = Views([[]])
+IMDB = Path(os.environ.get("SSL_ZOO_DATA", "/nowhere")) / "imdb"
 
 
 def write(path: Path, count: int, seed: int, labels: list[int] | None = None) -> None:
@@ -167,7 +168,10 @@ def test_documents_come_one_a_row(labelled: Path) -> None:
             seen.append(int(index))
     assert len(set(seen)) == len(seen) == 216
     assert {int(label) for batch in rows(data, 27) for label in batch.labels} == {-1, 0, 1}
+    assert not data.rows_have_labels
+    assert not imdb_like(labelled, train_rows="packed").rows_have_labels
     data = imdb_like(labelled, train_rows="labelled")
+    assert data.rows_have_labels
     assert data.num_train == 120
     assert {int(label) for batch in rows(data, 15) for label in batch.labels} == {0, 1}
 
@@ -315,13 +319,12 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_imdb(tmp_path: Path) -> None:
+@pytest.mark.skipif(not IMDB.is_dir(), reason="no $SSL_ZOO_DATA/imdb")
+def test_imdb() -> None:
     """The real reviews: prints what preparing them takes; asserts what does not depend on the machine's load."""
-    if not (Path(os.environ.get("SSL_ZOO_DATA", "/nowhere")) / "imdb").exists():
-        pytest.skip("no $SSL_ZOO_DATA/imdb")
     before, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     settings = {"row_length": 128, "tokenizer": {"vocab_size": 8192}, "replace": {"<br />": " "}}
-    data = imdb_like(Path("stanfordnlp/imdb"), **settings)
+    data = imdb_like(IMDB, **settings)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
     print(f"{time.process_time() - before:.0f} CPU seconds, {grown:.0f} MB, {data.facts['num_tokens']} tokens")
     assert grown < 1000
@@ -329,5 +332,5 @@ def test_imdb(tmp_path: Path) -> None:
     assert data.facts["num_test"] == 25_000
     assert len(data.heldout_rows()) == 2048
     started = time.process_time()
-    imdb_like(Path("stanfordnlp/imdb"), **settings)
+    imdb_like(IMDB, **settings)
     assert time.process_time() - started < 1
