@@ -75,7 +75,8 @@ def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]
             learner = Learner(method, *parts, seed=cfg.seed, total_steps=steps)
             trainer.fit(learner, datamodule=data)
             batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-            pairs.append((cfg.data.batch_size / times.median(), cfg.data.batch_size / bare(learner, trainer, batch, steps)))
+            seconds = (times.median(), bare(learner, trainer, batch, steps))
+            pairs.append((cfg.data.batch_size / seconds[0], cfg.data.batch_size / seconds[1]))
     return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
 
 
@@ -94,7 +95,8 @@ def main() -> None:
     quoted = " ".join(f'"{command}"' for command in options.runs)
     head = f"`python benchmarks/speed.py {quoted} --steps {options.steps} --turns {options.turns}`, {date.today()}, "
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    RESULTS.write_text("\n".join(["# Loop beside the bare step", "", f"{head}{where}, {platform.machine()}", "", *lines, ""]))
+    text = ["# Loop beside the bare step", "", f"{head}{where}, {platform.machine()}", "", *lines, ""]
+    RESULTS.write_text("\n".join(text))
 
 
 if __name__ == "__main__":

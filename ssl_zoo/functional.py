@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,32 +24,32 @@ class _AllGather(torch.autograd.Function):
     """Concatenates every process's tensor; the backward pass sums what each process found for each part."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)  # without this sum the gradient would miss a factor of W
         return grad.chunk(world_size())[rank()]
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """(B, ...) on each of W processes -> (W * B, ...) on all, in rank order, with gradient; identity for one process."""
+    """(B, ...) on each of W processes -> (W * B, ...) on all, in rank order, with gradient; one process: identity."""
     return _AllGather.apply(x) if world_size() > 1 else x
 
 
 class _AllReduceMean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.clone()
         dist.all_reduce(x)
         return x / world_size()
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.clone()
         dist.all_reduce(grad)
         return grad / world_size()
@@ -63,11 +64,17 @@ class GatheredBatchNorm(nn.Module):
     """Wraps a BatchNorm layer so that all processes normalise by the statistics of the global batch.
 
     torch's SyncBatchNorm does the same on GPUs only. Every process must hold equally many examples. Parameters and
-    buffers stay in the wrapped layer under their own names; see `gather_batch_norm`.
+    buffers stay under the names they had; see `gather_batch_norm`.
     """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
         super().__init__()
+        if norm.momentum is None or not norm.track_running_stats:
+            raise ValueError(f"{norm}: several CPU processes need BatchNorm with a momentum and running statistics")
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
@@ -85,12 +92,11 @@ class GatheredBatchNorm(nn.Module):
         mean = all_reduce_mean(wide.mean(dims))
         centred = wide - _per_channel(mean, x.ndim)
         var = all_reduce_mean(centred.square().mean(dims))
-        if self.running_mean is not None:
-            count = world_size() * x.numel() / x.shape[1]
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
-                self.num_batches_tracked.add_(1)
+        count = world_size() * x.numel() / x.shape[1]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+            self.num_batches_tracked.add_(1)
         scale = (var + self.eps).rsqrt()
         scale = scale if self.weight is None else scale * self.weight
         out = centred * _per_channel(scale, x.ndim)

@@ -1,4 +1,4 @@
-"""Settings of the process and the processor that decide speed and must be made before or right after importing torch."""
+"""Settings of process and processor that decide speed; they must be made before or right after torch is imported."""
 
 import ctypes
 import os

@@ -1,5 +1,7 @@
 """The small networks that methods put on a backbone."""
 
+from itertools import pairwise
+
 from torch import nn
 
 
@@ -10,7 +12,7 @@ def mlp(*dims: int, last_norm: bool = False) -> nn.Sequential:
     BatchNorm follows has no bias, since the norm would take it away.
     """
     layers: list[nn.Module] = []
-    for width, out in zip(dims[:-2], dims[1:-1], strict=True):
+    for width, out in pairwise(dims[:-1]):
         layers += [nn.Linear(width, out, bias=False), nn.BatchNorm1d(out), nn.ReLU(inplace=True)]
     layers.append(nn.Linear(dims[-2], dims[-1], bias=not last_norm))
     if last_norm:

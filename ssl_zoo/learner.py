@@ -67,6 +67,11 @@ class Learner(LightningModule):
         return sum(pause.seconds for pause in self.pauses)
 
     @property
+    def log_every(self) -> int:
+        """Optimizer steps between two records of the metrics."""
+        return self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+
+    @property
     def elapsed(self) -> float:
         """Seconds of training so far, over all sessions, without evaluation and checkpoints."""
         now = 0.0 if self.started is None else time.perf_counter() - self.started - self.idle
@@ -112,7 +117,7 @@ class Learner(LightningModule):
         self.started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # The step's own draws (masks, dropout) depend on nothing but these three numbers, so a resumed run repeats them.
+        # The step's own draws (masks, dropout) depend on these three numbers alone, so a resumed run repeats them.
         torch.manual_seed(int(np.random.SeedSequence((self.seed, self.batches_seen, rank())).generate_state(1)[0]))
         self.batches_seen += 1
         self.now = self.progress
@@ -120,7 +125,7 @@ class Learner(LightningModule):
             group["lr"] = group["peak_lr"] * self.schedule(self.now)
         scalars = self.method(batch, self.now)
         self.last_loss = scalars["loss"].detach()
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        if (self.global_step + 1) % self.log_every == 0:
             self.log_dict({f"train/{name}": value.detach() for name, value in scalars.items()}, batch_size=1)
             self.log_dict({"lr": group["lr"], "progress": self.now, "step": self.global_step + 1.0}, batch_size=1)
         return scalars["loss"]
@@ -131,7 +136,7 @@ class Learner(LightningModule):
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         self.found_bad = self.found_bad.to(norm.device) + ~(norm + self.last_loss).isfinite()
-        on_time = (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        on_time = (self.global_step + 1) % self.log_every == 0
         if (self.device.type == "cpu" or on_time) and self.found_bad:
             raise NonFiniteLoss(
                 f"step {self.global_step}: loss {self.last_loss.item()}, gradient norm {norm.item()}, learning rate "
@@ -161,4 +166,4 @@ class Learner(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.batches_seen = checkpoint["ssl_zoo"]["batches_seen"]
         self.spent_before = checkpoint["ssl_zoo"]["elapsed"]
-        self.trainer.datamodule.start_step = self.batches_seen
+        self.trainer.datamodule.start_step = self.batches_seen  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """The protocol every objective follows: a batch of views and the run's progress in, scalars out."""
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -30,6 +30,9 @@ class Method(nn.Module):
     uses_labels: ClassVar[bool] = False
     """Whether `forward` reads `batch.labels`; then a data set without labels is refused at start-up."""
 
+    backbone: Any
+    """What turns a view into features: (B, ...) -> (B, D), with D as `num_features`; see `backbones.py`."""
+
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
@@ -44,4 +47,5 @@ class Method(nn.Module):
     @property
     def encoder(self) -> nn.Module:
         """The network that is evaluated, exported and kept."""
+        assert isinstance(self.backbone, nn.Module)
         return self.backbone

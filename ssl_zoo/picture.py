@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ssl_zoo.evaluators.few_labels import Row, summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_POINTS = 2000  # of the map: beyond it neighbour embedding takes minutes, and dots cover each other
 
@@ -19,9 +23,9 @@ def draw(
     class_names: Sequence[str],
     path: Path,
 ) -> None:
-    """Writes a PNG: the few-label table as bars, and the features (N, D), labelled (N,), laid out in the plane by t-SNE.
+    """Writes a PNG: the few-label table as bars, and the features (N, D), labelled (N,), in the plane by t-SNE.
 
-    Without few-label metrics it is the map alone. Colours tell up to 20 classes apart, more are not named.
+    Without few-label metrics it is the map alone; more than 20 classes are not named.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -37,15 +41,14 @@ def draw(
     figure.savefig(path)
 
 
-def _bars(axes, columns: list[str], rows: list[Row]) -> None:  # type: ignore[no-untyped-def]
+def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
     thickness = 0.85 / len(rows)
     for place, row in enumerate(rows):
         known = [(position, *cell) for position, cell in enumerate(row.cells) if cell]
         x = [position + (place - (len(rows) - 1) / 2) * thickness for position, _, _ in known]
         heights = [100 * mean for _, mean, _ in known]
         errors = [100 * (deviation or 0) for _, _, deviation in known]
-        colour = "0.75" if place < len(rows) - 2 else None
-        axes.bar(x, heights, thickness, yerr=errors, label=row.name, capsize=2)
+        axes.bar(x, heights, thickness, yerr=errors, label=row.name, capsize=2, color=_colour(row.name))
         for left, height, error in zip(x, heights, errors, strict=True):
             axes.text(left, height + error + 0.7, f"{height:.0f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(columns)), columns)
@@ -55,3 +58,27 @@ def _bars(axes, columns: list[str], rows: list[Row]) -> None:  # type: ignore[no
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=3, loc="upper left", frameon=False, fontsize=8)
     axes.set_title("few labels: mean and standard deviation over draws of the labels")
+
+
+def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
+    from matplotlib import colormaps
+    from sklearn.manifold import TSNE
+
+    if len(features) > MAX_POINTS:
+        rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_POINTS]
+        features, labels = features[rows], labels[rows]
+    perplexity = min(30, (len(features) - 1) / 3)
+    places = TSNE(metric="cosine", perplexity=perplexity, random_state=0, init="random").fit_transform(features.numpy())
+    classes = labels.unique().tolist()
+    colours = colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "hsv"].resampled(
+        len(classes)
+    )
+    for number, label in enumerate(classes):
+        mine = places[(labels == label).numpy()]
+        name = class_names[label] if 0 <= label < len(class_names) else None
+        axes.scatter(mine[:, 0], mine[:, 1], s=10, color=colours(number), label=name, linewidths=0)
+    if len(classes) <= 20 and class_names:
+        axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)

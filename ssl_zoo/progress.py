@@ -23,11 +23,12 @@ class ProgressBar(Callback):
         if trainer.is_global_zero and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
             self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
-            self.task = self.bar.add_task("training", total=1.0, completed=learner.progress)
+            self.task = self.bar.add_task("training", total=1.0)
+            self.bar.update(self.task, completed=learner.progress)
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *_: Any) -> None:  # type: ignore[override]
-        if not trainer.is_global_zero or (learner.global_step % trainer.log_every_n_steps and learner.now < 1):
+        if not trainer.is_global_zero or (learner.global_step % learner.log_every and learner.now < 1):
             return  # reading the loss waits for the device
         text = f"step {learner.global_step}  loss {learner.last_loss.item():.4f}"
         text += f"  {learner.steps_per_second() * self.batch_size:,.0f} examples/s"

@@ -65,7 +65,7 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     trace = "".join(traceback.format_exception(error))
-    if cfg.task == "pretrain" and not type(error).__name__ == "FolderTaken":
+    if cfg.task == "pretrain" and type(error).__name__ != "FolderTaken":  # whose record is not ours to replace
         told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
         results.write(folder, results.blank("failed", **outline(cfg), error=told))
     if not mistake and not type(error).__module__.startswith("ssl_zoo"):
@@ -170,6 +170,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from ssl_zoo import budget, checkpoints, loggers, session
     from ssl_zoo.data.order import check_batch
+    from ssl_zoo.evaluators.judged import evaluate
     from ssl_zoo.learner import Learner
 
     session.quiet_lightning()
@@ -217,23 +218,41 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
         print(f"{identity['method']} on {identity['data']}: {precision} ({why}), {spend}; {folder}{goes_on}")
         for logger in trainer.loggers:
             logger.log_hyperparams(identity["config"])
-        before = session.judge(trainer, method, data, evaluators, "init")
+        before = evaluate(evaluators, session.judged(trainer, method, data, "init"))
         metrics |= {f"init/{name}": value for name, value in before.items()}
     trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
     if learner.now < 1 and (spend.steps is None or learner.global_step < spend.steps):
         raise RuntimeError(f"training ended at step {learner.global_step} with {learner.now:.0%} of the budget spent")
     if trainer.is_global_zero:
-        speed = session.speed(trainer, learner, cfg.data.batch_size, STARTED)
-        metrics |= session.judge(trainer, method, data, evaluators, "final")
-        spent = {"kind": spend.kind, "value": spend.value, "steps": learner.global_step, "seconds": learner.elapsed}
-        spent |= {"examples": learner.batches_seen * cfg.data.batch_size}
-        record = identity | {"budget": spent | {"flops": flops * spent["examples"]}, "metrics": metrics, "speed": speed}
-        record |= {"environment": session.environment(trainer, precision), "started": STARTED, "finished": time.time()}
-        results.write(folder, results.blank("completed", **record))
-        for logger in trainer.loggers:
-            logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
-        session.show(folder, metrics)
-        loggers.finish(trainer.loggers)
+        examples = learner.batches_seen * cfg.data.batch_size
+        spent = {"steps": learner.global_step, "examples": examples, "flops": flops * examples}
+        identity["budget"] = {"kind": spend.kind, "value": spend.value, "seconds": learner.elapsed, **spent}
+        identity["environment"] = session.environment(trainer, precision)
+        conclude(folder, identity, metrics, evaluators, trainer, learner, data)
+
+
+def conclude(
+    folder: Path,
+    record: dict[str, Any],
+    metrics: dict[str, float],
+    evaluators: Any,
+    trainer: Any,
+    learner: Any,
+    data: Any,
+) -> None:
+    """Judges the trained encoder, writes results.json, tells the loggers and the user."""
+    from ssl_zoo import loggers, session
+    from ssl_zoo.evaluators.judged import evaluate
+
+    speed = session.speed(trainer, learner, data.batch_size, STARTED)
+    judged = session.judged(trainer, learner.method, data, "final")
+    metrics |= evaluate(evaluators, judged)
+    record |= {"metrics": metrics, "speed": speed, "started": STARTED, "finished": time.time()}
+    results.write(folder, results.blank("completed", **record))
+    for logger in trainer.loggers:
+        logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
+    session.show(folder, record["method"], metrics, data, judged.test if "knn/top1" in metrics else None)
+    loggers.finish(trainer.loggers)
 
 
 def fill_mask(cfg: DictConfig, folder: Path) -> None:

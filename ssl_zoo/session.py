@@ -17,9 +17,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from ssl_zoo import checkpoints, results
+from ssl_zoo import checkpoints, picture, results
 from ssl_zoo.budget import count_flops
-from ssl_zoo.evaluators.judged import Evaluator, Judged, evaluate
+from ssl_zoo.evaluators import few_labels
+from ssl_zoo.evaluators.judged import Evaluator, Features, Judged, evaluate
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.overrides import dotted_keys
@@ -100,12 +101,10 @@ def load_encoder(method: Method, checkpoint: str) -> None:
     method.backbone.load_state_dict(weights)
 
 
-def judge(
-    trainer: Trainer, method: Method, data: Any, evaluators: Mapping[str, Evaluator], phase: Any
-) -> dict[str, float]:
-    """All metrics of all evaluators, on the trainer's device and in its precision."""
+def judged(trainer: Trainer, method: Method, data: Any, phase: Any) -> Judged:
+    """The method as evaluators see it, on the trainer's device and in its precision."""
     method.to(trainer.strategy.root_device)
-    return evaluate(evaluators, Judged(method, data, phase, trainer.precision_plugin.forward_context))
+    return Judged(method, data, phase, trainer.precision_plugin.forward_context)
 
 
 class PeriodicEvaluation(Callback):
@@ -126,7 +125,7 @@ class PeriodicEvaluation(Callback):
             return
         self.judged_at, started = step, time.perf_counter()
         if trainer.is_global_zero:
-            metrics = judge(trainer, learner.method, self.data, self.evaluators, "periodic")
+            metrics = evaluate(self.evaluators, judged(trainer, learner.method, self.data, "periodic"))
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
             told = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith("top1"))
@@ -200,12 +199,22 @@ def quiet_lightning() -> None:
         logger.setLevel(logging.WARNING)
 
 
-def show(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Prints the metrics of the trained encoder beside those of its random weights."""
-    table = Table("metric", "random weights", "trained", title="Test metrics of the last epoch", title_justify="left")
-    for name in sorted(name for name in metrics if not name.startswith("init/")):
-        before = metrics.get(f"init/{name}")
-        table.add_row(name, "" if before is None else f"{before:.4g}", f"{metrics[name]:.4g}")
+def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
+    """Prints the metrics of the trained encoder beside those of its random weights, and draws report.png.
+
+    name: of the method; features: of the test part, None without evaluators that looked at them.
+    """
+    console = Console()
+    few = [key for key in metrics if key.startswith("few/")]
+    table = Table("metric", "random weights", "trained", title="test metrics of the last epoch", title_justify="left")
+    for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
+        before = metrics.get(f"init/{key}")
+        table.add_row(key, "" if before is None else f"{before:.4g}", f"{metrics[key]:.4g}")
     if table.row_count:
-        Console().print(table)
+        console.print(table)
+    if few:
+        console.print(few_labels.table(metrics, name))
+    if features is not None and (features.y >= 0).any():
+        picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
+        print(f"picture: {folder / 'report.png'}")
     print(f"results: {folder / results.NAME}")

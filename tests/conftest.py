@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-WORDS = "the movie was great and plot acting of a film that I never saw so bad it moved me to tears again".split()
+WORDS = """the movie was great and plot acting of a film that I never saw so bad
+it moved me to tears again""".split()  # noqa: SIM905
 
 
 class Ended(NamedTuple):

@@ -326,7 +326,8 @@ def test_transformers_encoder_has_the_same_face(name: str) -> None:
         close(model(ids)[1:2], model(ids[1:2, :6]))
     groups = param_groups_layer_decay(model, no_weight_decay_list=model.no_weight_decay(), layer_decay=0.5)
     scales = {p: group["lr_scale"] for group in groups for p in group["params"]}
-    assert scales[model.embedding.weight] == 0.25 and set(scales.values()) == {0.25, 0.5, 1.0}
+    assert scales[model.embedding.weight] == 0.25
+    assert set(scales.values()) == {0.25, 0.5, 1.0}
 
 
 def test_transformers_checkpointing_equals_plain() -> None:
@@ -395,7 +396,9 @@ def test_small_resnet_stem_keeps_the_resolution(name: str) -> None:
     model(torch.randn(2, 3, 32, 32))
     assert sizes == [32]
     first = model.get_submodule(model.pretrained_cfg["first_conv"])
-    assert first.stride == (1, 1) and first.kernel_size == (3, 3) and first.weight.shape[-2:] == (3, 3)
+    assert first.stride == (1, 1)
+    assert first.kernel_size == (3, 3)
+    assert first.weight.shape[-2:] == (3, 3)
     fan_out = first.out_channels * 9
     assert float(first.weight.std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
 

@@ -5,11 +5,11 @@ import io
 import pytest
 import torch
 from rich.console import Console
-from tests.methods.test_mlm import Tokens
 
 from ssl_zoo.data.tokenizer import TextTokenizer, train
 from ssl_zoo.fill import guesses, table
 from ssl_zoo.methods.mlm import MLM
+from tests.methods.test_mlm import Tokens
 
 
 @pytest.fixture(scope="module")

@@ -57,27 +57,35 @@ class Toy(Method):
         self.moved.append(progress)
 
 
-def fit(
-    folder: Path, steps: int, total: int = 8, method: Toy | None = None, resume: Path | None = None, **more: Any
-) -> Learner:
-    torch.manual_seed(0)
-    method = method or Toy()
+def make_learner(method: Toy, total: int, **clock: Any) -> Learner:
     optimizer = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
-    learner = Learner(method, optimizer, partial(warmup_cosine, warmup=0.25, final=0.0), seed=3, total_steps=total)
-    trainer = Trainer(
+    return Learner(
+        method, optimizer, partial(warmup_cosine, warmup=0.25, final=0.0), seed=3, total_steps=total, **clock
+    )
+
+
+def make_trainer(folder: Path, steps: int, **more: Any) -> Trainer:
+    return Trainer(
         max_steps=steps,
         max_epochs=-1,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
-        default_root_dir=folder,
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,
+        default_root_dir=folder,
         plugins=[SafeCheckpointIO()],
         **more,
     )
-    trainer.fit(learner, datamodule=Stream(), ckpt_path=resume, weights_only=True)
+
+
+def fit(
+    folder: Path, steps: int, total: int = 8, method: Toy | None = None, resume: Path | None = None, **more: Any
+) -> Learner:
+    torch.manual_seed(0)
+    learner = make_learner(method or Toy(), total)
+    make_trainer(folder, steps, **more).fit(learner, datamodule=Stream(), ckpt_path=resume, weights_only=True)
     return learner
 
 
@@ -130,11 +138,7 @@ def test_a_nan_never_reaches_the_weights(tmp_path: Path, bad_at: int) -> None:
 
 def test_minutes_stop_the_run(tmp_path: Path) -> None:
     learner = Learner(Toy(), partial(torch.optim.SGD, lr=0.1), lambda progress: 1 - progress, seed=0, minutes=0.005)
-    trainer = Trainer(
-        max_steps=-1, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
-    trainer.fit(learner, datamodule=Stream())
+    make_trainer(tmp_path, -1).fit(learner, datamodule=Stream())
     clock = learner.method.clock
     assert clock == sorted(clock)
     assert clock[0] < 0.5

@@ -83,8 +83,8 @@ def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
     assert found["budget"]["examples"] == 12 * 32
     assert found["budget"]["flops"] > 1e9
     for name in ("knn/top1", "linear/top1", "rankme"):
-        assert 0 < found["metrics"][name]
-        assert 0 < found["metrics"][f"init/{name}"]
+        assert found["metrics"][name] > 0
+        assert found["metrics"][f"init/{name}"] > 0
     assert found["speed"]["examples_per_second"] > 0
     assert found["speed"]["seconds_to_first_step"] > 0
     assert found["config"]["method"]["temperature"] == 0.2

@@ -4,8 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from ssl_zoo import results
+from ssl_zoo.overrides import dotted_keys
 from ssl_zoo.run import CONF
 from tests.conftest import Ended
 
@@ -29,3 +32,18 @@ def test_every_experiment_takes_a_step(experiment: str, cli: Callable[..., Ended
     ended = cli(f"experiment={experiment}", "data.batch_size=8", "trainer.devices=1", "trainer.strategy=auto", *QUICK)
     assert ended.status == 0, ended.err
     assert results.read(Path("run"))["experiment"] == experiment
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_means_what_it_says(experiment: str) -> None:
+    """Each value of the file is the value of the run, and exactly one budget remains."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"experiment={experiment}"])
+    written = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml"))
+    assert isinstance(written, dict)
+    del written["defaults"]
+    composed = dotted_keys(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
+    for key, value in dotted_keys(written).items():
+        if not isinstance(value, dict):
+            assert composed[key] == value, key
+    assert sum(value is not None for value in cfg.budget.values()) == 1

@@ -1,8 +1,8 @@
 """What self-supervision is for: accuracy when only a few examples have labels.
 
-The frozen encoder (linear probe and nearest neighbours) beside raw pixels, the same network with random weights, and the
-same network trained from scratch with just those labels. With 1 or 10 labels a class none can be spared to choose a
-penalty, so all probes share one that was fixed beforehand; with all labels it is chosen as `linear` does.
+The frozen encoder (linear probe and nearest neighbours) beside raw pixels, the same network with random weights, and
+the same network trained from scratch with just those labels. With 1 or 10 labels a class none can be spared to choose
+a penalty, so all probes share one that was fixed beforehand; with all labels it is chosen as `linear` does.
 """
 
 import copy
@@ -36,7 +36,7 @@ def draw(y: Tensor, labels: int, number: int) -> Tensor:
         members = (y == label).nonzero().squeeze(1).numpy()
         if len(members) < labels:
             raise ValueError(
-                f"evaluators.few_labels.labels: {labels} a class, but class {label} has {len(members)} training examples"
+                f"evaluators.few_labels.labels: {labels} a class, but class {label} has {len(members)} in training"
             )
         rows.append(rng.choice(members, labels, replace=False))
     return torch.from_numpy(np.concatenate(rows)).sort().values
@@ -45,8 +45,8 @@ def draw(y: Tensor, labels: int, number: int) -> Tensor:
 class FewLabels:
     """Reports, for n labels a class and for n = all, `few/<n>/linear` and `few/<n>/knn` of the encoder.
 
-    At the end of training of an image model also `few/<n>/pixels`, a linear probe on the pixels, and
-    `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
+    At the end of training of an image model also `few/<n>/pixels_linear` and `few/<n>/pixels_knn`, the same on the
+    pixels, and `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
     `..._std` their standard deviation; with all labels there is one draw. Judged before training, which keeps a copy of
     the untrained network for `scratch`, the same metrics are those of random weights.
     """
@@ -60,7 +60,9 @@ class FewLabels:
             ValueError: for numbers of labels or draws that are too small.
         """
         if not labels or min(labels) < 1 or draws < 2:
-            raise ValueError(f"evaluators.few_labels.labels={labels}, draws={draws}: give numbers from 1, and 2 draws or more")
+            raise ValueError(
+                f"evaluators.few_labels.labels={labels}, draws={draws}: give numbers from 1, and 2 draws or more"
+            )
         self.labels, self.draws, self.l2 = sorted(labels), draws, l2
         self.linear, self.knn, self.scratch = linear, knn, scratch
         self.untrained: nn.Module | None = None
@@ -70,30 +72,37 @@ class FewLabels:
         if judged.phase == "periodic":
             return {}
         if judged.phase == "init":
-            self.untrained = copy.deepcopy(judged.encoder)
-        y = judged.train.y
-        metrics = self._row("linear", y, self._probe(judged, judged.train, judged.test))
-        metrics |= self._row("knn", y, self._neighbours(judged))
+            self.untrained = copy.deepcopy(judged.method.encoder)
+        x, queries = standardise(judged.train.x, judged.test.x)
+        train, test = judged.train._replace(x=x), judged.test._replace(x=queries)
+        metrics = self._row("linear", train.y, self._probe(judged, train, test))
+        metrics |= self._row("knn", train.y, self._neighbours(judged, judged.train, judged.test))
         if judged.phase == "final" and judged.data.facts["modality"] == "image":
-            train, test = judged.inputs("train"), judged.inputs("test")
-            metrics |= self._row("pixels", y, self._probe(judged, train, test))
-            if self.untrained is None:
-                say("few_labels: nothing is trained from scratch, for the untrained network was not seen in this run")
-            else:
-                metrics |= self._row("scratch", y, self._training(judged, self.untrained, train, test))
+            metrics |= self._rivals(judged)
         return metrics
 
-    def _row(self, name: str, y: Tensor, score: Score) -> dict[str, float]:
+    def _rivals(self, judged: Judged) -> dict[str, float]:
+        """What needs no pretraining. Pixels are probed on the one scale they have: standardising each is worse."""
+        train, test = judged.inputs("train"), judged.inputs("test")
+        metrics = self._row("pixels_linear", train.y, self._probe(judged, train, test))
+        metrics |= self._row("pixels_knn", train.y, self._neighbours(judged, train, test))
+        if self.untrained is None:
+            say("few_labels: nothing is trained from scratch, for the untrained network was not seen in this run")
+            return metrics
+        return metrics | self._row(
+            "scratch", train.y, self._training(judged, self.untrained, train, test), self.scratch.draws
+        )
+
+    def _row(self, name: str, y: Tensor, score: Score, draws: int | None = None) -> dict[str, float]:
         metrics = {}
         for n in self.labels:
-            scores = [score(draw(y, n, number)) for number in range(self.draws)]
+            scores = [score(draw(y, n, number)) for number in range(draws or self.draws)]
             metrics[f"few/{n}/{name}"] = statistics.mean(scores)
             metrics[f"few/{n}/{name}_std"] = statistics.stdev(scores)
         return metrics | {f"few/all/{name}": score(None)}
 
     def _probe(self, judged: Judged, train: Features, test: Features) -> Score:
-        x, queries = standardise(train.x.to(judged.device), test.x.to(judged.device))
-        y, truth = train.y.to(judged.device), test.y.to(judged.device)
+        x, y, queries, truth = (part.to(judged.device) for part in (*train[:2], *test[:2]))
 
         def score(rows: Tensor | None) -> float:
             probe = self.linear.choose(x, y)[1] if rows is None else fit(x[rows], y[rows], self.l2)
@@ -101,8 +110,8 @@ class FewLabels:
 
         return score
 
-    def _neighbours(self, judged: Judged) -> Score:
-        bank, labels, queries, truth = (part.to(judged.device) for part in (*judged.train[:2], *judged.test[:2]))
+    def _neighbours(self, judged: Judged, train: Features, test: Features) -> Score:
+        bank, labels, queries, truth = (part.to(judged.device) for part in (*train[:2], *test[:2]))
 
         def score(rows: Tensor | None) -> float:
             known = slice(None) if rows is None else rows
@@ -119,7 +128,7 @@ class FewLabels:
 
 
 class Row(NamedTuple):
-    """A row of the table. name: what was judged; cells: (mean, deviation or None) for each column, None where unknown."""
+    """A row of the table. name: what was judged; cells: (mean, deviation or None) a column, None where unknown."""
 
     name: str
     cells: list[tuple[float, float | None] | None]
@@ -133,7 +142,8 @@ def summary(metrics: Mapping[str, float], method: str) -> tuple[list[str], list[
     found = {key.split("/")[1] for key in metrics if key.startswith("few/")}
     numbers = [*sorted(found - {"all"}, key=int), *sorted(found & {"all"})]
     sources = {
-        "raw pixels, linear probe": "few/{}/pixels",
+        "raw pixels, kNN": "few/{}/pixels_knn",
+        "raw pixels, linear probe": "few/{}/pixels_linear",
         "random weights, kNN": "init/few/{}/knn",
         "random weights, linear probe": "init/few/{}/linear",
         "trained from scratch": "few/{}/scratch",
@@ -167,6 +177,9 @@ def table(metrics: Mapping[str, float], method: str) -> Table:
         shown.add_column(column, justify="right")
     best = [max(cell[0] for cell in cells if cell) for cells in zip(*(row.cells for row in rows), strict=True)]
     for row in rows:
-        cells = [f"[bold]{written(c)}[/]" if c and c[0] == top else written(c) for c, top in zip(row.cells, best, strict=True)]
+        cells = [
+            f"[bold]{written(c)}[/]" if c and c[0] == top else written(c)
+            for c, top in zip(row.cells, best, strict=True)
+        ]
         shown.add_row(row.name, *cells)
     return shown

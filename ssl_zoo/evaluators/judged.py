@@ -1,4 +1,4 @@
-"""What evaluators judge: the frozen encoder, through the features it gives the training and the test part of the data."""
+"""What evaluators judge: the frozen encoder, through its features of the training and the test part of the data."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,17 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_zoo.method import Batch, Method
+
 
 class Features(NamedTuple):
     """N examples of one part of the data, in the order of their indices, on the CPU.
 
     x: (N, D) float32, what the encoder says of each; y: (N,) int64, their labels, -1 where unknown;
-    index: (N,) int64, the position of each in its data set.
+    indices: (N,) int64, the position of each in its data set.
     """
 
     x: Tensor
     y: Tensor
-    index: Tensor
+    indices: Tensor
 
 
 class Data(Protocol):
@@ -28,8 +30,9 @@ class Data(Protocol):
 
     facts: dict[str, Any]
     views: Callable[..., list[Tensor]]
+    """The training views, `ssl_zoo.views.Views`."""
 
-    def eval_batches(self, split: str, batch_size: int) -> Iterable[Any]:
+    def eval_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
         """Batches of labelled examples, one plain view each, every example of `split` ("train" | "test") once."""
 
 
@@ -42,7 +45,7 @@ class Evaluator(Protocol):
 
 
 class Judged:
-    """A method at one moment of its run. Features are extracted at first use, in one pass, and shared by all evaluators.
+    """A method at one moment of its run. Features are extracted at first use, in one pass, for all evaluators.
 
     phase: "init" before step 0, "periodic" during training, "final" at its end.
     precision: makes the autocast context the encoder runs under. batch_size: examples a forward pass.
@@ -50,7 +53,7 @@ class Judged:
 
     def __init__(
         self,
-        method: nn.Module,
+        method: Method,
         data: Data,
         phase: Literal["init", "periodic", "final"],
         precision: Callable[[], AbstractContextManager] = nullcontext,
@@ -58,12 +61,6 @@ class Judged:
     ):
         self.method, self.data, self.phase = method, data, phase
         self.precision, self.batch_size = precision, batch_size
-
-    @property
-    def encoder(self) -> nn.Module:
-        encoder = self.method.encoder
-        assert isinstance(encoder, nn.Module)
-        return encoder
 
     @property
     def device(self) -> torch.device:
@@ -89,13 +86,13 @@ class Judged:
             (describe(batch.views[0].to(self.device)).float().cpu(), batch.labels.cpu(), batch.indices.cpu())
             for batch in self.data.eval_batches(split, self.batch_size)
         ]
-        x, y, index = (torch.cat(part) for part in zip(*parts, strict=True))
-        order = index.argsort()  # text comes in buckets of like length
-        return Features(x[order], y[order], index[order])
+        x, y, indices = (torch.cat(part) for part in zip(*parts, strict=True))
+        order = indices.argsort()  # text comes in buckets of like length
+        return Features(x[order], y[order], indices[order])
 
     def _encode(self, split: str) -> Features:
         with same_rng(), frozen(self.method), self.precision():
-            features = self.collect(split, self.encoder)
+            features = self.collect(split, self.method.encoder)
         if not features.x.isfinite().all():
             raise FloatingPointError(f"the encoder's features of the {split} part hold NaN or Inf")
         return features
@@ -126,7 +123,7 @@ def evaluate(evaluators: Mapping[str, Evaluator], judged: Judged) -> dict[str, f
 def _missing(facts: dict[str, Any]) -> str | None:
     if not facts["has_labels"]:
         return "labels"
-    return None if facts["num_test"] else "test part"
+    return None if facts["num_test"] else "labelled test part"
 
 
 @cache

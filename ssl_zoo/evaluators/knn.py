@@ -15,9 +15,9 @@ from ssl_zoo.evaluators.judged import Judged, say
 def votes(
     bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float, num_classes: int
 ) -> list[Tensor]:
-    """For each k, the votes (M, C) for each class: the sum of exp(cosine / temperature) over the k nearest in the bank.
+    """For each k, the votes (M, C) for each class: the sum of exp(cosine / temperature) over the k nearest.
 
-    bank: (N, D), labels: (N,) int64, queries: (M, D), all on one device; every k at most N. Exact, in chunks of queries.
+    bank: (N, D), labels: (N,) int64, queries: (M, D), all on one device; every k at most N. Exact, in chunks.
     """
     bank = F.normalize(bank, dim=1)
     chunks = []
@@ -41,13 +41,15 @@ class KNN:
     needs_labels = True
 
     def __init__(self, k: list[int], temperature: float, center: bool):
-        """center: subtract the mean of the training features first, which undoes the common direction text features have.
+        """center: subtract the mean training feature first: the features of text share a direction that says nothing.
 
         Raises:
             ValueError: for a k below 1 or named twice, or a temperature that is not positive.
         """
         if not k or min(k) < 1 or len(set(k)) < len(k):
-            raise ValueError(f"evaluators.knn.k={k} must be one or more different numbers of neighbours, each at least 1")
+            raise ValueError(
+                f"evaluators.knn.k={k} must be one or more different numbers of neighbours, each at least 1"
+            )
         if not 0 < temperature < float("inf"):
             raise ValueError(f"evaluators.knn.temperature={temperature} must be positive, 0.07 for example")
         self.k, self.temperature, self.center = k, temperature, center
@@ -64,7 +66,7 @@ class KNN:
         return {f"{name}/top1": accuracy for name, accuracy in zip(names, accuracies, strict=True)}
 
     def accuracies(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> list[float]:
-        """For each k, the share of queries (M, D) whose label in truth (M,) the bank (N, D), labelled (N,), gives them."""
+        """For each k, the share of queries (M, D) that the bank (N, D), with labels (N,), gives their truth (M,)."""
         if self.center:
             mean = bank.mean(dim=0)
             bank, queries = bank - mean, queries - mean

@@ -33,9 +33,9 @@ class HoldsOutRows(Protocol):
 
 
 def choose(rows: Tensor, num_special: int, mask_ratio: float) -> Tensor:
-    """Which tokens to hide, (N, L) bool: round(mask_ratio * n) of the n tokens of each row with ids from num_special on.
+    """Which tokens to hide, (N, L) bool: round(mask_ratio * n) of the n ordinary tokens of each row, at least one.
 
-    At least one in each row that has any. A pure function of its arguments: the same in every run and process.
+    Ids from num_special on are ordinary. A pure function of its arguments: the same in every run and process.
     """
     ordinary = rows >= num_special
     scores = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~ordinary, 2)
@@ -45,10 +45,10 @@ def choose(rows: Tensor, num_special: int, mask_ratio: float) -> Tensor:
 
 
 class Mask:
-    """Reports `mask/top1`, `mask/loss` (mean cross-entropy in nats) and `mask/perplexity` of hidden tokens, and two floors:
+    """Reports `mask/top1`, `mask/loss` (mean cross-entropy in nats) and `mask/perplexity` of hidden tokens.
 
-    `mask/majority_top1` and `mask/unigram_perplexity`, of a model that knows only how frequent each held-out token is.
-    A run that stands on them has learned no more than that.
+    And two floors, `mask/majority_top1` and `mask/unigram_perplexity`: of a model that knows how frequent each held-out
+    token is and nothing else.
     """
 
     needs_labels = False

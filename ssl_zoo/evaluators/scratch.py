@@ -17,15 +17,16 @@ class Scratch:
 
     steps, batch_size: the budget, the same for any number of labels; few examples come by more often, in new views.
     lr: the peak rate, reached after a tenth of the steps; from there it falls to 0 as a half cosine.
+    draws: how many draws of the labels to train on; probes can afford more of them.
     """
 
-    def __init__(self, steps: int, batch_size: int, lr: float, weight_decay: float):
-        """Raises: ValueError when there are no steps, or fewer than 2 examples in a batch (BatchNorm needs them)."""
-        if steps < 1 or batch_size < 2:
-            raise ValueError(
-                f"evaluators.few_labels.scratch.steps={steps} and batch_size={batch_size}: give at least 1 and 2"
-            )
+    def __init__(self, steps: int, batch_size: int, lr: float, weight_decay: float, draws: int):
+        """Raises: ValueError when there are no steps, or fewer than 2 draws or examples in a batch (for BatchNorm)."""
+        for key, value, least in (("steps", steps, 1), ("batch_size", batch_size, 2), ("draws", draws, 2)):
+            if value < least:
+                raise ValueError(f"evaluators.few_labels.scratch.{key}={value}: give at least {least}")
         self.steps, self.batch_size, self.lr, self.weight_decay = steps, batch_size, lr, weight_decay
+        self.draws = draws
 
     def accuracy(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> float:
         """Accuracy on `test` of a copy of `untrained` and a linear layer on top, trained on `train`.
@@ -45,16 +46,20 @@ class Scratch:
         facts, count = judged.data.facts, len(train.y)
         mean, std = (torch.tensor(facts[key]).view(-1, 1, 1) for key in ("mean", "std"))
         images = (_images(judged, train.x) * std + mean).clamp(0, 1).to(judged.device)
-        labels, index = train.y.to(judged.device), train.index.to(judged.device)
+        labels, indices = train.y.to(judged.device), train.indices.to(judged.device)
         epochs = torch.arange(self.steps * self.batch_size) // count
-        order = np.concatenate([epoch_order(count, 0, epoch) for epoch in range(int(epochs[-1]) + 1)])
-        order = torch.from_numpy(order[: len(epochs)]).to(judged.device)
+        orders = [epoch_order(count, 0, epoch) for epoch in range(int(epochs[-1]) + 1)]
+        order = torch.from_numpy(np.concatenate(orders)[: len(epochs)]).to(judged.device)
 
-        optimizer = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         model.train()
-        for rows, epoch in zip(order.split(self.batch_size), epochs.to(judged.device).split(self.batch_size), strict=True):
-            view = judged.data.views(images[rows], index[rows], epoch, seed=0)[0]
+        for rows, epoch in zip(
+            order.split(self.batch_size), epochs.to(judged.device).split(self.batch_size), strict=True
+        ):
+            view = judged.data.views(images[rows], indices[rows], epoch, seed=0)[0]
             with judged.precision():
                 logits = model(view)
             optimizer.zero_grad()

@@ -14,7 +14,7 @@ from ssl_zoo.evaluators.judged import Judged, say
 
 
 def rankme(x: Tensor) -> float:
-    """Effective rank of x (N, D), in [1, min(N, D)]: exp of the entropy of the singular values, as shares of their sum."""
+    """Effective rank of x (N, D), in [1, min(N, D)]: exp of the entropy of the singular values' shares of their sum."""
     x = x.double()
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
     shares = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
@@ -23,7 +23,7 @@ def rankme(x: Tensor) -> float:
 
 
 def feature_std(x: Tensor) -> float:
-    """Mean deviation of the features x (N, D) scaled to length 1, times sqrt(D): about 1 when spread out, 0 at a point."""
+    """Mean deviation of the features x (N, D) at length 1, times sqrt(D): about 1 when spread out, 0 at a point."""
     return F.normalize(x, dim=1).std(dim=0, correction=0).mean().item() * math.sqrt(x.shape[1])
 
 

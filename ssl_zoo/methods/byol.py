@@ -1,7 +1,8 @@
 """BYOL: predict the projection that a slowly moving copy of the network gives of another view; no negatives.
 
 Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS 2020,
-https://arxiv.org/abs/2006.07733, Section 3.1 and Eq. 2. Official code: github.com/google-deepmind/deepmind-research/byol.
+https://arxiv.org/abs/2006.07733, Section 3.1 and Eq. 2. Official code:
+github.com/google-deepmind/deepmind-research/byol.
 """
 
 from typing import ClassVar
@@ -23,7 +24,7 @@ class BYOL(Method):
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim)
         fraction(ema_decay=ema_decay)
-        self.projector = mlp(backbone.num_features, hidden_dim, out_dim)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.predictor = mlp(out_dim, hidden_dim, out_dim)
         self.target = ema_copy(nn.Sequential(backbone, self.projector))
         self.ema_decay = ema_decay

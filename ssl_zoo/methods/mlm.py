@@ -52,7 +52,7 @@ class MLM(Method):
         fraction(mask_ratio=mask_ratio)
         if len(replace) != 3 or min(replace) < 0 or abs(sum(replace) - 1) > 1e-6:
             raise ValueError(f"method.replace={replace} must be three shares that sum to 1, e.g. [0.8,0.1,0.1]")
-        vocab_size = backbone.embedding.num_embeddings
+        vocab_size = self.backbone.embedding.num_embeddings
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.mask_ratio, self.replace, self.whole_words = mask_ratio, replace, whole_words
         self.mask_id, self.num_special = mask_id, num_special
@@ -60,7 +60,7 @@ class MLM(Method):
         self.register_buffer("word_starts", starts, persistent=False)
 
     def choose(self, ids: Tensor) -> Tensor:
-        """Columns of the tokens to hide, (B, k): uniform over ordinary tokens, or over whole words (the last one cut)."""
+        """Columns of the tokens to hide, (B, k): uniform over ordinary tokens, or whole words (the last one cut)."""
         scores = torch.rand(len(ids), ids.shape[1] + 1, device=ids.device)
         special = ids < self.num_special
         if self.whole_words:
@@ -89,7 +89,7 @@ class MLM(Method):
         return F.linear(hidden, self.backbone.embedding.weight, self.bias).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the hidden tokens of all views; accuracy and perplexity are those of the same tokens.
+        """Cross-entropy, mean over the hidden tokens of all views; accuracy and perplexity of the same tokens.
 
         Training accuracy counts tokens that were left in sight; skill is what the `mask` evaluator measures."""
         masked = self.hide(torch.cat(batch.views))

@@ -27,14 +27,14 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
 
 class SimCLR(Method):
-    """Projector with one hidden layer (Section 4.2); the loss is NT-Xent on its output, the backbone is what is kept."""
+    """Projector with one hidden layer (Section 4.2); the loss is NT-Xent on its output, the backbone is kept."""
 
     min_views: ClassVar[int] = 2
 
     def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float):
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
-        self.projector = mlp(backbone.num_features, hidden_dim, out_dim)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.temperature = temperature
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:

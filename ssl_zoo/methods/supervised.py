@@ -26,7 +26,7 @@ class Supervised(Method):
             raise ValueError(
                 f"method=supervised needs at least 2 classes, the data has {num_classes}: choose other data"
             )
-        self.head = nn.Linear(backbone.num_features, num_classes)
+        self.head = nn.Linear(self.backbone.num_features, num_classes)
         self.label_smoothing = label_smoothing
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:

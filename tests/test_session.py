@@ -1,0 +1,75 @@
+"""Resuming, the checks before training, and what is shown at the end."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_zoo import results, session
+from ssl_zoo.method import Method
+from ssl_zoo.methods.simclr import SimCLR
+from ssl_zoo.methods.supervised import Supervised
+
+
+def backbone() -> nn.Module:
+    net = nn.Linear(2, 4)
+    net.num_features = 4  # type: ignore[assignment]
+    return net
+
+
+def test_a_fresh_folder_keeps_the_configuration_and_an_equal_one_resumes(tmp_path: Path) -> None:
+    config = {"method": {"lr": 1.0}, "logger": {}}
+    assert session.resume_point(tmp_path, config) is None
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert session.resume_point(tmp_path, config | {"logger": {"wandb": {"project": "x"}}}) is None
+
+
+def test_another_configuration_is_refused_by_key(tmp_path: Path) -> None:
+    session.resume_point(tmp_path, {"method": {"lr": 1.0}})
+    with pytest.raises(session.FolderTaken, match=r"method\.lr=2\.0 \(was 1\.0\)"):
+        session.resume_point(tmp_path, {"method": {"lr": 2.0}})
+
+
+def test_a_run_is_complete_when_its_results_say_so(tmp_path: Path) -> None:
+    assert not session.is_complete(tmp_path)
+    results.write(tmp_path, results.blank("interrupted"))
+    assert not session.is_complete(tmp_path)
+
+
+def data(num_views: int, labelled: bool) -> SimpleNamespace:
+    return SimpleNamespace(views=[None] * num_views, rows_have_labels=labelled)
+
+
+def test_too_few_views_and_missing_labels_are_refused() -> None:
+    simclr, supervised = SimCLR(backbone(), 4, 2, 0.1), Supervised(backbone(), 3, 0.0)
+    session.check_method(simclr, data(2, labelled=False))
+    session.check_method(supervised, data(1, labelled=True))
+    with pytest.raises(ValueError, match="SimCLR needs 2 views of each example, these give 1"):
+        session.check_method(simclr, data(1, labelled=False))
+    with pytest.raises(ValueError, match="Supervised learns from labels"):
+        session.check_method(supervised, data(1, labelled=False))
+
+
+def test_the_gpu_must_be_there_to_be_asked_for() -> None:
+    if torch.cuda.is_available():
+        assert session.device_type("auto") == "cuda"
+    else:
+        assert session.device_type("auto") == session.device_type("cpu") == "cpu"
+        with pytest.raises(ValueError, match=r"trainer\.accelerator=gpu"):
+            session.device_type("gpu")
+
+
+def test_metrics_are_shown_beside_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    session.show(tmp_path, "simclr", {"knn/top1": 0.75, "init/knn/top1": 0.25}, SimpleNamespace(facts={}), None)
+    out = capsys.readouterr().out
+    assert "0.25" in out
+    assert "0.75" in out
+    assert "last epoch" in out
+
+
+def test_a_checkpoint_must_exist() -> None:
+    with pytest.raises(ValueError, match="checkpoint=nowhere"):
+        session.load_encoder(Method(backbone()), "nowhere")
