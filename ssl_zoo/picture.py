@@ -12,7 +12,8 @@ from ssl_zoo.evaluators.few_labels import Row, summary
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_POINTS = 2000  # of the map: beyond it neighbour embedding takes minutes, and dots cover each other
+MAX_POINTS = 2000  # of the map: beyond it t-SNE takes minutes, and dots cover each other
+COLOURS = {"raw pixels": "0.6", "random weights": "tab:olive", "trained from scratch": "tab:orange"}
 
 
 def draw(
@@ -48,7 +49,9 @@ def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
         x = [position + (place - (len(rows) - 1) / 2) * thickness for position, _, _ in known]
         heights = [100 * mean for _, mean, _ in known]
         errors = [100 * (deviation or 0) for _, _, deviation in known]
-        axes.bar(x, heights, thickness, yerr=errors, label=row.name, capsize=2, color=_colour(row.name))
+        colour = COLOURS.get(row.name.split(",")[0], "tab:blue")
+        faint = 0.5 if row.name.endswith("kNN") else 1.0
+        axes.bar(x, heights, thickness, yerr=errors, label=row.name, capsize=2, color=colour, alpha=faint)
         for left, height, error in zip(x, heights, errors, strict=True):
             axes.text(left, height + error + 0.7, f"{height:.0f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(columns)), columns)
@@ -70,9 +73,8 @@ def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[s
     perplexity = min(30, (len(features) - 1) / 3)
     places = TSNE(metric="cosine", perplexity=perplexity, random_state=0, init="random").fit_transform(features.numpy())
     classes = labels.unique().tolist()
-    colours = colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "hsv"].resampled(
-        len(classes)
-    )
+    palette = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "gist_rainbow"
+    colours = colormaps[palette].resampled(len(classes))
     for number, label in enumerate(classes):
         mine = places[(labels == label).numpy()]
         name = class_names[label] if 0 <= label < len(class_names) else None

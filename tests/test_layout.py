@@ -64,7 +64,7 @@ def test_every_file_has_its_test_and_its_size(path: Path) -> None:
         return
     test = ROOT / "tests" / path.relative_to(PACKAGE).parent / f"test_{path.name}"
     assert test.exists(), f"{test.relative_to(ROOT)} is missing"
-    limit = 150 if room(path) == "methods" else 320
+    limit = 150 if room(path) == "methods" else 350
     assert path.read_text().count("\n") <= limit
 
 

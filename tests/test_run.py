@@ -196,7 +196,7 @@ def test_two_cpu_processes_train_one_run(tmp_path: Path, roots: tuple[Path, Path
         "budget.steps=8",
         "evaluators=[knn]",
         "trainer.precision=32-true",
-        "backbone.drop_rate=0.0",
+        "optimizer=sgd",  # AdamW divides rounding errors by the gradient's size where that is nearly zero
     )
     one = finish(start(tmp_path, roots, *settings, "hydra.run.dir=one"))
     two = finish(start(tmp_path, roots, *settings, "trainer=ddp_cpu", "trainer.accelerator=cpu", "hydra.run.dir=two"))
@@ -207,7 +207,7 @@ def test_two_cpu_processes_train_one_run(tmp_path: Path, roots: tuple[Path, Path
     assert len(losses[0]) == len(losses[1]), one
     states = [checkpoints.load(checkpoints.resolve(tmp_path / name))["state_dict"] for name in ("one", "two")]
     for key, value in states[0].items():
-        torch.testing.assert_close(states[1][key], value, atol=2e-3, rtol=2e-2, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(states[1][key], value, atol=1e-4, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
 
 
 def test_the_default_configuration_is_the_contract() -> None:

@@ -300,7 +300,7 @@ def test_every_config_names_every_setting(name: str) -> None:
 def test_digits() -> None:
     made = data(**settings("digits"))
     assert (made.facts["num_train"], made.facts["num_test"], made.facts["num_classes"]) == (1397, 400, 10)
-    assert made.pixels["train"].shape == (1397, 1, 16, 16)
+    assert made.pixels["train"].shape == (1397, 1, 8, 8)
     pixels = made.pixels["train"] / 255
     assert pixels.mean().item() == pytest.approx(made.mean[0], abs=1e-3)
     assert pixels.std().item() == pytest.approx(made.std[0], abs=1e-3)

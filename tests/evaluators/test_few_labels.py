@@ -1,0 +1,147 @@
+import statistics
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from ssl_zoo.evaluators.few_labels import FewLabels, draw, summary, table
+from ssl_zoo.evaluators.judged import evaluate, say
+from ssl_zoo.evaluators.knn import KNN
+from ssl_zoo.evaluators.linear import Linear, fit, standardise
+from ssl_zoo.evaluators.scratch import Scratch
+from tests.evaluators.fakes import FakeData, judge
+from tests.evaluators.test_scratch import FACTS, images
+
+
+def few_labels(**settings: Any) -> FewLabels:
+    parts = {
+        "linear": Linear([1e-1, 1e-2, 1e-3], 0.2),
+        "knn": KNN([20], 0.07, center=False),
+        "scratch": Scratch(steps=3, batch_size=8, lr=1e-2, weight_decay=0.0, draws=2),
+    }
+    return FewLabels(**({"labels": [1, 5], "draws": 3, "l2": 1e-2} | parts | settings))
+
+
+def digits(**facts: Any) -> FakeData:
+    return FakeData(images(120), images(90, seed=1), **FACTS, **facts)
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU())
+
+
+def test_a_draw_has_so_many_of_each_class_and_never_changes() -> None:
+    y = torch.randint(7, (300,), generator=torch.Generator().manual_seed(0))
+    for labels in (1, 10):
+        rows = draw(y, labels, 0)
+        assert y[rows].bincount().tolist() == [labels] * 7
+        assert len(rows.unique()) == len(rows)
+        assert torch.equal(rows, draw(y, labels, 0))
+        assert not torch.equal(rows, draw(y, labels, 1))
+
+
+def test_more_labels_than_a_class_has_are_refused_with_its_name() -> None:
+    with pytest.raises(ValueError, match="10 a class, but class 2 has 3"):
+        draw(torch.tensor([0] * 20 + [2] * 3), 10, 0)
+
+
+def test_all_rows_of_the_table_are_measured() -> None:
+    evaluator, data, network = few_labels(), digits(), encoder()
+    before = evaluate({"few_labels": evaluator}, judge(data, "init", network))
+    assert before.keys() == {f"few/{n}/{kind}" for n in ("1", "5", "all") for kind in ("linear", "knn")} | {
+        f"few/{n}/{kind}_std" for n in ("1", "5") for kind in ("linear", "knn")
+    }
+    assert evaluator(judge(data, "periodic", network)) == {}
+    after = evaluate({"few_labels": evaluator}, judge(data, "final", network))
+    added = ("pixels_linear", "pixels_knn", "scratch")
+    assert after.keys() - before.keys() == {f"few/{n}/{kind}" for n in ("1", "5", "all") for kind in added} | {
+        f"few/{n}/{kind}_std" for n in ("1", "5") for kind in added
+    }
+    assert all(0 <= value <= 1 for value in after.values())
+    assert {key: after[key] for key in before} == before, "nothing was trained, and the draws are the same"
+
+
+def test_cells_are_mean_and_deviation_over_the_draws() -> None:
+    data = digits()
+    judged = judge(data, "final", encoder())
+    found = few_labels(draws=4)(judged)
+    x, queries = standardise(judged.train.x, judged.test.x)
+    y = judged.train.y
+    scores = [
+        fit(x[rows], y[rows], 1e-2).accuracy(queries, judged.test.y) for rows in (draw(y, 5, i) for i in range(4))
+    ]
+    assert found["few/5/linear"] == pytest.approx(statistics.mean(scores))
+    assert found["few/5/linear_std"] == pytest.approx(statistics.stdev(scores))
+
+
+def test_the_last_column_is_what_the_other_evaluators_say() -> None:
+    judged = judge(digits(), "final", encoder())
+    evaluator = few_labels()
+    found = evaluator(judged)
+    assert found["few/all/linear"] == evaluator.linear(judged)["linear/top1"]
+    assert found["few/all/knn"] == evaluator.knn(judged)["knn/top1"]
+
+
+def test_scratch_begins_with_the_untrained_network() -> None:
+    evaluator, data, network = few_labels(), digits(), encoder()
+    evaluator(judge(data, "init", network))
+    expected = evaluator(judge(data, "final", network))
+    with torch.no_grad():
+        network[1].weight.fill_(0)  # as if training had spoilt it
+    found = evaluator(judge(data, "final", network))
+    assert found["few/all/scratch"] == expected["few/all/scratch"]
+    assert found["few/all/linear"] < expected["few/all/linear"]
+
+
+def test_without_the_untrained_network_one_line_and_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+    say.cache_clear()
+    found = few_labels()(judge(digits(), "final", encoder()))
+    assert not any("scratch" in key for key in found)
+    assert capsys.readouterr().out.startswith("few_labels: nothing is trained from scratch")
+
+
+def test_text_has_probes_and_neighbours_only() -> None:
+    found = few_labels()(judge(digits(modality="text"), "final", encoder()))
+    assert {key.split("/")[2].removesuffix("_std") for key in found} == {"linear", "knn"}
+
+
+@pytest.mark.parametrize("settings", [{"labels": []}, {"labels": [0, 10]}, {"draws": 1}])
+def test_bad_settings_name_key_and_value(settings: dict) -> None:
+    ((key, value),) = settings.items()
+    with pytest.raises(ValueError, match=rf"few_labels.*{key}={value}".replace("[", r"\[").replace("]", r"\]")):
+        few_labels(**settings)
+
+
+METRICS = {
+    "knn/top1": 0.9,
+    "init/few/1/linear": 0.351,
+    "init/few/1/linear_std": 0.02,
+    "init/few/all/linear": 0.95,
+    "few/1/linear": 0.773,
+    "few/1/linear_std": 0.0214,
+    "few/10/linear": 0.965,
+    "few/10/linear_std": 0.004,
+    "few/all/linear": 0.99,
+    "few/all/knn": 0.985,
+}
+
+
+def test_summary_orders_columns_and_leaves_out_what_is_unknown() -> None:
+    columns, rows = summary(METRICS, "SimCLR")
+    assert columns == ["1 label a class", "10 labels a class", "all labels"]
+    assert [row.name for row in rows] == ["random weights, linear probe", "SimCLR, kNN", "SimCLR, linear probe"]
+    assert rows[0].cells == [(0.351, 0.02), None, (0.95, None)]
+    assert rows[2].cells == [(0.773, 0.0214), (0.965, 0.004), (0.99, None)]
+    assert summary({"knn/top1": 0.9}, "SimCLR") == ([], [])
+
+
+def test_table_in_per_cent() -> None:
+    console = Console(width=120, file=None, record=True)
+    with console.capture() as shown:
+        console.print(table(METRICS, "SimCLR"))
+    lines = shown.get().splitlines()
+    (last,) = [line for line in lines if "SimCLR, linear probe" in line]
+    assert [cell.strip() for cell in last.split("│")[2:5]] == ["77.3 ± 2.1", "96.5 ± 0.4", "99.0"]

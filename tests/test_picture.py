@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_zoo import picture
+from tests.evaluators.fakes import blobs
+from tests.evaluators.test_few_labels import METRICS
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_bars_and_map(tmp_path: Path) -> None:
+    x, y = blobs(60, 8, 3, 3.0)
+    picture.draw(METRICS, "SimCLR", x, y, ["cat", "dog", "eel"], tmp_path / "report.png")
+    both = read(tmp_path / "report.png")
+    picture.draw({}, "SimCLR", x, y, ["cat", "dog", "eel"], tmp_path / "map.png")
+    alone = read(tmp_path / "map.png")
+    assert both.shape[1] == 2 * alone.shape[1]
+    for half in (both[:, : both.shape[1] // 2], both[:, both.shape[1] // 2 :]):
+        assert len(np.unique(half.reshape(-1, 3), axis=0)) > 50, "there is something in it"
+
+
+@pytest.mark.parametrize(("count", "classes"), [(6, 2), (60, 15), (90, 30)])
+def test_few_points_and_many_classes(tmp_path: Path, count: int, classes: int) -> None:
+    x, y = blobs(count, 8, classes, 3.0)
+    picture.draw({}, "SimCLR", x, y, [f"class {i}" for i in range(classes)], tmp_path / "map.png")
+    assert read(tmp_path / "map.png").std() > 1
+
+
+def test_at_most_so_many_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "MAX_POINTS", 50)
+    picture.draw({}, "SimCLR", torch.randn(500, 4), torch.zeros(500, dtype=torch.int64), ["one"], tmp_path / "map.png")
+    assert (tmp_path / "map.png").exists()
