@@ -119,10 +119,11 @@ def build_data(cfg: DictConfig) -> Any:
     data.prepare_data()
     data.setup()
     cfg.facts = data.facts
-    plain = OmegaConf.load(CONF / "views" / "plain.yaml") if data.facts["modality"] == "image" else cfg.views
-    if data.facts["modality"] == "image":
-        plain = OmegaConf.create({"facts": cfg.facts, "views": plain}).views
-    data.attach(*(hydra.utils.instantiate(views, _convert_="all") for views in (cfg.views, plain)))
+    kinds = [cfg.views]
+    if data.facts["modality"] == "image":  # text is evaluated as it is
+        plain = OmegaConf.load(CONF / "views" / "plain.yaml")
+        kinds.append(OmegaConf.create({"facts": cfg.facts, "views": plain}).views)
+    data.attach(*(hydra.utils.instantiate(views, _convert_="all") for views in kinds))
     return data
 
 
@@ -228,6 +229,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
         spent = {"steps": learner.global_step, "examples": examples, "flops": flops * examples}
         identity["budget"] = {"kind": spend.kind, "value": spend.value, "seconds": learner.elapsed, **spent}
         identity["environment"] = session.environment(trainer, precision)
+        identity["config"] = OmegaConf.to_container(cfg, resolve=True)
         conclude(folder, identity, metrics, evaluators, trainer, learner, data)
 
 

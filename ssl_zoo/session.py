@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,7 @@ def speed(trainer: Trainer, learner: Learner, batch_size: int, started: float) -
 
 def quiet_lightning() -> None:
     """Keeps Lightning's warnings and drops its notices and its own handler, which would print each line twice."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # of Lightning's own calls
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

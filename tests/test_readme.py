@@ -1,13 +1,17 @@
 """Each command line that the README shows composes, and each choice that it lists exists."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from ssl_zoo import results
 from ssl_zoo.run import CONF
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -39,3 +43,25 @@ def test_every_listed_choice_exists_and_every_choice_is_listed(group: str) -> No
     there = {path.stem for path in (CONF / group).glob("*.yaml")}
     named = set(re.findall(r"`([a-z0-9_]+)`", row.split("|")[2]))
     assert there <= named | {"text_folder"}, there - named
+
+
+@pytest.mark.slow
+def test_the_first_command_makes_its_point(tmp_path: Path, cache_root: Path) -> None:
+    """`run.py` with no arguments: with few labels SimCLR beats pixels, random weights and training from scratch."""
+    environment = os.environ | {"SSL_ZOO_CACHE": str(cache_root), "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "ssl_zoo.run", "hydra.run.dir=run"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "1 label a class" in ended.stdout
+    assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
+    metrics = results.read(tmp_path / "run")["metrics"]
+    for labels, margin in ((1, 0.05), (10, 0.005)):
+        few = {key: metrics[key] for key in metrics if f"few/{labels}/" in key and not key.endswith("_std")}
+        rivals = {
+            key: value for key, value in few.items() if key.startswith("init/") or "pixels" in key or "scratch" in key
+        }
+        assert len(rivals) == 5
+        assert metrics[f"few/{labels}/linear"] > max(rivals.values()) + margin, few
+    assert metrics["linear/top1"] > 0.98
