@@ -17,6 +17,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean {' or '.join(close)}?" if close else ""
 
 
+def quoted(argument: str) -> str:
+    """`text=...` with its value quoted for Hydra, whose grammar would read the brackets of [MASK]; others as is."""
+    key, is_given, value = argument.partition("=")
+    if key != "text" or not is_given or value[:1] in ("'", '"'):
+        return argument
+    return "text='" + value.replace("'", "\\'") + "'"
+
+
 def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every key of a nested mapping in dotted form, inner ones included, with its value."""
     flat: dict[str, Any] = {}

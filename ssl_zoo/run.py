@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo import hardware, results
-from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest
+from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted
 
 hardware.tune_allocator()
@@ -34,6 +34,7 @@ OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], 
 def main() -> None:
     """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
     os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
+    sys.argv = [quoted(argument) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
     try:
         run_job()

@@ -3,13 +3,21 @@
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ssl_zoo.overrides import check_type, dotted_keys, nearest
+from ssl_zoo.overrides import check_type, dotted_keys, nearest, quoted
 
 
 def test_nearest_names() -> None:
     assert nearest("simclrx", ["byol", "simclr", "mlm"]) == ", did you mean simclr?"
     assert nearest("zzz", ["byol", "simclr"]) == ""
+
+
+@pytest.mark.parametrize("text", ["The movie was [MASK].", "it's {a: b}, (c) \\ d", "a=b", "'quoted already'"])
+def test_any_text_passes_hydras_grammar(text: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([quoted(f"text={text}")])
+    assert override.value() == text.strip("'")
+    assert quoted("method=simclr") == "method=simclr"
 
 
 def test_dotted_keys_hold_inner_ones_too() -> None:

@@ -125,6 +125,18 @@ def test_an_encoder_starts_from_a_checkpoint_of_its_own_kind_only(cli: Callable[
     assert "checkpoint=first holds another architecture" in other.err
 
 
+def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
+    assert cli(*QUICK, "method=mlm", "evaluators=[]", "data.batch_size=8", "budget.steps=2").status == 0
+    ended = cli("task=fill_mask", "checkpoint=run", "text=It's a [MASK], isn't it?", "hydra.run.dir=fill")
+    assert ended.status == 0, ended.err
+    assert "probability" in ended.out
+    assert ended.out.count("%") == 5
+    assert cli("task=fill_mask", "checkpoint=run", "text=no blank", "hydra.run.dir=fill").status == 2
+    assert cli(*QUICK[:2], "evaluators=[]", "budget.steps=1", "hydra.run.dir=simclr").status == 0
+    other = cli("task=fill_mask", "checkpoint=simclr", "text=a [MASK]", "hydra.run.dir=fill")
+    assert "is no masked-token model" in other.err
+
+
 def test_a_nan_is_a_failure_on_record(cli: Callable[..., Ended]) -> None:
     ended = cli(
         *QUICK, "evaluators=[]", "data.batch_size=32", "budget.steps=50", "optimizer.lr=1e30", "schedule.warmup=0.01"
