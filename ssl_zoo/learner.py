@@ -11,7 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from timm.layers import convert_sync_batchnorm
 from timm.optim import param_groups_weight_decay
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_zoo.functional import gather_batch_norm, rank, world_size
 from ssl_zoo.method import Batch, Method
@@ -98,16 +98,15 @@ class Learner(LightningModule):
             self.method.compile()  # in place: checkpoint keys keep their names
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Decoupled from norms, biases and what a backbone lists in `no_weight_decay()`, as the papers do."""
+        """Weight decay spares norms, biases and what a backbone lists in `no_weight_decay()`, as the papers do."""
         decay = self.make_optimizer.keywords.get("weight_decay", 0.0)  # type: ignore[attr-defined]
-        trained = nn.ModuleDict({"method": self.method})
         spared = [
             f"{name}.{parameter}".lstrip(".")
-            for name, module in trained.named_modules()
+            for name, module in self.method.named_modules()
             if callable(listing := getattr(module, "no_weight_decay", None))
             for parameter in listing()
         ]
-        groups = param_groups_weight_decay(trained, decay, no_weight_decay_list=spared)
+        groups = param_groups_weight_decay(self.method, decay, no_weight_decay_list=spared)
         optimizer = self.make_optimizer([group | {"params": list(group["params"])} for group in groups])
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
