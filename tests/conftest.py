@@ -1,6 +1,7 @@
 """Small real-looking data in the Hub's layout, and the command line called in this process."""
 
 import io
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+
+# A shell that starts us in the background has interrupts ignored, which our children would inherit; some tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = """the movie was great and plot acting of a film that I never saw so bad
 it moved me to tears again""".split()  # noqa: SIM905
