@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# A shell that starts us in the background has interrupts ignored, which our children would inherit; some tests send them.
+# A shell that starts us in the background has interrupts ignored, and our children would inherit that; some get them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORDS = """the movie was great and plot acting of a film that I never saw so bad
