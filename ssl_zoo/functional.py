@@ -31,7 +31,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        grad = grad.contiguous()
+        grad = grad.contiguous().clone()
         dist.all_reduce(grad)  # without this sum the gradient would miss a factor of W
         return grad.chunk(world_size())[rank()]
 

