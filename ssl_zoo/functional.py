@@ -1,6 +1,7 @@
 """Maths that several papers share, by the names the papers use. Letters: B batch, D width, W processes, K keys."""
 
 import copy
+import itertools
 import math
 from typing import Any
 
@@ -58,6 +59,22 @@ class _AllReduceMean(torch.autograd.Function):
 def all_reduce_mean(x: Tensor) -> Tensor:
     """Mean of x over the processes, with gradient; identity for one process."""
     return _AllReduceMean.apply(x) if world_size() > 1 else x
+
+
+def broadcast(x: Tensor) -> Tensor:
+    """What rank 0 holds, on every process, without gradient: for a draw that all must share."""
+    if world_size() > 1:
+        dist.broadcast(x, 0)
+    return x
+
+
+def rand_rows(*shape: int, device: torch.device) -> Tensor:
+    """(B, ...) uniform float32 in [0, 1), a row for each example of this process.
+
+    Rank 0 draws for the global batch, so k processes hide the same tokens as one process would.
+    """
+    draws = torch.rand(world_size() * shape[0], *shape[1:], device=device)
+    return broadcast(draws).chunk(world_size())[rank()]
 
 
 class GatheredBatchNorm(nn.Module):
@@ -133,6 +150,43 @@ def info_nce(queries: Tensor, keys: Tensor, positives: Tensor, temperature: floa
 def negative_cosine(x: Tensor, y: Tensor) -> Tensor:
     """2 - 2 cos(x, y), the squared distance of the unit vectors, mean over the batch. x, y: (B, D); in float32."""
     return (2 - 2 * F.cosine_similarity(x.float(), y.float(), dim=1)).mean()
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
+    """Soft assignments (B, K), each row summing to 1, that use all K prototypes equally over the global batch.
+
+    Sinkhorn-Knopp on exp(scores / temperature) in float32 and in logarithms; scores (B, K). Caron et al., "SwAV", 2020,
+    https://arxiv.org/abs/2006.09882, Section 3.1 and Appendix A; `temperature` is their epsilon.
+    """
+    logs = all_gather(scores.float()) / temperature  # (W * B, K)
+    for _ in range(iterations):
+        logs = logs - logs.logsumexp(dim=0)
+        logs = logs - logs.logsumexp(dim=1, keepdim=True)
+    return logs.exp().chunk(world_size())[rank()]
+
+
+def global_views(views: list[Tensor]) -> list[Tensor]:
+    """The views of the first one's shape, which come first; the others are the local crops of multi-crop."""
+    return list(itertools.takewhile(lambda view: view.shape == views[0].shape, views))
+
+
+def view_pairs(views: list[Tensor]) -> list[tuple[int, int]]:
+    """(i, j) for each global view i and each other view j: j is to agree with i. Two views: [(0, 1), (1, 0)].
+
+    With multi-crop local views agree with global ones, never with each other (SwAV, Section 3.3; DINO, Section 3.1).
+    A symmetric loss takes those with i < j, since global views come first.
+    """
+    return [(i, j) for i in range(len(global_views(views))) for j in range(len(views)) if i != j]
+
+
+def embed_views(network: nn.Module, views: list[Tensor]) -> list[Tensor]:
+    """network(view) for each view, neighbours of one shape in one pass; so BatchNorm sees them together."""
+    outputs: list[Tensor] = []
+    for _, run in itertools.groupby(views, key=lambda view: view.shape):
+        group = list(run)
+        outputs += network(torch.cat(group)).chunk(len(group))
+    return outputs
 
 
 def cosine(start: float, end: float, progress: float) -> float:

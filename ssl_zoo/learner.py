@@ -107,7 +107,14 @@ class Learner(LightningModule):
             for parameter in listing()
         ]
         groups = param_groups_weight_decay(self.method, decay, no_weight_decay_list=spared)
-        optimizer = self.make_optimizer([group | {"params": list(group["params"])} for group in groups])
+        constant = {p for name in self.method.constant_rate for p in self.method.get_submodule(name).parameters()}
+        parts = [
+            group | {"params": part, "constant": part_is_constant}
+            for group in groups
+            for part_is_constant in (False, True)
+            if (part := [p for p in group["params"] if (p in constant) == part_is_constant])
+        ]
+        optimizer = self.make_optimizer(parts)
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
         return optimizer
@@ -121,7 +128,7 @@ class Learner(LightningModule):
         self.batches_seen += 1
         self.now = self.progress
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = group["peak_lr"] * self.schedule(self.now)
+            group["lr"] = group["peak_lr"] * (1.0 if group["constant"] else self.schedule(self.now))
         scalars = self.method(batch, self.now)
         self.last_loss = scalars["loss"].detach()
         if (self.global_step + 1) % self.log_every == 0:

@@ -30,6 +30,9 @@ class Method(nn.Module):
     uses_labels: ClassVar[bool] = False
     """Whether `forward` reads `batch.labels`; then a data set without labels is refused at start-up."""
 
+    constant_rate: ClassVar[tuple[str, ...]] = ()
+    """Names of submodules that learn at the peak rate throughout, such as SimSiam's predictor."""
+
     backbone: Any
     """What turns a view into features: (B, ...) -> (B, D), with D as `num_features`; see `backbones.py`."""
 

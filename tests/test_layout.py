@@ -10,13 +10,17 @@ PACKAGE = ROOT / "ssl_zoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
-    "methods": {"method", "functional", "heads", "backbones"},
+    "methods": {"method", "functional", "heads", "masks", "memory", "tokens"},
     "learner": {"method", "functional"},
     "data": {"method", "functional", "views", "data"},
     "evaluators": {"data", "evaluators", "method"},
     "views": {"views"},
     "heads": set(),
     "backbones": set(),
+    "text_backbones": {"backbones"},
+    "tokens": {"text_backbones"},
+    "masks": {"functional"},
+    "memory": {"functional"},
     "functional": set(),
     "method": set(),
     "results": set(),

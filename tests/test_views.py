@@ -14,7 +14,7 @@ from ssl_zoo.views.geometry import CenterCrop, HorizontalFlip
 from tests.views.examples import MEAN, STD, pictures, reference, simclr
 
 CONF = Path(__file__).parents[1] / "conf" / "views"
-FACTS = {"image_size": 32, "mean": MEAN, "std": STD, "pad_id": 0}
+FACTS = {"image_size": 32, "half_size": 16, "mean": MEAN, "std": STD, "pad_id": 0}
 
 
 def test_whole_simclr_pipeline_equals_torchvision_per_sample() -> None:
@@ -48,37 +48,39 @@ def test_views_depend_on_seed_epoch_index_and_view_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (41, 60), (200, 90), (20, 25)])
-def test_a_worker_and_the_device_make_the_views_of_one_piece(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("small", [32, 16])
+def test_a_worker_and_the_device_make_the_views_of_one_piece(size: tuple[int, int], small: int) -> None:
     x, indices = pictures(8, 3, *size), torch.arange(40, 48)
-    views = Views([simclr(), [CenterCrop(32), Normalize(MEAN, STD)]])
-    crops = torch.stack([views.crop_in_worker(x[k], 40 + k, epoch=3, seed=9) for k in range(8)])
-    assert crops.shape == (8, 2, 3, 32, 32)
-    assert crops.dtype == torch.uint8
+    views = Views([simclr(), [CenterCrop(small), Normalize(MEAN, STD)]])
+    each = [views.crop_in_worker(x[k], 40 + k, epoch=3, seed=9) for k in range(8)]
+    crops = [torch.stack(crop) for crop in zip(*each, strict=True)]
+    assert [crop.shape for crop in crops] == [(8, 3, 32, 32), (8, 3, small, small)]
+    assert crops[0].dtype == torch.uint8
     for view, crop in enumerate(Views([ops[:1] for ops in views.pipelines])(x, indices, 3, 9)):
-        assert (crops[:, view] / 255 - crop).abs().max() < 0.501 / 255
-    whole, split = views(x, indices, 3, 9), views(crops, indices, 3, 9, cropped=True)
+        assert (crops[view] / 255 - crop).abs().max() < 0.501 / 255
+    whole, split = views(x, indices, 3, 9), views(crops, indices, 3, 9)
     assert (whole[1] - split[1]).abs().max() < 0.501 / 255 / min(STD)
     assert (whole[0] - split[0]).abs().mean() < 1 / 255 / min(STD)
 
 
-def test_a_worker_refuses_pipelines_without_one_size() -> None:
+def test_a_worker_refuses_pipelines_that_begin_without_a_crop() -> None:
     with pytest.raises(ValueError, match=r"pipeline 1 .* begin it with"):
         Views([simclr(), [HorizontalFlip(0.5)]]).crop_in_worker(pictures(1)[0], 0, 0, 0)
-    with pytest.raises(ValueError, match="same size"):
-        Views([[CenterCrop(32)], [CenterCrop(16)]]).crop_in_worker(pictures(1)[0], 0, 0, 0)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_makes_its_views(path: Path) -> None:
     cfg = OmegaConf.create({"facts": FACTS, "views": OmegaConf.load(path)})
     views = hydra.utils.instantiate(cfg.views, _convert_="all")
-    assert len(views) == (2 if path.stem in ("simclr", "byol", "digits", "windows") else 1)
+    two = ("simclr", "byol", "digits", "windows")
+    assert len(views) == (6 if path.stem == "multicrop" else 2 if path.stem in two else 1)
     if path.stem in ("tokens", "documents", "windows"):
         ids = torch.randint(1, 100, (6, 128))
         assert all(view.dtype == torch.int64 for view in views(ids, torch.arange(6), 0, 0))
     else:
         out = views(pictures(6), torch.arange(6), 0, 0)
-        assert all(view.shape == (6, 3, 32, 32) and view.isfinite().all() for view in out)
+        assert all(view.shape == (6, 3, *view.shape[2:]) and view.isfinite().all() for view in out)
+        assert [view.shape[-1] for view in out] == [32, 32, 16, 16, 16, 16][: len(out)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

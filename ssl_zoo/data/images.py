@@ -195,6 +195,7 @@ class ImageData(LightningDataModule):
             "num_classes": len(class_names),
             "class_names": class_names,
             "image_size": self.image_size,
+            "half_size": self.image_size // 2,  # of local crops
             "in_chans": self.in_chans,
             "mean": self.mean,
             "std": self.std,
@@ -222,7 +223,7 @@ class ImageData(LightningDataModule):
         if images is None:
             self.pixels["train"] = self.pixels["train"].to(indices.device)  # moves once
             images = self.pixels["train"].index_select(0, indices)
-        views = self.views(images, indices, epoch, self.seed, cropped=self.store == "encoded")
+        views = self.views(images, indices, epoch, self.seed)
         return Batch(views, labels, indices)
 
     def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
@@ -232,7 +233,8 @@ class ImageData(LightningDataModule):
         for images, labels, indices, epoch in self._plain_loader(split, batches) if batches else ():
             assert images is not None
             indices = indices.to(device)
-            views = self.plain(images.to(device), indices, epoch, self.seed, cropped=self.store == "encoded")
+            images = [x.to(device) for x in images] if isinstance(images, list) else images.to(device)
+            views = self.plain(images, indices, epoch, self.seed)
             yield Batch(views, labels.to(device), indices)
 
     def _plain_loader(self, split: str, batches: list[Step]) -> Iterable[Loaded]:

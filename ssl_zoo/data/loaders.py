@@ -18,10 +18,10 @@ from ssl_zoo.views import Views
 class Loaded(NamedTuple):
     """One process's batch. labels, indices: (b,) int64, the latter positions in the part of the data.
 
-    images: (b, C, S, S) uint8; or crops from workers, (b, V, C, S, S) uint8; or none, where the device has them all.
+    images: (b, C, S, S) uint8; or crops from workers, V x (b, C, S, S) uint8; or none, where the device has them all.
     """
 
-    images: Tensor | None
+    images: Tensor | list[Tensor] | None
     labels: Tensor
     indices: Tensor
     epoch: int
@@ -66,7 +66,9 @@ class Crops(Dataset):
             for i in positions.tolist()
         ]
         indices = torch.from_numpy(positions)
-        return Loaded(torch.stack(crops), self.part.labels[indices], indices, epoch)
+        return Loaded(
+            [torch.stack(view) for view in zip(*crops, strict=True)], self.part.labels[indices], indices, epoch
+        )
 
 
 def in_workers(crops: Crops, steps: Iterable[Step], num_workers: int) -> "DataLoader[Loaded]":

@@ -7,9 +7,19 @@ github.com/google-deepmind/deepmind-research/byol.
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import cosine, ema_copy, ema_update, fraction, negative_cosine, positive
+from ssl_zoo.functional import (
+    cosine,
+    ema_copy,
+    ema_update,
+    fraction,
+    global_views,
+    negative_cosine,
+    positive,
+    view_pairs,
+)
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -30,13 +40,15 @@ class BYOL(Method):
         self.ema_decay = ema_decay
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Sum over both directions of 2 - 2 cos (the paper's symmetric loss); in [0, 8], mean over the batch."""
-        view1, view2, *_ = batch.views
+        """Sum over both directions of 2 - 2 cos (the paper's symmetric loss); in [0, 8], mean over the batch.
+
+        With more than two views: twice the mean over all directions that predict a global view."""
         # One view at a time: BatchNorm statistics are those of a view, as in the official code.
-        p1, p2 = (self.predictor(self.projector(self.backbone(view))) for view in (view1, view2))
+        p = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
         with no_grad():
-            t1, t2 = (self.target(view) for view in (view1, view2))
-        return {"loss": negative_cosine(p1, t2) + negative_cosine(p2, t1)}
+            t = [self.target(view) for view in global_views(batch.views)]
+        losses = [negative_cosine(p[j], t[i]) for i, j in view_pairs(batch.views)]
+        return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
         ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, info_nce, positive, rank
+from ssl_zoo.functional import all_gather, embed_views, info_nce, positive, rank, view_pairs
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -38,7 +38,7 @@ class SimCLR(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """With more than two views the loss is the mean over all pairs of views."""
-        z = self.projector(self.backbone(torch.cat(batch.views))).chunk(len(batch.views))
-        pairs = [(a, b) for i, a in enumerate(z) for b in z[i + 1 :]]
+        """With more than two views the loss is the mean over all pairs with a global view in them."""
+        z = [self.projector(h) for h in embed_views(self.backbone, batch.views)]
+        pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
         return {"loss": torch.stack([nt_xent(a, b, self.temperature) for a, b in pairs]).mean()}

@@ -36,16 +36,14 @@ class Views:
         return len(self.pipelines)
 
     @torch.no_grad()
-    def __call__(
-        self, images: Tensor, indices: Tensor, epochs: Tensor | int, seed: int, cropped: bool = False
-    ) -> list[Tensor]:
+    def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
         """One tensor a view: (B, C, S, S) float32, or (B, L) int64 for token ids.
 
-        images: (B, C, H, W) uint8, or float32 in [0, 1]; or (B, L) int64 token ids; or, if `cropped`, a batch of what
-        `crop_in_worker` gave, (B, V, C, S, S) uint8. indices: (B,) int64; epochs: one for all or (B,) int64.
+        images: (B, C, H, W) uint8, or float32 in [0, 1]; or (B, L) int64 token ids; or what `crop_in_worker` gave,
+        V tensors (B, C, S, S) uint8. indices: (B,) int64; epochs: one for all or (B,) int64.
         """
-        x = as_float(images)
-        starts = x.unbind(1) if cropped else [x] * len(self)
+        cropped = isinstance(images, list)
+        starts = [as_float(x) for x in images] if isinstance(images, list) else [as_float(images)] * len(self)
         views = []
         for view, (x, ops) in enumerate(zip(starts, self.pipelines, strict=True)):
             draws = Draws(seed, epochs, indices, view)
@@ -55,14 +53,14 @@ class Views:
         return views
 
     @torch.no_grad()
-    def crop_in_worker(self, image: Tensor, index: int, epoch: int, seed: int) -> Tensor:
-        """What the first op of each pipeline makes of one image of any size: (C, H, W) uint8 -> (V, C, S, S) uint8.
+    def crop_in_worker(self, image: Tensor, index: int, epoch: int, seed: int) -> list[Tensor]:
+        """What the first op of each pipeline makes of one image of any size: (C, H, W) uint8 -> V x (C, S, S) uint8.
 
         The draws are those of the whole pipeline on the device. Only the rounding to uint8, which quarters what is
         sent there, tells the two ways apart.
 
         Raises:
-            ValueError: when a pipeline does not begin with a crop, or the crops' sizes differ.
+            ValueError: when a pipeline does not begin with a crop.
         """
         crops = []
         for view, ops in enumerate(self.pipelines):
@@ -71,7 +69,6 @@ class Views:
                     f"views.pipelines: pipeline {view} cannot take images of different sizes: begin it with "
                     f"RandomResizedCrop or CenterCrop"
                 )
-            crops.append(ops[0].crop(image, Draws(seed, epoch, torch.tensor([index]), view).at(0)))
-        if len({crop.shape for crop in crops}) > 1:
-            raise ValueError("views.pipelines: crops of encoded images must share one size: give the same size to all")
-        return torch.stack(crops).mul_(255).round_().byte()
+            crop = ops[0].crop(image, Draws(seed, epoch, torch.tensor([index]), view).at(0))
+            crops.append(crop.mul_(255).round_().byte())
+        return crops

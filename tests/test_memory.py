@@ -1,0 +1,37 @@
+"""The queue keeps the newest, in order, and is what a checkpoint holds."""
+
+import torch
+
+from ssl_zoo.memory import Queue
+
+
+def test_oldest_are_overwritten_first() -> None:
+    queue = Queue(5, 1)
+    seen = torch.arange(12.0)
+    for batch in seen.split(3):
+        queue.push(batch[:, None])
+        newest = sorted(seen[: int(batch[-1]) + 1][-5:].tolist())
+        assert set(newest) <= set(queue.keys.flatten().tolist())
+
+
+def test_a_batch_larger_than_the_queue_leaves_its_last() -> None:
+    queue = Queue(4, 1)
+    queue.push(torch.arange(10.0)[:, None])
+    assert sorted(queue.keys.flatten().tolist()) == [6, 7, 8, 9]
+
+
+def test_a_loss_can_use_the_keys_before_they_change() -> None:
+    queue, x = Queue(4, 3), torch.randn(2, 3, requires_grad=True)
+    loss = (x @ queue.keys.T).sum()
+    expected = queue.keys.sum(0).clone()
+    queue.push(x)
+    loss.backward()
+    torch.testing.assert_close(x.grad[0], expected)
+
+
+def test_state_dict_round_trip() -> None:
+    queue, other = Queue(4, 3), Queue(4, 3)
+    queue.push(torch.randn(3, 3))
+    other.load_state_dict(queue.state_dict())
+    assert torch.equal(queue.keys, other.keys)
+    assert queue.position == other.position == 3
