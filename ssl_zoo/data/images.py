@@ -15,7 +15,7 @@ from ssl_zoo.data.decode import MODES
 from ssl_zoo.data.image_parts import Part, read_parts, some
 from ssl_zoo.data.image_sources import open_source
 from ssl_zoo.data.loaders import Crops, EncodedPart, Loaded, ResidentLoader, in_workers
-from ssl_zoo.data.order import Step, check_batch, steps
+from ssl_zoo.data.order import Step, check_batch, steps, stratified
 from ssl_zoo.data.stores import Catalogue, Damage, Key, catalogue, load_pixels, read_once
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
@@ -41,6 +41,7 @@ class ImageData(LightningDataModule):
         squares no larger than image_size, up to 8 GiB in all, and chooses the nearest place with room to spare.
     num_workers: processes that decode; None: one a processor core.
     on_error: "raise" or "skip" unreadable images; max_skipped: the largest fraction of a part that may be skipped.
+    eval_examples: evaluate on so many labelled images of each part, a fixed draw, each class in its share; None: all.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class ImageData(LightningDataModule):
         num_workers: int | None = None,
         on_error: str = "raise",
         max_skipped: float = 0.01,
+        eval_examples: int | None = None,
     ):
         super().__init__()
         train = splits["train"]
@@ -69,7 +71,7 @@ class ImageData(LightningDataModule):
         self.image_size, self.in_chans, self.mean, self.std = image_size, in_chans, list(mean), list(std)
         self.batch_size, self.seed, self.num_classes = batch_size, seed, num_classes
         self.image_column, self.label_column = image_column, label_column
-        self.store, self.num_workers = store, num_workers
+        self.store, self.num_workers, self.eval_examples = store, num_workers, eval_examples
         self.damage = Damage(on_error, max_skipped)
         self._check_settings()
         self.start_step = 0
@@ -79,6 +81,8 @@ class ImageData(LightningDataModule):
         self.labels: dict[str, Tensor] = {}
         self.pixels: dict[str, Tensor] = {}
         self.encoded: dict[str, EncodedPart] = {}
+        self.rows: dict[str, np.ndarray] = {}
+        """Where in the source each example is; filled, as those above, by `setup`."""
 
     def _check_settings(self) -> None:
         for key, value, allowed in (
@@ -88,7 +92,9 @@ class ImageData(LightningDataModule):
         ):
             if value not in allowed:
                 raise ValueError(f"data.{key}={value}: give one of {', '.join(map(str, allowed))}")
-        for key, number, least in (("image_size", self.image_size, 1), ("num_workers", self.num_workers, 0)):
+        counts = {"image_size": 1, "num_workers": 0, "eval_examples": 1}
+        for key, least in counts.items():
+            number = getattr(self, key)
             if number is not None and number < least:
                 raise ValueError(f"data.{key}={number}: give {least} or more")
         for key, values in (("mean", self.mean), ("std", self.std)):
@@ -140,7 +146,7 @@ class ImageData(LightningDataModule):
         return bool((self.labels["train"] >= 0).any())
 
     def _open(self) -> None:
-        source = open_source(self.path, self.root, self.image_column, self.label_column)
+        source = self.source = open_source(self.path, self.root, self.image_column, self.label_column)
 
         @cache
         def parts() -> dict[str, Part]:
@@ -155,7 +161,7 @@ class ImageData(LightningDataModule):
         folder, unreadable = read_once(parts, key, size, self.in_chans, self.damage, self._workers())
         for name, labels in known.labels.items():
             positions = np.delete(np.arange(len(labels)), [entry.position for entry in unreadable[name]])
-            self.labels[name] = torch.from_numpy(labels[positions])
+            self.rows[name], self.labels[name] = positions, torch.from_numpy(labels[positions])
             if size is None:
                 self.encoded[name] = EncodedPart(parts()[name].images, positions, self.labels[name], self.in_chans)
             else:
@@ -245,8 +251,10 @@ class ImageData(LightningDataModule):
     def _judged(self, split: str) -> Tensor:
         """(n,) int64 positions of the examples that tell how good an encoder is."""
         labels = self.labels.get(split, torch.empty(0, dtype=torch.int64))
-        known = labels >= 0 if self.has_labels else torch.ones_like(labels)
-        return known.nonzero().squeeze(1)
+        known = (labels >= 0 if self.has_labels else torch.ones_like(labels)).nonzero().squeeze(1)
+        if self.eval_examples is None:
+            return known
+        return known[torch.from_numpy(stratified(labels[known].numpy(), self.eval_examples))]
 
 
 class _Steps:

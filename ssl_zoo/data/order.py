@@ -1,4 +1,4 @@
-"""Which examples make each training step: a pure function of (seed, step), so nothing has to be saved or replayed."""
+"""Which examples make each training step, and which are judged: pure functions, so nothing has to be saved."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -56,3 +56,19 @@ def steps(
             mine = start + rank * share
             yield Step(epoch, order[mine : mine + share])
         epoch, position = epoch + 1, 0
+
+
+EVAL_SEED = 0
+"""Of the draw of examples to evaluate on, whatever the seed of the run, so that runs compare."""
+
+
+def stratified(labels: np.ndarray, limit: int, seed: int = EVAL_SEED) -> np.ndarray:
+    """Positions of `limit` examples, sorted, that hold each class in its share; a pure function of the arguments."""
+    if len(labels) <= limit:
+        return np.arange(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    depth = np.empty(len(labels))  # how deep an example lies in its shuffled class, in [0, 1)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        depth[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(np.lexsort((labels, depth))[:limit])

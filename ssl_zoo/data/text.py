@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.corpus import Corpus, Survey, build, survey
-from ssl_zoo.data.order import check_batch, steps
+from ssl_zoo.data.order import check_batch, steps, stratified
 from ssl_zoo.data.text_sources import open_source
 from ssl_zoo.data.tokenizer import TextTokenizer, prepare_tokenizer
-from ssl_zoo.data.tokens import Tokens, stratified
+from ssl_zoo.data.tokens import Tokens
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 from ssl_zoo.views.text import Windows
@@ -23,8 +23,6 @@ from ssl_zoo.views.text import Windows
 log = logging.getLogger(__name__)
 
 TRAIN_ROWS = ("packed", "documents", "labelled")
-EVAL_SEED = 0
-"""Runs with different seeds are judged on the same examples."""
 
 
 class Rows(NamedTuple):
@@ -245,7 +243,7 @@ class TextData(LightningDataModule):
         documents = self._tokens.labelled(part)
         if self.eval_examples is None:
             return documents
-        return documents[stratified(self._tokens.labels[documents], self.eval_examples, EVAL_SEED)]
+        return documents[stratified(self._tokens.labels[documents], self.eval_examples)]
 
     def heldout_rows(self) -> Tensor:
         """Packed rows of text that was never trained on, (N, row_length) int64, the same in all runs; N <= eval_rows.

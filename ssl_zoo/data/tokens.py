@@ -101,15 +101,3 @@ class Tokens:
         text = np.concatenate(pieces) if pieces else self.ids[:0]
         rows = min(len(text) // length, limit)
         return text[: rows * length].reshape(rows, length).astype(np.int64)
-
-
-def stratified(labels: np.ndarray, limit: int, seed: int) -> np.ndarray:
-    """Positions of `limit` examples, sorted, that hold each class in its share; a pure function of the arguments."""
-    if len(labels) <= limit:
-        return np.arange(len(labels))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    depth = np.empty(len(labels))  # how deep an example lies in its shuffled class, in [0, 1)
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        depth[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.sort(np.lexsort((labels, depth))[:limit])

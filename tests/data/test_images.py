@@ -62,6 +62,7 @@ def test_facts_and_one_line(pets: Path, capsys: pytest.CaptureFixture[str]) -> N
         "num_classes": 2,
         "class_names": ["cat", "dog"],
         "image_size": 8,
+        "half_size": 4,
         "in_chans": 3,
         "mean": [0.5] * 3,
         "std": [0.2] * 3,
@@ -317,3 +318,12 @@ def test_real_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.labels["train"].bincount().tolist() == [1000] * 10
     assert made.facts["class_names"][:3] == ["airplane", "automobile", "bird"]
     assert (made.pixels["train"].float() / 255).mean().item() == pytest.approx(0.476, abs=0.005)
+
+
+def test_a_part_of_the_images_can_be_judged(pets: Path) -> None:
+    made = data(pets, eval_examples=4)
+    (batch,) = made.eval_batches("train", 10)
+    assert sorted(batch.labels.tolist()) == [0, 0, 1, 1]
+    assert torch.equal(batch.indices, next(iter(data(pets, eval_examples=4, seed=2).eval_batches("train", 10))).indices)
+    with pytest.raises(ValueError, match=r"data\.eval_examples=0: give 1 or more"):
+        data(pets, eval_examples=0)

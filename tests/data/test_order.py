@@ -5,7 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from ssl_zoo.data.order import Step, check_batch, epoch_order, steps
+from ssl_zoo.data.order import Step, check_batch, epoch_order, steps, stratified
 
 
 def take(count: int, *args: int, **kwargs: int) -> list[Step]:
@@ -73,3 +73,16 @@ def test_impossible_batches_are_named(num_examples: int, batch_size: int, world_
         check_batch(num_examples, batch_size, world_size)
     with pytest.raises(ValueError, match=message):
         next(steps(num_examples, batch_size, seed=0, start_step=0, world_size=world_size))
+
+
+def test_stratified_draws() -> None:
+    labels = np.array([0] * 700 + [1] * 200 + [2] * 100)
+    chosen = stratified(labels, 50, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [35, 10, 5]
+    assert len(set(chosen)) == 50
+    assert (np.diff(chosen) > 0).all()
+    assert (chosen == stratified(labels, 50, seed=0)).all()
+    assert (chosen != stratified(labels, 50, seed=1)).any()
+    assert set(stratified(labels, 20, seed=0)) < set(chosen)  # a smaller draw is part of a larger one
+    assert stratified(labels, 1000, seed=0).tolist() == list(range(1000))
+    assert np.bincount(labels[stratified(labels, 3, seed=0)], minlength=3).sum() == 3

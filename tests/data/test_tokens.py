@@ -1,4 +1,4 @@
-"""Rows cut from the flat array, against naive loops; batches of like length; stratified draws."""
+"""Rows cut from the flat array, against naive loops; batches of like length."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_zoo.data.tokens import Tokens, stratified
+from ssl_zoo.data.tokens import Tokens
 
 SEP, PAD = 3, 0
 LENGTHS = [5, 1, 12, 3, 7, 9, 2, 4]
@@ -77,16 +77,3 @@ def test_held_out_rows_have_no_twin_in_training(tokens: Tokens) -> None:
     assert tokens.heldout(4, limit=100).ravel().tolist() == text[:12]
     assert tokens.heldout(4, limit=2).ravel().tolist() == text[:8]
     assert tokens.heldout(100, limit=2).shape == (0, 100)
-
-
-def test_stratified_draws() -> None:
-    labels = np.array([0] * 700 + [1] * 200 + [2] * 100)
-    chosen = stratified(labels, 50, seed=0)
-    assert np.bincount(labels[chosen]).tolist() == [35, 10, 5]
-    assert len(set(chosen)) == 50
-    assert (np.diff(chosen) > 0).all()
-    assert (chosen == stratified(labels, 50, seed=0)).all()
-    assert (chosen != stratified(labels, 50, seed=1)).any()
-    assert set(stratified(labels, 20, seed=0)) < set(chosen)  # a smaller draw is part of a larger one
-    assert stratified(labels, 1000, seed=0).tolist() == list(range(1000))
-    assert np.bincount(labels[stratified(labels, 3, seed=0)], minlength=3).sum() == 3
