@@ -168,12 +168,29 @@ def build_trainer(
     )
 
 
+def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: dict[str, Any]) -> Any:
+    """The LightningModule that steps `method` until `spend` is spent; `card` goes into its checkpoints."""
+    from ssl_zoo import session
+    from ssl_zoo.learner import Learner
+
+    return Learner(
+        method,
+        hydra.utils.instantiate(cfg.optimizer),
+        hydra.utils.instantiate(cfg.schedule),
+        seed=cfg.seed,
+        total_steps=spend.steps,
+        minutes=spend.minutes,
+        compile_method=cfg.trainer.compile,
+        card=card,
+        pauses=[callback for callback in trainer.callbacks if isinstance(callback, session.PAUSES)],
+    )
+
+
 def pretrain(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from ssl_zoo import budget, checkpoints, loggers, session
     from ssl_zoo.data.order import check_batch
     from ssl_zoo.evaluators.judged import evaluate
-    from ssl_zoo.learner import Learner
 
     session.quiet_lightning()
     identity = outline(cfg)
@@ -203,17 +220,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
     resumed_at = checkpoints.step_of(resume) if resume else 0
     trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
-    learner = Learner(
-        method,
-        hydra.utils.instantiate(cfg.optimizer),
-        hydra.utils.instantiate(cfg.schedule),
-        seed=cfg.seed,
-        total_steps=spend.steps,
-        minutes=spend.minutes,
-        compile_method=cfg.trainer.compile,
-        card={"config": identity["config"], "facts": data.facts},
-        pauses=[callback for callback in trainer.callbacks if isinstance(callback, session.PAUSES)],
-    )
+    learner = build_learner(cfg, method, spend, trainer, {"config": identity["config"], "facts": data.facts})
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
         goes_on = f", resumed from {resume.name}" if resume else ""

@@ -1,0 +1,81 @@
+"""data2vec: from a view with hidden tokens, predict the vectors that a slow copy of the network gives the whole view.
+
+Baevski, Hsu, Xu, Babu, Gu, Auli, "data2vec: A General Framework for Self-supervised Learning in Speech, Vision and
+Language", ICML 2022, https://arxiv.org/abs/2202.03555, Section 3. Official code:
+github.com/facebookresearch/fairseq/tree/main/examples/data2vec. One class for images and text: tokens are tokens.
+Letters: B rows, N tokens a row, D width, K layers.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_reduce_mean, ema_copy, ema_update, fraction, global_views, positive
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens
+
+MaskMaker = Callable[[Tensor, tuple[int, int]], Tensor]
+
+
+def layer_targets(layers: list[Tensor], num_layers: int) -> Tensor:
+    """Mean of the last `num_layers` layers, each normalised over its width without learned scale: (B, N, D) float32."""
+    return torch.stack([F.layer_norm(x.float(), x.shape[-1:]) for x in layers[-num_layers:]]).mean(dim=0)
+
+
+class Data2Vec(Method):
+    """The teacher is an EMA of the backbone; the student's tokens go through a small head. The student is kept.
+
+    Differs from the paper: the layers are the outputs of whole blocks, where the paper takes those of the feed-forward
+    part before the residual sum (Section 3.3), which not every backbone gives out; and hidden text tokens are always
+    the mask embedding, not 80/10/10. The official code sums over the D values and divides by sqrt(D): sqrt(D) our loss.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        mask: MaskMaker,
+        num_layers: int,
+        num_head_layers: int,
+        beta: float,
+        ema_decay: float,
+        final_decay: float,
+    ):
+        """mask: which tokens are hidden, see `masks.py`. num_layers: K, all where the backbone has fewer.
+        num_head_layers: 1 is a linear head. beta: where the loss turns from squares to absolute values."""
+        super().__init__(backbone)
+        require_tokens(backbone)
+        positive(num_layers=num_layers, num_head_layers=num_head_layers, beta=beta)
+        fraction(ema_decay=ema_decay, final_decay=final_decay)
+        self.mask, self.num_layers, self.beta = mask, num_layers, beta
+        self.ema_decay, self.final_decay = ema_decay, final_decay
+        self.teacher = ema_copy(backbone)
+        dim = self.backbone.num_features
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+        widths = [dim, *[2 * dim] * (num_head_layers - 1), dim]
+        layers = [layer for width, out in pairwise(widths) for layer in (nn.Linear(width, out), nn.GELU())]
+        self.head = nn.Sequential(*layers[:-1])
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Smooth L1 (Section 3.4), mean over the D values of the hidden tokens of all global views and processes.
+
+        `target_std` is the deviation of the targets over all tokens; near 0 the teacher has collapsed."""
+        views = global_views(batch.views)
+        # One draw for each view: its rows are shared out over the processes as the examples are.
+        masks = [self.mask(eligible(self.backbone, view), grid(self.backbone, view)) for view in views]
+        view, mask = torch.cat(views), torch.cat(masks)
+        self.teacher.eval()  # no dropout in the targets, as in the official code
+        with torch.no_grad():
+            targets = layer_targets(encode(self.teacher, view).layers, self.num_layers)
+        x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))
+        predictions = self.head(encode(self.backbone, view, embeddings=x).tokens).float()
+        errors = F.smooth_l1_loss(predictions, targets, reduction="none", beta=self.beta).mean(dim=-1)  # (B, N)
+        # Padding makes counts differ, so the mean is over the hidden tokens of all processes.
+        loss = (errors * mask).sum() / all_reduce_mean(mask.sum().float())
+        return {"loss": loss, "target_std": targets.flatten(0, 1).std(dim=0).mean()}
+
+    def after_step(self, progress: float) -> None:
+        """The decay grows linearly from `ema_decay` to `final_decay`, over the whole run (Section 3.3)."""
+        ema_update(self.teacher, self.backbone, self.ema_decay + (self.final_decay - self.ema_decay) * progress)

@@ -1,0 +1,73 @@
+"""MaskFeat: hide blocks of an image and predict the histograms of oriented gradients (HOG) of the hidden patches.
+
+Wei, Fan, Xie, Wu, Yuille, Feichtenhofer, "Masked Feature Prediction for Self-Supervised Visual Pre-Training", CVPR
+2022, https://arxiv.org/abs/2112.09133, Sections 2.1 and 2.2; HOG: Dalal & Triggs, CVPR 2005. Official code:
+github.com/facebookresearch/SlowFast/tree/main/projects/maskfeat.
+Letters: B images, N patches, C channels, P patch size, S cell size, D width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_reduce_mean, global_views, positive
+from ssl_zoo.masks import BlockMask
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.tokens import eligible, embed, encode, grid
+
+
+def hog(images: Tensor, cell: tuple[int, int], num_bins: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, num_bins, H / S, W / S) float32: the gradients of each cell by direction, without sign.
+
+    Gradients are differences of the two neighbours, 0 across the border; each adds its length to the bin of its angle;
+    the histogram of a cell and channel has length 1, or is 0 where nothing changes. The official code has Sobel
+    filters and a Gaussian window over 16 pixels."""
+    x = images.float()
+    dy = F.pad(x[..., 2:, :] - x[..., :-2, :], (0, 0, 1, 1))
+    dx = F.pad(x[..., 2:] - x[..., :-2], (1, 1))
+    angle = torch.atan2(dy, dx) / math.pi * num_bins  # one turn is 2 * num_bins; opposite directions share a bin
+    bins = angle.floor().long() % num_bins
+    b, c, h, w = x.shape
+    lengths = x.new_zeros(b, c, num_bins, h, w).scatter(2, bins.unsqueeze(2), torch.hypot(dx, dy).unsqueeze(2))
+    cells = lengths.view(b, c, num_bins, h // cell[0], cell[0], w // cell[1], cell[1]).sum(dim=(4, 6))
+    return F.normalize(cells, dim=2)
+
+
+class MaskFeat(Method):
+    """Blocks as in BEiT, the mask token in place of hidden patches, and one linear layer to the HOG of a patch."""
+
+    def __init__(self, backbone: nn.Module, mask_ratio: float, num_bins: int, cell_size: int):
+        """cell_size: side of a cell in pixels; on patches that it does not divide, their greatest common divisor."""
+        super().__init__(backbone)
+        if not isinstance(backbone, VisionTransformer):
+            raise ValueError(
+                f"backbone: maskfeat needs a ViT, such as backbone=vit_tiny, not a {type(backbone).__name__}"
+            )
+        positive(num_bins=num_bins, cell_size=cell_size)
+        self.mask, self.num_bins = BlockMask(mask_ratio), num_bins
+        projection = self.backbone.patch_embed.proj  # the convolution that cuts an image into patches
+        p, q = projection.kernel_size
+        self.cell = math.gcd(p, cell_size), math.gcd(q, cell_size)
+        self.cells = p // self.cell[0], q // self.cell[1]  # of a patch
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(projection.out_channels), std=0.02))
+        out_dim = projection.in_channels * num_bins * self.cells[0] * self.cells[1]
+        self.head = nn.Linear(self.backbone.num_features, out_dim)
+
+    def targets(self, view: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, C * bins * cells of a patch) float32."""
+        x = hog(view, self.cell, self.num_bins).flatten(1, 2)
+        return F.unfold(x, kernel_size=self.cells, stride=self.cells).transpose(1, 2)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Squared error, mean over the values of the hidden patches of all global views."""
+        views = global_views(batch.views)
+        # One draw for each view: its rows are shared out over the processes as the examples are.
+        masks = [self.mask(eligible(self.backbone, view), grid(self.backbone, view)) for view in views]
+        view, mask = torch.cat(views), torch.cat(masks)
+        x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))
+        predictions = self.head(encode(self.backbone, view, embeddings=x).tokens).float()
+        errors = (predictions - self.targets(view)).square().mean(dim=-1)  # (B, N)
+        return {"loss": (errors * mask).sum() / all_reduce_mean(mask.sum().float())}

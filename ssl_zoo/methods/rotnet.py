@@ -1,0 +1,35 @@
+"""RotNet: turn each image by 0, 90, 180 and 270 degrees and tell which is which.
+
+Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018,
+https://arxiv.org/abs/1803.07728, Section 2.1 and Eqs. 2 and 3. Official code:
+github.com/gidariss/FeatureLearningRotNet.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import embed_views
+from ssl_zoo.method import Batch, Method
+
+
+class RotNet(Method):
+    """A linear classifier of four turns on the features. All four copies of an image are in its batch, which the
+    paper found much better than one (Section 3.1); the network sees four times the examples of the batch.
+
+    Differs from the paper, which reads features off an inner layer of a larger net: the backbone's output is kept.
+    """
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__(backbone)
+        self.classifier = nn.Linear(self.backbone.num_features, 4)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy, mean over the four turns of all views; and the share of turns told right."""
+        if batch.views[0].ndim != 4:
+            raise ValueError(f"method=rotnet turns images (B, C, H, W), not views of {tuple(batch.views[0].shape)}")
+        turned = [torch.rot90(view, k, (2, 3)) for view in batch.views for k in range(4)]
+        logits = torch.stack([self.classifier(h).float() for h in embed_views(self.backbone, turned)])  # (4V, B, 4)
+        turns = torch.arange(4, device=logits.device).repeat(len(batch.views)).repeat_interleave(logits.shape[1])
+        logits = logits.flatten(0, 1)
+        return {"loss": F.cross_entropy(logits, turns), "accuracy": (logits.argmax(dim=1) == turns).float().mean()}

@@ -1,0 +1,57 @@
+"""SimMIM: put a learned vector in place of large hidden squares of an image and read their pixels off by one layer.
+
+Xie, Zhang, Cao, Lin, Bao, Yao, Dai, Hu, "SimMIM: A Simple Framework for Masked Image Modeling", CVPR 2022,
+https://arxiv.org/abs/2111.09886, Section 3. Official code: github.com/microsoft/SimMIM.
+Letters: B images, N patches, C channels, P patch size, D width.
+"""
+
+import math
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_reduce_mean, global_views, positive
+from ssl_zoo.masks import RandomMask
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.tokens import embed, encode, grid, patches
+
+
+class SimMIM(Method):
+    """The encoder sees all places, hidden ones as the mask token; the head is linear (Section 3.3)."""
+
+    def __init__(self, backbone: nn.Module, mask_ratio: float, mask_unit: int):
+        """mask_unit: side in patches of the squares that are hidden as a whole; the paper's are of 32 pixels."""
+        super().__init__(backbone)
+        if not isinstance(backbone, VisionTransformer):
+            raise ValueError(
+                f"backbone: simmim needs a ViT, such as backbone=vit_tiny, not a {type(backbone).__name__}"
+            )
+        positive(mask_unit=mask_unit)
+        self.mask, self.mask_unit = RandomMask(mask_ratio), mask_unit
+        projection = self.backbone.patch_embed.proj  # the convolution that cuts an image into patches
+        self.patch_size = projection.kernel_size
+        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(projection.out_channels), std=0.02))
+        self.head = nn.Linear(
+            self.backbone.num_features, projection.in_channels * self.patch_size[0] * self.patch_size[1]
+        )
+
+    def hide(self, view: Tensor) -> Tensor:
+        """(B, N) bool, True at hidden patches; new squares on each call. Squares at the border may be cut."""
+        rows, columns = grid(self.backbone, view)
+        unit = min(self.mask_unit, max(rows, columns) - 1)  # so that there are two squares or more
+        coarse = math.ceil(rows / unit), math.ceil(columns / unit)
+        squares = self.mask(view.new_ones(len(view), coarse[0] * coarse[1], dtype=torch.bool), coarse)
+        fine = squares.unflatten(1, coarse).repeat_interleave(unit, 1).repeat_interleave(unit, 2)
+        return fine[:, :rows, :columns].flatten(1)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Absolute error, mean over the values of the hidden patches of all global views."""
+        views = global_views(batch.views)
+        # One draw for each view: its rows are shared out over the processes as the examples are.
+        view, mask = torch.cat(views), torch.cat([self.hide(view) for view in views])
+        x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))
+        predictions = self.head(encode(self.backbone, view, embeddings=x).tokens).float()
+        errors = (predictions - patches(view, self.patch_size)).abs().mean(dim=-1)  # (B, N)
+        # Cut squares make counts differ, so the mean is over the hidden patches of all processes.
+        return {"loss": (errors * mask).sum() / all_reduce_mean(mask.sum().float())}

@@ -1,0 +1,165 @@
+"""I-JEPA's blocks, context and loss against loops; what predictor and target encoder see."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ssl_zoo import tokens
+from ssl_zoo.backbones import image_backbone
+from ssl_zoo.method import Batch
+from ssl_zoo.methods.ijepa import IJEPA, sincos, target_blocks
+
+LABELS = torch.zeros(4, dtype=torch.long)
+
+
+def vit() -> nn.Module:
+    small = {"depth": 2, "embed_dim": 32, "num_heads": 2, "global_pool": "avg", "fc_norm": False}
+    return image_backbone("vit_tiny_patch16_224", 3, 16, **small)  # type: ignore[arg-type]
+
+
+def make(backbone: nn.Module | None = None, **changes: object) -> IJEPA:
+    settings = {
+        "context_ratio": 0.25,
+        "num_targets": 4,
+        "target_scale": [0.15, 0.2],
+        "target_aspect": [0.75, 1.5],
+        "predictor_dim": 16,
+        "predictor_depth": 1,
+        "predictor_num_heads": 2,
+        "ema_decay": 0.9,
+    }
+    return IJEPA(backbone or vit(), **settings | changes)  # type: ignore[arg-type]
+
+
+def test_blocks_are_rectangles_inside_the_grid() -> None:
+    corners = torch.rand(30, 3, 2)
+    corners[0, 0] = 1 - 2**-24
+    blocks = target_blocks(corners, (5, 7), height=2, width=3)
+    assert blocks.shape == (30, 3, 6)
+    for draws, rows in zip(corners, blocks, strict=True):
+        for (v, u), block in zip(draws.tolist(), rows.tolist(), strict=True):
+            top, left = int(v * 4), int(u * 5)
+            assert block == [7 * (top + y) + left + x for y in range(2) for x in range(3)]
+            assert max(block) < 35
+    many = target_blocks(torch.rand(1000, 3, 2), (5, 7), height=2, width=3)
+    assert set(many[..., 0].flatten().tolist()) == {7 * y + x for y in range(4) for x in range(5)}
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (8, 8), (14, 14), (1, 64)])
+def test_block_sizes_keep_to_scale_and_aspect(grid: tuple[int, int]) -> None:
+    method, area = make(), grid[0] * grid[1]
+    sizes = {method.block_size(grid, torch.device("cpu")) for _ in range(200)}
+    assert len(sizes) > 1
+    for height, width in sizes:  # both sides are rounded to whole tokens
+        assert (height - 0.5) * (width - 0.5) < 0.2 * area
+        assert (height + 0.5) * (width + 0.5) > 0.15 * area
+        assert height <= grid[0]
+        assert grid[0] == 1 or 0.75 * (width - 0.5) - 0.5 < height < 1.5 * (width + 0.5) + 0.5
+
+
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_context_and_counted_targets_never_meet(size: int) -> None:
+    method, view = make(), torch.randn(64, 3, size, size)
+    n = (size // 2) ** 2
+    for _ in range(5):
+        context, blocks, counts = method.divide(view)
+        assert context.shape == (64, n // 4)
+        assert blocks.shape == counts.shape
+        assert counts.flatten(1).any(dim=1).all()
+        for seen, targets, counted in zip(context, blocks, counts, strict=True):
+            assert len(set(seen.tolist())) == n // 4
+            assert not set(seen.tolist()) & set(targets[counted].tolist())
+            assert set(targets[~counted].tolist()) <= set(seen.tolist())
+        if blocks[0].numel() <= n - n // 4:  # the context finds room outside, wherever the targets lie
+            assert counts.all()
+
+
+def test_the_loss_is_smooth_l1_to_the_normalised_targets() -> None:
+    method, view = make(), torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        for p in method.backbone.parameters():  # so that target and context encoder differ
+            p.mul_(1.3)
+    torch.manual_seed(1)
+    loss = method(Batch([view], LABELS, LABELS), 0.0)["loss"]
+    torch.manual_seed(1)
+    context, blocks, counts = method.divide(view)
+    predictions, targets = method.predict(view, context, blocks), tokens.encode(method.target, view).tokens
+    errors = []
+    for b, t, k in counts.nonzero().tolist():
+        wanted = targets[b, int(blocks[b, t, k])]
+        wanted = (wanted - wanted.mean()) / (wanted.var(correction=0) + 1e-5).sqrt()
+        distance = (predictions[b, t, k] - wanted).abs()
+        errors.append(torch.where(distance < 1, distance.square() / 2, distance - 0.5).mean())
+    torch.testing.assert_close(loss, torch.stack(errors).mean())
+
+
+def test_blocks_are_predicted_from_the_context_alone_each_by_itself() -> None:
+    method, view = make().eval(), torch.randn(4, 3, 16, 16)
+    context, blocks, _ = method.divide(view)
+    clean = method.predict(view, context, blocks)
+    seen = torch.zeros(4, 64).scatter(1, context, 1).view(4, 1, 8, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    noisy = view + 9 * (1 - seen) * torch.randn_like(view)
+    torch.testing.assert_close(method.predict(noisy, context, blocks), clean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(method.predict(view, context.flip(1), blocks), clean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(method.predict(view, context, blocks.flip(1)).flip(1), clean, atol=1e-5, rtol=1e-5)
+
+
+def test_a_predictor_that_gives_zero_has_a_known_loss() -> None:
+    method, view = make(), torch.randn(4, 3, 16, 16)
+    last = method.predictor.blocks[-1]
+    nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+    nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    loss = method(Batch([view], LABELS, LABELS), 0.0)["loss"].item()
+    assert 0.3 < loss < 0.5  # 0.5 for squares alone; a normal variable has 0.367 under smooth L1
+
+
+def test_positions_tell_rows_and_columns_apart() -> None:
+    positions = sincos((3, 5), 8, torch.device("cpu"))
+    assert positions.shape == (15, 8)
+    expected = torch.tensor([2.0, 0.02]), torch.tensor([3.0, 0.03])  # the token of row 2 and column 3
+    row, column = ([*angle.sin(), *angle.cos()] for angle in expected)
+    torch.testing.assert_close(positions[13], torch.tensor([*row, *column]))
+    assert len(positions.unique(dim=0)) == 15
+
+
+def test_the_target_encoder_is_kept_and_takes_no_gradient() -> None:
+    method = make()
+    method(Batch([torch.randn(4, 3, 16, 16)] * 2, LABELS, LABELS), 0.0)["loss"].backward()
+    assert method.encoder is method.target
+    assert all(p.grad is None for p in method.target.parameters())
+    assert [n for n, p in method.named_parameters() if p.grad is None and p.requires_grad] == []
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 0.999])
+def test_the_target_moves_by_a_decay_that_grows_linearly(progress: float) -> None:
+    method = make()
+    before = [p.clone() for p in method.target.parameters()]
+    with torch.no_grad():
+        for p in method.backbone.parameters():
+            p.add_(1)
+    method.after_step(progress)
+    for now, old in zip(method.target.parameters(), before, strict=True):
+        torch.testing.assert_close(now, old + 0.1 * (1 - progress), atol=1e-6, rtol=1e-5)
+
+
+def test_padding_of_a_text_is_neither_target_nor_context() -> None:
+    from ssl_zoo.text_backbones import TextTransformer
+
+    backbone = TextTransformer("eva02_tiny_patch14_224", 50, 24, depth=2, embed_dim=32, num_heads=2)
+    ids = torch.randint(4, 50, (4, 24))
+    ids[:, 16:] = 0
+    method = make(backbone)
+    context, blocks, counts = method.divide(ids)
+    assert context.max() < 16
+    assert blocks[counts].max() < 16
+    assert method(Batch([ids], LABELS, LABELS), 0.0)["loss"].isfinite()
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="has no tokens"):
+        make(timm.create_model("resnet10t", num_classes=0))
+    bad: dict[str, object] = {"predictor_dim": 18, "target_scale": [0.2, 0.1], "target_aspect": [0, 1]}
+    for name, value in bad.items():
+        with pytest.raises(ValueError, match=rf"method\.{name}="):
+            make(**{name: value})
