@@ -68,8 +68,10 @@ def create(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any
 
 
 def _patch_size(image_size: int) -> int:
-    """The divisor of image_size whose grid of tokens is nearest to 8x8, and at least 4x4."""
-    divisors = [p for p in range(1, image_size // 4 + 1) if image_size % p == 0]
+    """The divisor of image_size, 2 or more, whose grid of tokens is nearest to 8x8, and at least 4x4.
+
+    Single pixels tell a masked method nothing: on 8x8 digits its features stay those of random weights."""
+    divisors = [p for p in range(2, image_size // 4 + 1) if image_size % p == 0]
     return min(divisors, key=lambda p: abs(image_size // p - 8), default=1)
 
 

@@ -77,6 +77,12 @@ def rand_rows(*shape: int, device: torch.device) -> Tensor:
     return broadcast(draws).chunk(world_size())[rank()]
 
 
+def mean_over(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of `values` at the True entries of `where`; its average over the processes is the mean over the global batch
+    even if they hold different numbers of entries."""
+    return values.masked_fill(~where, 0).sum() / all_reduce_mean(where.sum().float()).clamp(min=1)
+
+
 class GatheredBatchNorm(nn.Module):
     """Wraps a BatchNorm layer so that all processes normalise by the statistics of the global batch.
 

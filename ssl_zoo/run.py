@@ -230,8 +230,10 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
         before = evaluate(evaluators, session.judged(trainer, method, data, "init"))
         metrics |= {f"init/{name}": value for name, value in before.items()}
     trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
-    if learner.now < 1 and (spend.steps is None or learner.global_step < spend.steps):
-        raise RuntimeError(f"training ended at step {learner.global_step} with {learner.now:.0%} of the budget spent")
+    if learner.progress < 1:
+        raise RuntimeError(
+            f"training ended at step {learner.global_step} with {learner.progress:.0%} of the budget spent"
+        )
     if trainer.is_global_zero:
         examples = learner.batches_seen * cfg.data.batch_size
         spent = {"steps": learner.global_step, "examples": examples, "flops": flops * examples}

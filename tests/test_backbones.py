@@ -67,6 +67,7 @@ def test_large_stem_on_request() -> None:
 @pytest.mark.parametrize(
     ("name", "size", "small_stem", "tokens_in_grid"),
     [
+        ("vit_tiny_patch16_224", 8, None, 4),
         ("vit_tiny_patch16_224", 16, None, 8),
         ("vit_tiny_patch16_224", 28, None, 7),
         ("vit_tiny_patch16_224", 32, None, 8),

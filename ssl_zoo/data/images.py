@@ -206,6 +206,7 @@ class ImageData(LightningDataModule):
             "mean": self.mean,
             "std": self.std,
             "num_train": num_train,
+            "num_indices": num_train,  # `Batch.indices` are below it
             "num_test": num_test,
             "has_labels": self.has_labels,
             "num_skipped": num_skipped,

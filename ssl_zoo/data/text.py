@@ -132,9 +132,7 @@ class TextData(LightningDataModule):
         assert tokens is not None
         if tokens.dropped:
             log.warning("%d documents are empty and left out", tokens.dropped)
-        labelled = {part: len(self._eval_documents(part)) for part in ("train", "test")}
-        has_labels = min(labelled.values()) > 0
-        names = tokens.class_names if has_labels else []
+        names = tokens.class_names if self._has_labels else []
         self.facts = {
             "modality": "text",
             "vocab_size": tokenizer.vocab_size,
@@ -149,12 +147,17 @@ class TextData(LightningDataModule):
             "max_length": max(self.row_length, self.max_length),
             "num_classes": len(names),
             "class_names": names,
-            "num_train": labelled["train"] if has_labels else len(tokens.parts["pretrain"]),
-            "num_test": labelled["test"] if has_labels else len(tokens.parts["test"]),
+            "num_train": len(self._eval_documents("train")),
+            "num_test": len(self._eval_documents("test")),
+            "num_indices": max(len(tokens.labels), tokens.num_rows(self.row_length)),
             "num_tokens": int(tokens.counts.sum()),
-            "has_labels": has_labels,
+            "has_labels": self._has_labels,
             **self._floor(),
         }
+
+    @property
+    def _has_labels(self) -> bool:
+        return min(len(self._tokens.labelled(part)) for part in ("train", "test")) > 0
 
     def _floor(self) -> dict[str, float]:
         if not len(self._tokens.parts["test"]):
@@ -232,6 +235,8 @@ class TextData(LightningDataModule):
     def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Each labelled document of "train" or "test" once, as one view (B, L) int64, cut after `max_length` tokens.
 
+        Where the data has no labels it is all documents, those for pre-training as "train".
+
         They come in batches of like length, which leaves little padding; `indices` tells which is which.
         """
         for documents in self._tokens.buckets(self._eval_documents(split), batch_size, self.max_length):
@@ -239,8 +244,12 @@ class TextData(LightningDataModule):
             view, labels, indices = map(torch.from_numpy, (rows, self._tokens.labels[documents], documents))
             yield Batch([view], labels, indices)
 
-    def _eval_documents(self, part: str) -> np.ndarray:
-        documents = self._tokens.labelled(part)
+    def _eval_documents(self, split: str) -> np.ndarray:
+        if self._has_labels:
+            documents = self._tokens.labelled(split)
+        else:
+            part = self._tokens.parts["pretrain" if split == "train" else split]
+            documents = np.arange(part.start, part.stop)
         if self.eval_examples is None:
             return documents
         return documents[stratified(self._tokens.labels[documents], self.eval_examples)]

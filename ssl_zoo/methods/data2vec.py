@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, ema_copy, ema_update, fraction, global_views, positive
+from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, mean_over, positive
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens
 
@@ -72,9 +72,7 @@ class Data2Vec(Method):
         x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))
         predictions = self.head(encode(self.backbone, view, embeddings=x).tokens).float()
         errors = F.smooth_l1_loss(predictions, targets, reduction="none", beta=self.beta).mean(dim=-1)  # (B, N)
-        # Padding makes counts differ, so the mean is over the hidden tokens of all processes.
-        loss = (errors * mask).sum() / all_reduce_mean(mask.sum().float())
-        return {"loss": loss, "target_std": targets.flatten(0, 1).std(dim=0).mean()}
+        return {"loss": mean_over(errors, mask), "target_std": targets.flatten(0, 1).std(dim=0).mean()}
 
     def after_step(self, progress: float) -> None:
         """The decay grows linearly from `ema_decay` to `final_decay`, over the whole run (Section 3.3)."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import fraction
+from ssl_zoo.functional import fraction, mean_over, rand_rows
 from ssl_zoo.method import Batch, Method
 
 
@@ -61,7 +61,7 @@ class MLM(Method):
 
     def choose(self, ids: Tensor) -> Tensor:
         """Columns of the tokens to hide, (B, k): uniform over ordinary tokens, or whole words (the last one cut)."""
-        scores = torch.rand(len(ids), ids.shape[1] + 1, device=ids.device)
+        scores = rand_rows(len(ids), ids.shape[1] + 1, device=ids.device)
         special = ids < self.num_special
         if self.whole_words:
             word = (self.word_starts[ids] | special).long().cumsum(dim=1)  # (B, L), the word each token is part of
@@ -76,10 +76,10 @@ class MLM(Method):
         positions = self.choose(ids)
         original = ids.gather(1, positions)
         ordinary = original >= self.num_special
-        fate = torch.rand(positions.shape, device=ids.device)
-        noise = torch.randint(self.num_special, len(self.bias), positions.shape, device=ids.device)
+        fate, noise = rand_rows(*positions.shape, 2, device=ids.device).unbind(-1)
+        any_token = (self.num_special + noise * (len(self.bias) - self.num_special)).long()
         masked, random, _ = self.replace
-        shown = torch.where(fate < masked, self.mask_id, torch.where(fate < masked + random, noise, original))
+        shown = torch.where(fate < masked, self.mask_id, torch.where(fate < masked + random, any_token, original))
         shown = torch.where(ordinary, shown, original)
         return Masked(ids.scatter(1, positions, shown), positions, original.masked_fill(~ordinary, -100))
 
@@ -89,13 +89,14 @@ class MLM(Method):
         return F.linear(hidden, self.backbone.embedding.weight, self.bias).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the hidden tokens of all views; accuracy and perplexity of the same tokens.
+        """Cross-entropy, mean over the hidden tokens of all views and processes; their accuracy and perplexity.
 
         Training accuracy counts tokens that were left in sight; skill is what the `mask` evaluator measures."""
-        masked = self.hide(torch.cat(batch.views))
+        # One draw for each view: its rows are shared out over the processes as the examples are.
+        masked = Masked(*(torch.cat(parts) for parts in zip(*map(self.hide, batch.views), strict=True)))
         rows = torch.arange(len(masked.ids), device=masked.ids.device).repeat_interleave(masked.positions.shape[1])
         targets = masked.targets.flatten()
         logits = self.masked_logits(masked.ids, rows, masked.positions.flatten())
-        loss = F.cross_entropy(logits, targets)
-        correct = (logits.argmax(dim=1) == targets).sum() / (targets >= 0).sum()
-        return {"loss": loss, "perplexity": loss.detach().exp(), "accuracy": correct}
+        loss = mean_over(F.cross_entropy(logits, targets, reduction="none"), targets >= 0)
+        accuracy = mean_over((logits.argmax(dim=1) == targets).float(), targets >= 0)
+        return {"loss": loss, "perplexity": loss.detach().exp(), "accuracy": accuracy}

@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, global_views, positive
+from ssl_zoo.functional import global_views, mean_over, positive
 from ssl_zoo.masks import RandomMask
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import embed, encode, grid, patches
@@ -53,5 +53,4 @@ class SimMIM(Method):
         x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))
         predictions = self.head(encode(self.backbone, view, embeddings=x).tokens).float()
         errors = (predictions - patches(view, self.patch_size)).abs().mean(dim=-1)  # (B, N)
-        # Cut squares make counts differ, so the mean is over the hidden patches of all processes.
-        return {"loss": (errors * mask).sum() / all_reduce_mean(mask.sum().float())}
+        return {"loss": mean_over(errors, mask)}  # squares that are cut make counts differ

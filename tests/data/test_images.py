@@ -67,6 +67,7 @@ def test_facts_and_one_line(pets: Path, capsys: pytest.CaptureFixture[str]) -> N
         "mean": [0.5] * 3,
         "std": [0.2] * 3,
         "num_train": 10,
+        "num_indices": 10,
         "num_test": 4,
         "has_labels": True,
         "num_skipped": 0,

@@ -267,7 +267,9 @@ def test_a_wordpiece_tokenizer_keeps_its_own_corpus(labelled: Path) -> None:
 def test_unlabelled_text_has_facts_and_no_labels(labelled: Path) -> None:
     data = text_data(labelled)
     assert not data.facts["has_labels"]
-    assert list(data.eval_batches("test", 8)) == []
+    judged = [int(i) for batch in data.eval_batches("test", 8) for i in batch.indices]
+    assert len(judged) == data.facts["num_test"] > 0
+    assert all((batch.labels == -1).all() for batch in data.eval_batches("train", 8))
     with pytest.raises(ValueError, match=r"data\.train_rows=labelled: this data has no labels"):
         text_data(labelled, train_rows="labelled")
     without = text_data(labelled / "train.jsonl", heldout=0)

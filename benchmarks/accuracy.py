@@ -1,0 +1,206 @@
+"""Every method under one small fixed budget: the table that the README shows.
+
+    python benchmarks/accuracy.py --seeds 0 1 --jobs 2 [--only simclr byol ...]
+
+The budgets are conf/experiment/table_*.yaml: CIFAR-10 with a small ResNet, or a small ViT where a method needs tokens;
+IMDB with four layers. One optimizer for all, each method with the numbers of its file in conf/method, nothing tuned on
+these data. Each run is a process of its own; what ended is kept in benchmarks/results/accuracy.jsonl, so that
+the same command goes on where it stopped, and runs only what is missing. Then writes benchmarks/results/accuracy.md.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import yaml
+
+from ssl_zoo import results
+from ssl_zoo.comparison import Estimate
+
+HERE = Path(__file__).parent
+CONF = HERE.parent / "conf"
+RECORD = HERE / "results" / "accuracy.jsonl"
+TABLE = HERE / "results" / "accuracy.md"
+
+TEXT_BY_CONFIG = ("simclr", "byol", "barlow_twins", "vicreg", "lejepa")
+"""Methods that serve text as they are, on two windows of each review."""
+
+# Linear probe, CIFAR-10, ResNet-18 with the CIFAR stem, 1000 epochs: solo-learn's README, one seed, online classifier.
+# DCL: kNN, the same network, 200 epochs, best epoch on the test set: lightly's benchmarks.
+PUBLISHED = {
+    "all4one": "93.2", "barlow_twins": "92.1", "byol": "92.6", "deepcluster": "88.9", "dino": "89.5", "moco": "92.9",
+    "mocov3": "93.1", "nnclr": "91.9", "ressl": "90.6", "simclr": "90.7", "simsiam": "90.5", "supcon": "93.8",
+    "swav": "89.2", "vibcreg": "91.2", "vicreg": "92.1", "wmse": "88.7", "dcl": "84.4 (kNN, 200 epochs)",
+}  # fmt: skip
+
+
+def rows(only: list[str]) -> Iterator[tuple[str, str]]:
+    """(name of the row, command line of run.py), the labelled anchor first."""
+    for path in sorted((CONF / "method").glob("*.yaml"), key=lambda path: (path.stem != "supervised", path.stem)):
+        name = path.stem
+        if only and name not in only:
+            continue
+        chosen = " ".join(
+            f"{k}={v}" for part in yaml.safe_load(path.read_text()).get("defaults", []) for k, v in part.items()
+        )
+        if "captions" in chosen:
+            yield name, f"experiment=table_captions method={name}"
+        elif "stdlib_docs" in chosen:
+            yield f"{name} (text)", f"experiment=table_text method={name}"
+        else:
+            yield name, f"experiment={'table_vit' if 'vit' in chosen else 'table_images'} method={name}"
+        if name in TEXT_BY_CONFIG:
+            yield f"{name} (text)", f"experiment=table_windows method={name}"
+        if name == "supervised":
+            yield f"{name} (text)", f"experiment=table_text method={name} data.train_rows=labelled"
+
+
+def recipe(command: str) -> str:
+    """Changes when the files behind a command do, so that numbers of an older recipe are not taken for this one's."""
+    chosen = dict(part.split("=", 1) for part in command.split())
+    files = [CONF / "experiment" / f"{chosen['experiment']}.yaml", CONF / "method" / f"{chosen['method']}.yaml"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def recorded() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
+
+
+def measure(row: str, command: str, seed: int, core: int, threads: int) -> str | None:
+    """Runs one command and records it. Gives what went wrong, None if nothing did."""
+    cores = set(range(core * threads, (core + 1) * threads))
+    with tempfile.TemporaryDirectory() as folder:
+        call = [
+            sys.executable,
+            "-m",
+            "ssl_zoo.run",
+            *command.split(),
+            "logger=csv",
+            f"seed={seed}",
+            f"hydra.run.dir={folder}/run",
+        ]
+        ended = subprocess.run(
+            call,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ended.returncode:
+            return f"{row}, seed {seed}: {(ended.stderr.strip().splitlines() or ['no message'])[-1]}"
+        run = results.read(Path(folder) / "run")
+    line = {
+        "row": row,
+        "command": command,
+        "recipe": recipe(command),
+        "seed": seed,
+        "metrics": run["metrics"],
+        "examples": run["budget"]["examples"],
+        "seconds": round(run["budget"]["seconds"], 1),
+        "examples_per_second": round(run["speed"]["examples_per_second"], 1),
+        "environment": run["environment"],
+        "threads": threads,
+        "date": str(date.today()),
+    }
+    with RECORD.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    return None
+
+
+def paper(method: str) -> str:
+    """The link in the header of the method's file."""
+    target = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text())["_target_"]
+    source = (HERE.parent / Path(*target.split(".")[:-1])).with_suffix(".py").read_text()
+    link = re.search(r"https://\S+?(?=[,.)]*\s)", ast.get_docstring(ast.parse(source)) or "")
+    return f"[paper]({link.group()})" if link else ""
+
+
+def cell(runs: list[dict[str, Any]], key: str) -> str:
+    values = tuple(run["metrics"][key] for run in runs if key in run["metrics"])
+    if not values:
+        return ""
+    estimate = Estimate(values)
+    half = f" ± {100 * estimate.half_width:.1f}" if estimate.half_width is not None else ""
+    return f"{100 * estimate.mean:.1f}{half}"
+
+
+def table(commands: dict[str, str]) -> str:
+    """Markdown, best kNN first, images before text. Runs of a recipe that is no longer the row's are left out."""
+    current = {command: recipe(command) for command in commands.values()}
+    runs = [run for run in recorded() if current.get(run["command"]) == run["recipe"]]
+    parts = []
+    for title, is_text in (("Images", False), ("Text", True)):
+        named = {row: [run for run in runs if run["row"] == row] for row in commands if ("(text)" in row) == is_text}
+        ranked = sorted((row for row in named if named[row]), key=lambda row: -named[row][0]["metrics"]["knn/top1"])
+        lines = [
+            "| method | | kNN % | *init* | linear % | *init* | n | examples/s | published % | command |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        ]
+        for row in ranked:
+            own, method = named[row], row.removesuffix(" (text)")
+            speed = sum(run["examples_per_second"] for run in own) / len(own)
+            cells = [cell(own, key) for key in ("knn/top1", "init/knn/top1", "linear/top1", "init/linear/top1")]
+            published = "" if is_text else PUBLISHED.get(method, "")
+            cells = [row, paper(method), *cells, str(len(own)), f"{speed:.0f}", published, f"`{commands[row]}`"]
+            lines.append("| " + " | ".join(cells) + " |")
+        if ranked:
+            parts.append("\n".join([f"**{title}**", "", *lines]))
+    if not runs:
+        return "Nothing measured yet.\n"
+    seeds = sorted({run["seed"] for run in runs})
+    dates = sorted({run["date"] for run in runs})
+    threads = {run["threads"] for run in runs}
+    head = (
+        f"`python benchmarks/accuracy.py --seeds {' '.join(map(str, seeds))}`, {dates[0]} to {dates[-1]}, "
+        f"{', '.join(map(str, threads))} core(s) a run of {platform.machine()}, {runs[0]['environment']['precision']}. "
+        "± is the 95 % interval of the mean over n seeds; n = 1 has none."
+    )
+    return head + "\n\n" + "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
+    parser.add_argument("--only", nargs="+", default=[], help="names of conf/method")
+    options = parser.parse_args()
+    everything = dict(rows([]))
+    done = {(run["command"], run["recipe"], run["seed"]) for run in recorded()}
+    todo = [(r, c, s) for s in options.seeds for r, c in rows(options.only) if (c, recipe(c), s) not in done]
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in range(options.jobs):
+        free.put(core)
+
+    def one(job: tuple[str, str, int]) -> str | None:
+        core = free.get()
+        try:
+            problem = measure(*job, core, threads)
+        finally:
+            free.put(core)
+        print(problem or f"{job[0]}, seed {job[2]}: done", flush=True)
+        TABLE.write_text(table(everything))
+        return problem
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        problems = [problem for problem in pool.map(one, todo) if problem]
+    TABLE.write_text(table(everything))
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

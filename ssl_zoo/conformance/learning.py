@@ -1,0 +1,208 @@
+"""Whether a method learns: a run of seconds on a small real task, the frozen encoder against its own random weights.
+
+Images: scikit-learn's digits and nearest neighbours, on a convolutional network from one label a class (mean over draws
+of the labels), on a ViT, whose random weights say less, from all labels. Text: the documentation in Python's standard
+library in small tokens; a method that predicts tokens is to beat their mere frequency, another to find for a piece of a
+document the one that followed it. No task needs a network, and each leaves much room above random weights.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from ssl_zoo.conformance.checks import Finding
+from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
+from ssl_zoo.evaluators.few_labels import draw
+from ssl_zoo.evaluators.judged import Judged, frozen, same_rng
+from ssl_zoo.evaluators.knn import KNN
+from ssl_zoo.evaluators.mask import Mask, PredictsTokens
+from ssl_zoo.learner import Learner
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.run import build_data
+
+DRAWS, PIECE = 20, 32
+
+SMALL: dict[str, dict[str, Any]] = {
+    "conv": {"_target_": "ssl_zoo.conformance.subjects.conv_net", "in_chans": 1, "widths": [32, 64, 128]},
+    "vit": {"patch_size": 2, "depth": 2, "embed_dim": 64, "num_heads": 2},
+    "text": {"depth": 2, "embed_dim": 64, "num_heads": 2},
+}
+"""Networks narrow enough for seconds on one core: conv replaces the method's own, the others change it."""
+IMAGE = ("data=digits",)
+CAPTIONS = (
+    "data=cifar10_captions",
+    "data.path=sklearn:digits",
+    "data.image_column=null",
+    "data.label_column=null",
+    "data.image_size=8",
+    "data.in_chans=1",
+    "data.mean=[0.305]",
+    "data.std=[0.376]",
+    "backbone=resnet10t",
+    "backbone@method.text_backbone=text_tiny",
+)
+TEXT = ("data=stdlib_docs", "data.tokenizer.vocab_size=300", "data.row_length=64", "data.max_length=128")
+
+
+class Budget(NamedTuple):
+    """A trial. steps of batch_size examples at the peak rate lr; overrides: as on the command line; margin: how far the
+    trained encoder must be above random weights, as a share."""
+
+    margin: float
+    steps: int
+    batch_size: int
+    lr: float
+    overrides: tuple[str, ...] = ()
+
+
+BUDGETS = {
+    "conv": Budget(0.05, 150, 64, 2e-3),
+    "vit": Budget(0.03, 150, 128, 5e-3),
+    "text": Budget(0.02, 150, 32, 5e-3),
+}
+"""Seconds on one core for each kind of backbone; a test may give a method its own."""
+
+
+class Trial(NamedTuple):
+    """Scores are shares in [0, 1]."""
+
+    task: str
+    before: float
+    after: float
+    seconds: float
+
+
+def kind(name: str) -> str:
+    """The kind of backbone that the configuration of the method `name` asks for."""
+    return kind_of(composed(name).backbone)
+
+
+def trial(name: str, seed: int, budget: Budget) -> Trial:
+    """Trains the method `name` of conf/method as `python run.py` would, with small networks."""
+    plain = composed(name)
+    captions = "text_backbone" in plain.method
+    where = TEXT if kind_of(plain.backbone) == "text" else CAPTIONS if captions else IMAGE
+    cfg = composed(name, *where, *budget.overrides)
+    data, backbone = _parts(cfg, seed, budget)
+    heads = shrunk(OmegaConf.to_container(cfg.method, resolve=True), LARGE, {})
+    return train(instantiate(heads, backbone=backbone, _convert_="all"), data, cfg, seed, budget)
+
+
+def trial_of_class(path: str, arguments: Mapping[str, Any], kind: str, seed: int, budget: Budget) -> Trial:
+    """Trains the class `package.module.Class` on a small backbone of a kind."""
+    needed = instantiate({"_target_": "hydra.utils.get_class", "path": path}).min_views
+    where = (*TEXT, "views=windows") if kind == "text" else (*IMAGE, "views=digits", f"views.copies=[{needed}]")
+    cfg = composed("simclr", *where, *(("backbone=vit_tiny",) if kind == "vit" else ()))
+    data, backbone = _parts(cfg, seed, budget)
+    method = instantiate({"_target_": path, **arguments}, backbone=backbone, _convert_="all")
+    return train(method, data, cfg, seed, budget)
+
+
+def _parts(cfg: DictConfig, seed: int, budget: Budget) -> tuple[Any, nn.Module]:
+    """The data, and a small backbone of the kind that `cfg` asks for with the weights of this seed."""
+    OmegaConf.set_struct(cfg, False)
+    cfg.seed, cfg.data.batch_size = seed, budget.batch_size
+    data = build_data(cfg)
+    torch.manual_seed(seed)
+    if kind_of(cfg.backbone) == "conv":
+        return data, instantiate(SMALL["conv"], _convert_="all")
+    cfg.merge_with({"backbone": SMALL[kind_of(cfg.backbone)]})  # a decoder may be as wide as the backbone
+    return data, instantiate(cfg.backbone, _convert_="all")
+
+
+def finding(name: str, trials: Sequence[Trial], budget: Budget) -> Finding:
+    """Fails unless every trial gained the margin; `seen` is the smallest gain, `tolerance` the margin."""
+    gain = min(trial.after - trial.before for trial in trials)
+    failure = f"the encoder gains {gain:.3f} over random weights, and the margin is {budget.margin}"
+    return Finding(f"learns: {trials[0].task}", name, "" if gain >= budget.margin else failure, gain, budget.margin)
+
+
+def train(method: Method, data: Any, cfg: DictConfig, seed: int, budget: Budget) -> Trial:
+    """Trains for the budget with the Learner, as a run does, and scores the encoder before and after."""
+    task, score = judge(method, data)
+    before, started = score(), time.perf_counter()
+    optimizer = instantiate(cfg.optimizer, lr=budget.lr)
+    learner = Learner(method, optimizer, instantiate(cfg.schedule), seed, total_steps=budget.steps)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=budget.steps,
+        max_epochs=-1,
+        logger=False,
+        log_every_n_steps=10**9,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(learner, datamodule=data)
+    return Trial(task, before, score(), time.perf_counter() - started)
+
+
+def judge(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
+    """The name of the task that tells how good the encoder is, and the score on it."""
+    if isinstance(method, PredictsTokens):
+        return "hidden tokens", lambda: hidden_tokens(Judged(method, data, "periodic"))
+    if data.facts["modality"] == "text" and _tells_perplexity(method, data):
+        return "next tokens", lambda: next_tokens(method, data)
+    if data.facts["modality"] == "text":
+        return "next piece", lambda: next_piece(method, data)
+    labels = None if isinstance(method.backbone, VisionTransformer) else 1
+    return f"neighbours, {labels or 'all'} labels", lambda: neighbours(Judged(method, data, "periodic"), labels)
+
+
+def neighbours(judged: Judged, labels: int | None) -> float:
+    """Accuracy on the test part of the nearest training example by centred cosine, of `labels` a class or all."""
+    (x, y, _), (queries, truth, _) = judged.train, judged.test
+    nearest, mean = KNN([1], temperature=0.07, center=False), x.mean(dim=0)
+    chosen = [torch.arange(len(y))] if labels is None else [draw(y, labels, number) for number in range(DRAWS)]
+    scores = [nearest.accuracies(x[rows] - mean, y[rows], queries - mean, truth)[0] for rows in chosen]
+    return sum(scores) / len(scores)
+
+
+def hidden_tokens(judged: Judged) -> float:
+    """Share saved of the nats that hidden tokens cost one who knows how frequent each is; 0 for one who knows less."""
+    found = Mask(mask_ratio=0.15, max_rows=256, batch_size=64)(judged)
+    return max(0.0, 1 - found["mask/loss"] / math.log(found["mask/unigram_perplexity"]))
+
+
+def _rows(data: Any) -> Batch:
+    """Held-out text as one batch of a view."""
+    rows = data.heldout_rows()[:128]
+    return Batch([rows], torch.full((len(rows),), -1), torch.arange(len(rows)))
+
+
+def _tells_perplexity(method: Method, data: Any) -> bool:
+    with same_rng(), frozen(method):
+        views = _rows(data).views * method.min_views
+        return "perplexity" in method(_rows(data)._replace(views=views), 0.0)
+
+
+def next_tokens(method: Method, data: Any) -> float:
+    """The same share for a method that predicts all tokens, by the perplexity that it tells of held-out rows."""
+    with same_rng(), frozen(method):
+        torch.manual_seed(0)
+        nats = method(_rows(data), 0.0)["perplexity"].log().item()
+    return max(0.0, 1 - nats / math.log(data.facts["unigram_perplexity"]))
+
+
+def next_piece(method: Method, data: Any) -> float:
+    """Share of held-out documents whose first PIECE tokens find, by centred cosine, their own next PIECE tokens."""
+    tokens = data.tokens
+    documents = np.arange(tokens.parts["test"].start, tokens.parts["test"].stop)
+    documents = documents[tokens.lengths(documents) >= 2 * PIECE]
+    rows = torch.from_numpy(tokens.padded(documents, 2 * PIECE, data.facts["pad_id"]))
+    with frozen(method):
+        first, second = (F.normalize(x - x.mean(dim=0)) for x in map(method.encoder, rows.split(PIECE, dim=1)))
+    found = (first @ second.T).argmax(dim=1)
+    return (found == torch.arange(len(rows))).double().mean().item()

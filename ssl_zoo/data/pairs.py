@@ -1,0 +1,188 @@
+"""The data module for images with captions: `ImageData`, and a caption of each training image as the last view."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_zoo.data.cache import cached
+from ssl_zoo.data.image_parts import read_parts, some
+from ssl_zoo.data.image_sources import Tables
+from ssl_zoo.data.images import ImageData
+from ssl_zoo.data.tokenizer import TextTokenizer, prepare_tokenizer
+from ssl_zoo.views import Views
+from ssl_zoo.views.draws import Draws
+
+log = logging.getLogger(__name__)
+
+CHUNK = 50_000
+"""Captions tokenized at a time: what bounds the memory."""
+
+
+class Captions:
+    """Token ids of M captions of N images. One table, a few bytes a token, that moves to the device once.
+
+    ids: (M, L) int16 or int32, those of an image beside each other; first, count: (N,) int64, where and how many.
+    """
+
+    def __init__(self, ids: Tensor, first: Tensor, count: Tensor):
+        self.ids, self.first, self.count = ids, first, count
+
+    def choose(self, indices: Tensor, draws: Draws) -> Tensor:
+        """One caption of each of the images `indices` (B,), (B, L) int64."""
+        self.ids, self.first, self.count = (x.to(indices.device) for x in (self.ids, self.first, self.count))
+        number = (draws.uniform(1).squeeze(1) * self.count[indices]).long()
+        return self.ids[self.first[indices] + number].long()
+
+
+class PairViews(Views):
+    """The views of an image, and after them one of its captions, chosen anew in each epoch where it has several."""
+
+    def __init__(self, images: Views, captions: Captions):
+        super().__init__(images.pipelines)
+        self.images, self.captions = images, captions
+
+    def __len__(self) -> int:
+        return len(self.images) + 1
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
+        """(B, C, S, S) float32 each, the last (B, L) int64; arguments as those of `Views`."""
+        made = self.images(images, indices, epochs, seed)
+        return [*made, self.captions.choose(indices, Draws(seed, epochs, indices, len(made)))]
+
+
+class PairData(ImageData):
+    """Images with captions. Evaluation, order, resumption and shares are those of images.
+
+    caption_column: of a table, holds a text for each image or a list of them; an empty one counts as a caption.
+    templates: instead of captions, "a photo of a {}" and the like, to be filled with the name of the image's class;
+        image i gets number i of them, in turn. Such pairs are synthetic: for trying things out.
+    tokenizer: see `tokenizer.prepare_tokenizer`; trained on the captions of the training part.
+    max_length: tokens kept of a caption, and what shorter ones are padded to.
+    images: all settings of `ImageData`.
+
+    facts (after `setup`): those of images, and what a text backbone needs to know.
+    """
+
+    def __init__(
+        self,
+        tokenizer: dict[str, Any],
+        max_length: int,
+        caption_column: str | None = None,
+        templates: Sequence[str] | None = None,
+        **images: Any,
+    ):
+        super().__init__(**images)
+        if (caption_column is None) == (not templates):
+            raise ValueError(
+                f"data.caption_column={caption_column}, data.templates={templates}: give exactly one of the two"
+            )
+        if wrong := [template for template in templates or () if "{}" not in template]:
+            raise ValueError(f"data.templates: {wrong[0]!r} has no place {{}} for the name of the class")
+        if not isinstance(max_length, int) or max_length < 1:
+            raise ValueError(f"data.max_length={max_length}: give a whole number of at least 1")
+        self.tokenizer_config, self.max_length = tokenizer, max_length
+        self.caption_column, self.templates = caption_column, list(templates or ())
+        self.tokenizer: TextTokenizer
+        self.captions: Captions
+
+    def attach(self, views: Views, plain: Views) -> None:
+        """As `ImageData`; `views` are those of the image. Raises: ValueError as there."""
+        super().attach(PairViews(views, self.captions), plain)
+
+    def tokenise(self, texts: Sequence[str]) -> Tensor:
+        """(n, max_length) int64: cut, and padded at the end."""
+        rows = np.full((len(texts), self.max_length), self.tokenizer.pad_id, dtype=np.int64)
+        for row, ids in zip(rows, self.tokenizer.encode(texts, special=False), strict=True):
+            row[: len(ids)] = ids[: self.max_length]
+        return torch.from_numpy(rows)
+
+    def _open(self) -> None:
+        super()._open()
+        texts = cache(self._texts)  # read only if the cache holds no tokenizer or no tokens
+        key: dict[str, Any] = {"fingerprint": self.source.fingerprint(), "splits": self.splits["train"]}
+        key |= {"caption_column": self.caption_column, "templates": self.templates, "label_column": self.label_column}
+        self.tokenizer = prepare_tokenizer(lambda size: _sample(texts(), size), key, **self.tokenizer_config)
+        key |= {"version": 1, "tokenizer": self.tokenizer.identity, "max_length": self.max_length}
+        folder = cached("captions", key, lambda folder: self._tokenise_all(texts(), folder))
+        # mode "c" is copy-on-write: torch wants writable memory
+        ids = torch.from_numpy(np.load(folder / "ids.npy", mmap_mode="c"))
+        ends, rows = torch.from_numpy(np.load(folder / "ends.npy")), torch.from_numpy(self.rows["train"])
+        self.captions = Captions(ids, ends[rows], ends[rows + 1] - ends[rows])
+        if empty := int((ids[:, 0] == self.tokenizer.pad_id).sum()):
+            log.warning("%d of %d captions are empty", empty, len(ids))
+        self.facts |= {
+            "vocab_size": self.tokenizer.vocab_size,
+            "pad_id": self.tokenizer.pad_id,
+            "sep_id": self.tokenizer.sep_id,
+            "num_special": self.tokenizer.num_special,
+            "tokenizer_hash": self.tokenizer.identity,
+            "max_length": self.max_length,
+            "num_captions": int(self.captions.count.sum()),
+        }
+
+    def _texts(self) -> list[list[str]]:
+        """At least one caption of each row of the training splits, readable or not. Raises: ValueError for none."""
+        texts = self._from_templates() if self.caption_column is None else self._from_column(self.caption_column)
+        if not any(map(any, texts)):
+            raise ValueError(f"data.caption_column={self.caption_column}: all captions are empty. Give another column")
+        return texts
+
+    def _from_column(self, column: str) -> list[list[str]]:
+        source = self.source
+        if not isinstance(source, Tables):
+            raise ValueError(
+                f"data.caption_column={column}: {self.path} is no table. Give a hub id, a parquet file, or a folder of "
+                "images with a metadata.csv or metadata.jsonl (file_name and the caption of each)"
+            )
+        texts: list[list[str]] = []
+        for split in self.splits["train"]:
+            table = source.tables[split]
+            if column not in table.column_names:
+                raise ValueError(f"data.caption_column={column}: no such column. There are: {some(table.column_names)}")
+            texts += (_captions(column, value) for value in table.data.column(column).to_pylist())
+        return texts
+
+    def _from_templates(self) -> list[list[str]]:
+        part = read_parts(self.source, self.splits["train"], None)["train"]
+        if not len(part.classes) or (part.labels < 0).any():
+            raise ValueError(
+                f"data.templates: not all training images of {self.path} have a class to name. "
+                "Give other data.splits.train or data.label_column, or data.caption_column and data.templates=null"
+            )
+        templates = (self.templates[i % len(self.templates)] for i in range(len(part.labels)))
+        return [
+            [template.replace("{}", part.classes[label])]
+            for template, label in zip(templates, part.labels, strict=True)
+        ]
+
+    def _tokenise_all(self, texts: list[list[str]], folder: Path) -> None:
+        """Writes the ids of all captions, (M, L), and at which the captions of each row begin and end, (N + 1,)."""
+        flat = [text for captions in texts for text in captions]
+        dtype = np.int16 if self.tokenizer.vocab_size <= 2**15 else np.int32
+        chunks = [flat[start : start + CHUNK] for start in range(0, len(flat), CHUNK)]
+        np.save(folder / "ids.npy", np.concatenate([self.tokenise(chunk).numpy().astype(dtype) for chunk in chunks]))
+        np.save(folder / "ends.npy", np.array(list(accumulate(map(len, texts), initial=0)), dtype=np.int64))
+
+
+def _captions(column: str, value: Any) -> list[str]:
+    """A cell of the column as a list of one caption or more; an empty cell is an empty caption."""
+    values = value if isinstance(value, list) else [value]
+    if wrong := [each for each in values if not isinstance(each, str | None)]:
+        raise ValueError(f"data.caption_column={column}: holds {wrong[0]!r}, which is no text")
+    return [each or "" for each in values] or [""]
+
+
+def _sample(texts: Iterable[list[str]], size: int) -> list[str]:
+    """Captions of about `size` characters in all, drawn without regard to their order."""
+    flat = [text for captions in texts for text in captions]
+    order = np.random.default_rng(0).permutation(len(flat))
+    ends = np.cumsum([len(flat[i]) for i in order])
+    return [flat[i] for i in order[: np.searchsorted(ends, size) + 1]]

@@ -1,0 +1,73 @@
+"""Zero-shot classification: an image belongs to the class whose name, put into a sentence, is most like it.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
+https://arxiv.org/abs/2103.00020, Sections 3.1.2 and 3.1.4. Letters: C classes, T templates, L tokens, D width.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_zoo.evaluators.judged import Judged, frozen
+
+
+@runtime_checkable
+class TwoTowers(Protocol):
+    """A method that puts images and texts into one space; both (B, D), of length 1."""
+
+    def embed_image(self, images: Tensor) -> Tensor: ...
+
+    def embed_text(self, ids: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Tokenises(Protocol):
+    """Data that know the method's tokens."""
+
+    def tokenise(self, texts: Sequence[str]) -> Tensor:
+        """(n, L) int64."""
+
+
+class ZeroShot:
+    """Reports `zero_shot/top1`, the share of the test part that is nearest to its own class by cosine.
+
+    A class is the mean of the embeddings, each of length 1, of its name in all templates (Section 3.1.4).
+    """
+
+    needs_labels = False  # what is missing is refused here, not left out: the user asked for this evaluator by name
+
+    def __init__(self, templates: list[str]):
+        """templates: sentences with {} for the name. Raises: ValueError for none, or one without a place for it."""
+        if not templates or not all("{}" in template for template in templates):
+            raise ValueError(
+                f"evaluators.zero_shot.templates={templates}: give one or more sentences with {{}} for the class"
+            )
+        self.templates = templates
+
+    def __call__(self, judged: Judged) -> dict[str, float]:
+        """Raises: ValueError when the method embeds no text, or the data have no class names or no test part."""
+        method, data = judged.method, judged.data
+        if not isinstance(method, TwoTowers):
+            raise ValueError(
+                f"evaluators=[zero_shot] needs a method with a text tower, and {type(method).__name__} has none: "
+                "leave zero_shot out, or choose method=clip or method=siglip"
+            )
+        if not isinstance(data, Tokenises):
+            raise ValueError(
+                "evaluators=[zero_shot] needs data with captions, which give the tokenizer: leave zero_shot out, "
+                "or choose data=captions"
+            )
+        names = data.facts["class_names"]
+        if not names or not data.facts["num_test"]:
+            missing = "labelled test part (data.splits.test)" if names else "class names (data.label_column)"
+            raise ValueError(f"evaluators=[zero_shot]: this data has no {missing}; give it one or leave zero_shot out")
+        prompts = [template.replace("{}", name) for name in names for template in self.templates]
+        with frozen(method), judged.precision():
+            rows = data.tokenise(prompts).to(judged.device).split(judged.batch_size)
+            texts = torch.cat([method.embed_text(ids).float() for ids in rows]).cpu()  # (C * T, D)
+            images = judged.collect("test", method.embed_image)
+        classes = F.normalize(texts.unflatten(0, (len(names), -1)).mean(dim=1), dim=1)
+        return {"zero_shot/top1": ((images.x @ classes.T).argmax(dim=1) == images.y).double().mean().item()}

@@ -1,0 +1,145 @@
+"""All4One: NNCLR, plus a contrast between summaries of several neighbours, plus decorrelated features.
+
+Estepa, Sarasua, Nagarajan, Radeva, "All4One: Symbiotic Neighbour Contrastive Learning via Self-Attention and Redundancy
+Reduction", ICCV 2023, https://arxiv.org/abs/2303.09417, Section 3. Official code: all4one.py in
+github.com/vturrisi/solo-learn. Letters: B batch, W processes, D width, K keys, N neighbours.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, no_grad
+
+from ssl_zoo.functional import (
+    all_gather,
+    cosine,
+    ema_copy,
+    ema_update,
+    fraction,
+    global_views,
+    info_nce,
+    positive,
+    rank,
+    view_pairs,
+)
+from ssl_zoo.heads import mlp
+from ssl_zoo.memory import Queue
+from ssl_zoo.method import Batch, Method
+
+
+@no_grad()
+def nearest(z: Tensor, keys: Tensor, count: int) -> Tensor:
+    """The `count` keys most similar to each row of z, best first: (B, D), (K, D) -> (B, N, D)."""
+    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
+        return keys[(z.float() @ keys.T).topk(count, dim=1).indices]
+
+
+def match(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of picking the key of the same example among those of all processes; mean over the B queries."""
+    own = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
+    return info_nce(queries, all_gather(keys), own, temperature, hidden=None)
+
+
+def feature_contrast(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """(sqrt(on) + sqrt(off)) / 2, where on and off are the mean squares of I - C on and off its diagonal.
+
+    Both are means over the pairs.
+    C (D, D) holds the cosine similarities of each feature of t with each of z over the global batch, not centred;
+    pairs of t, z (B, D). In float32.
+    """
+    on, off = [], []
+    for t, z in pairs:
+        with torch.autocast(device_type=z.device.type, enabled=False):
+            t, z = F.normalize(all_gather(t.float()), dim=0), F.normalize(all_gather(z.float()), dim=0)
+            c = t.T @ z
+        diagonal = c.diagonal()
+        on.append((1 - diagonal).square().mean())
+        off.append((c - diagonal.diag()).square().sum() / (c.numel() - len(c)))
+    means = torch.stack([torch.stack(on).mean(), torch.stack(off).mean()])
+    return means.clamp_min(1e-12).sqrt().mean()  # clamped since the root's slope at 0 is infinite
+
+
+def sinusoids(length: int, dim: int) -> Tensor:
+    """Position encodings (length, dim) of Vaswani et al., 2017; sines first, then cosines."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(0, dim, 2) / dim)
+    angles = torch.arange(length)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class All4One(Method):
+    """A transformer turns neighbours into centroids; the queue holds the target's projections of the first view.
+
+    Differs from the official code: position encodings run along the neighbours (there, along the features), the
+    transformer has no dropout, so that k processes equal one, nor a learning rate of its own, and the correlations are
+    those of the global batch.
+    """
+
+    min_views: ClassVar[int] = 2
+    positions: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        predictor_hidden_dim: int,
+        queue_size: int,
+        num_neighbours: int,
+        temperature: float,
+        weights: list[float],
+        ema_decay: float,
+    ):
+        """weights: of neighbour, centroid and feature contrast. `ema_decay` grows to 1 by half a cosine."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, predictor_hidden_dim=predictor_hidden_dim)
+        positive(queue_size=queue_size, num_neighbours=num_neighbours, temperature=temperature)
+        fraction(ema_decay=ema_decay)
+        if out_dim % 8:
+            raise ValueError(f"method.out_dim={out_dim} must be a multiple of 8, the number of attention heads")
+        if num_neighbours > queue_size:
+            raise ValueError(f"method.num_neighbours={num_neighbours} must not exceed method.queue_size={queue_size}")
+        if len(weights) != 3 or min(weights) < 0:
+            raise ValueError(f"method.weights={weights} must be three numbers of 0 or more, e.g. [0.5,0.5,5]")
+        self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim, last_norm=True)
+        self.predictor = mlp(out_dim, predictor_hidden_dim, out_dim)
+        self.centroid_predictor = mlp(out_dim, predictor_hidden_dim, out_dim)
+        layer = nn.TransformerEncoderLayer(out_dim, 8, 2 * out_dim, dropout=0.0, batch_first=True)
+        self.transformer = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.register_buffer("positions", sinusoids(num_neighbours, out_dim), persistent=False)
+        self.target = ema_copy(nn.Sequential(backbone, self.projector))
+        self.queue = Queue(queue_size, out_dim)
+        self.num_neighbours, self.temperature = num_neighbours, temperature
+        self.weights, self.ema_decay = weights, ema_decay
+
+    def centroid(self, first: Tensor, rest: Tensor) -> Tensor:
+        """What the transformer makes of `first` (B, D) when it sees `rest` (B, N - 1, D) too: (B, D)."""
+        sequence = torch.cat([first.unsqueeze(1), rest], dim=1) + self.positions
+        return self.transformer(sequence)[:, 0]
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Weighted sum of the three parts, each a mean over both directions.
+
+        With more views: over all directions from a global view; centroids, which need neighbours on both sides, over
+        those among global views."""
+        shown = global_views(batch.views)
+        z = [self.projector(self.backbone(view)) for view in batch.views]
+        p = [self.predictor(x) for x in z]
+        with no_grad():
+            t = [F.normalize(self.target(view).float(), dim=1) for view in shown]
+        near = [nearest(x, self.queue.keys, self.num_neighbours) for x in t]
+        centroids = [self.centroid(n[:, 0], n[:, 1:]) for n in near]
+        # The paper's shift: the prediction takes the first place, the last neighbour falls out.
+        mixed = [self.centroid(self.centroid_predictor(x), n[:, :-1]) for x, n in zip(z, near, strict=False)]
+        pairs = view_pairs(batch.views)
+        neighbour = torch.stack([match(near[i][:, 0], p[j], self.temperature) for i, j in pairs]).mean()
+        centroid = torch.stack([match(centroids[i], mixed[j], self.temperature) for i, j in view_pairs(shown)]).mean()
+        feature = feature_contrast([(t[i], z[j]) for i, j in pairs])
+        if self.training:
+            self.queue.push(t[0])
+        loss = self.weights[0] * neighbour + self.weights[1] * centroid + self.weights[2] * feature
+        return {"loss": loss, "neighbour": neighbour, "centroid": centroid, "feature": feature}
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

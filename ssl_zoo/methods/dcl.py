@@ -1,0 +1,56 @@
+"""DCL: SimCLR's loss without the positive pair in its denominator, so that small batches do as well as large ones.
+
+Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, https://arxiv.org/abs/2110.06848, Section 3: Eq. 6 (DCL),
+and DCLW, which weights the positive term by a negative von Mises-Fisher function.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, embed_views, positive, rank, view_pairs, world_size
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+def dcl(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tensor:
+    """Mean over the 2B queries, in float32 (the paper sums). z1, z2: (B, D), projections of two views of B examples.
+
+    Both views of a query's own example are left out of its negatives, which come from all processes. With `sigma` the
+    positive term of example i is weighted by 2 - exp(cos_i / sigma) / (its mean over the global batch), a constant.
+    """
+    z1, z2 = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
+    agreement = (z1 * z2).sum(dim=1)  # (B,)
+    weight = torch.ones_like(agreement)
+    if sigma is not None:
+        scores = all_gather(agreement.detach()) / sigma  # (BW,)
+        weight = 2 - (len(scores) * scores.softmax(dim=0)).chunk(world_size())[rank()]
+    queries = torch.cat([z1, z2])
+    keys = all_gather(queries)  # (2BW, D)
+    example = (torch.arange(len(queries), device=z1.device) % len(z1)) + rank() * len(z1)
+    own = example[:, None] == all_gather(example)  # of the same example, the query itself included
+    negatives = (queries @ keys.T / temperature).masked_fill(own, -torch.inf).logsumexp(dim=1)
+    return negatives.mean() - (weight * agreement).mean() / temperature
+
+
+class DCL(Method):
+    """SimCLR with a decoupled loss; the backbone is kept."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float, sigma: float | None):
+        """sigma: None for DCL, a number for DCLW."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
+        if sigma is not None:
+            positive(sigma=sigma)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.temperature, self.sigma = temperature, sigma
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """With more than two views the loss is the mean over all pairs with a global view in them."""
+        z = [self.projector(h) for h in embed_views(self.backbone, batch.views)]
+        pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
+        return {"loss": torch.stack([dcl(a, b, self.temperature, self.sigma) for a, b in pairs]).mean()}

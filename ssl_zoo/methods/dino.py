@@ -1,0 +1,83 @@
+"""DINO: match the output distribution of an EMA teacher, which is centred and sharpened, across views.
+
+Caron, Touvron, Misra, Jegou, Mairal, Bojanowski, Joulin, "Emerging Properties in Self-Supervised Vision Transformers",
+ICCV 2021, https://arxiv.org/abs/2104.14294, Algorithm 1, Eqs. 1-4. Official code: github.com/facebookresearch/dino.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import (
+    all_reduce_mean,
+    cosine,
+    ema_copy,
+    ema_update,
+    embed_views,
+    fraction,
+    global_views,
+    positive,
+    view_pairs,
+)
+from ssl_zoo.heads import DINOHead
+from ssl_zoo.method import Batch, Method
+
+
+class DINO(Method):
+    """Student: backbone and projector, on all views; teacher: an EMA of both, on the global views."""
+
+    min_views: ClassVar[int] = 2
+    center: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        num_prototypes: int,
+        temperature: float,
+        teacher_temperature: list[float],
+        freeze_until: float,
+        center_decay: float,
+        ema_decay: float,
+    ):
+        """teacher_temperature: [first, last, share]: from first to last, linearly over this share of the run.
+        freeze_until: the prototypes (DINO's last layer) learn from this share of the run on.
+        ema_decay: of the teacher; it grows to 1 over the run by half a cosine."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
+        fraction(center_decay=center_decay, ema_decay=ema_decay)
+        if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
+            raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
+        if not 0 <= freeze_until <= 1:
+            raise ValueError(f"method.freeze_until={freeze_until} is a share of the run, from 0 to 1")
+        self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
+        self.teacher = ema_copy(nn.Sequential(backbone, self.projector))
+        self.register_buffer("center", torch.zeros(num_prototypes))
+        self.temperature, self.teacher_temperature = temperature, list(teacher_temperature)
+        self.freeze_until, self.center_decay, self.ema_decay = freeze_until, center_decay, ema_decay
+
+    @torch.no_grad()
+    def targets(self, views: list[Tensor], progress: float) -> tuple[Tensor, ...]:
+        """The teacher's distributions, (B, K) for each global view; moves the centre in training, after use."""
+        views = global_views(views)
+        scores = torch.cat(embed_views(self.teacher, views))
+        first, last, share = self.teacher_temperature
+        temperature = first + (last - first) * min(progress / share, 1.0)
+        distributions = ((scores - self.center) / temperature).softmax(dim=1)
+        if self.training:
+            self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)  # Eq. 4
+        return distributions.chunk(len(views))
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy (Eq. 3), mean over the batch and over all pairs of a global view and another view."""
+        h = torch.cat(embed_views(self.backbone, batch.views))
+        s = self.projector(h, frozen=progress < self.freeze_until).chunk(len(batch.views))
+        t = self.targets(batch.views, progress)
+        losses = [F.cross_entropy(s[j] / self.temperature, t[i]) for i, j in view_pairs(batch.views)]
+        return {"loss": torch.stack(losses).mean()}
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.teacher, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

@@ -1,0 +1,150 @@
+"""DINOv2: DINO on whole views, iBOT on hidden tokens with a head of its own, and a term that keeps neighbours apart.
+
+Oquab, Darcet, Moutakanni et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024,
+https://arxiv.org/abs/2304.07193, Section 4. KoLeo: Sablayrolles et al., "Spreading vectors for similarity search",
+2019, https://arxiv.org/abs/1806.03198. Official code: github.com/facebookresearch/dinov2.
+Letters: B batch, V global views, N tokens of a view, k hidden tokens an example, D width, K prototypes, W processes.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import (
+    all_gather,
+    cosine,
+    ema_copy,
+    ema_update,
+    embed_views,
+    fraction,
+    global_views,
+    positive,
+    rand_rows,
+    sinkhorn,
+    view_pairs,
+)
+from ssl_zoo.heads import DINOHead
+from ssl_zoo.masks import BlockMask, num_hidden
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens, take
+
+SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
+
+
+def koleo(x: Tensor) -> Tensor:
+    """Mean of -log(distance to the nearest other example) over the global batch, of unit vectors. x: (B, D)."""
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        x = F.normalize(all_gather(x.float()), dim=1)  # (WB, D)
+        itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
+        nearest = (x @ x.T).masked_fill(itself, -2).argmax(dim=1)
+        return -(F.pairwise_distance(x, x[nearest], eps=1e-8) + 1e-8).log().mean()
+
+
+class Hidden(NamedTuple):
+    """Tokens that the student does not see, among the V * N of each example's global views."""
+
+    mask: Tensor  # (B, V * N) bool
+    columns: Tensor  # (B, k) int64
+    valid: Tensor  # (B, k) bool, False where a text had fewer than k tokens
+
+
+def hide(x: Tensor, backbone: nn.Module, mask: BlockMask) -> Hidden:
+    """Hides tokens of one global view of each example, drawn uniformly. x: (B, V, ...)."""
+    each = torch.arange(len(x), device=x.device)
+    view = (rand_rows(len(x), device=x.device) * x.shape[1]).long()  # (B,)
+    chosen = x[each, view]
+    pattern = mask(eligible(backbone, chosen), grid(backbone, chosen))  # (B, N)
+    everywhere = torch.zeros(*x.shape[:2], pattern.shape[1], dtype=torch.bool, device=x.device)
+    everywhere[each, view] = pattern
+    flat = everywhere.flatten(1)
+    columns = flat.int().topk(num_hidden(mask.mask_ratio, pattern.shape[1]), dim=1).indices
+    return Hidden(flat, columns, flat.gather(1, columns))
+
+
+def read(backbone: nn.Module, x: Tensor, hidden: Hidden, mask_token: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Pooled vectors (B * V, D) and those of the hidden tokens (B, k, D); without `mask_token` nothing is hidden."""
+    rows, embeddings = x.flatten(0, 1), None
+    if mask_token is not None:
+        embeddings = torch.where(hidden.mask.view(len(rows), -1, 1), mask_token, embed(backbone, rows))
+    out = encode(backbone, rows, embeddings=embeddings)
+    return out.pooled, take(out.tokens.reshape(len(x), -1, out.tokens.shape[-1]), hidden.columns)
+
+
+class DINOv2(Method):
+    """Teacher scores are balanced by Sinkhorn-Knopp over the global batch, views and tokens each on their own.
+
+    Differs from the official code: (1) the loss is half of it, which sums over two global views; (2) KoLeo is over the
+    global batch, not a GPU's; (3) it and the loss on views act on the pooled vector, the mean of the tokens by default,
+    not the class token; (4) a draw picks one global view of each example to be masked and `mask_ratio` is fixed, where
+    half of all views are masked, by [0.1, 0.5]; (5) padding hidden in short texts counts in the balance of tokens.
+    """
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        num_prototypes: int,
+        temperature: float,
+        teacher_temperature: list[float],
+        freeze_until: float,
+        ema_decay: float,
+        mask_ratio: float,
+        koleo_weight: float,
+    ):
+        """teacher_temperature: [first, last, share of the run]; freeze_until: prototypes learn from this share on."""
+        super().__init__(backbone)
+        require_tokens(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
+        positive(koleo_weight=koleo_weight)
+        fraction(ema_decay=ema_decay)
+        if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
+            raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
+        if not 0 <= freeze_until <= 1:
+            raise ValueError(f"method.freeze_until={freeze_until} is a share of the run, from 0 to 1")
+        self.mask = BlockMask(mask_ratio)
+        self.mask_token = nn.Parameter(torch.zeros(self.backbone.num_features))
+        self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
+        self.token_projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
+        self.teacher = ema_copy(nn.ModuleList([backbone, self.projector, self.token_projector]))
+        self.temperature, self.teacher_temperature = temperature, list(teacher_temperature)
+        self.freeze_until, self.ema_decay, self.koleo_weight = freeze_until, ema_decay, koleo_weight
+
+    @torch.no_grad()
+    def targets(self, x: Tensor, hidden: Hidden, progress: float) -> tuple[Tensor, Tensor]:
+        """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
+        backbone, projector, token_projector = self.teacher.children()
+        pooled, tokens = read(backbone, x, hidden, mask_token=None)
+        first, last, share = self.teacher_temperature
+        temperature = first + (last - first) * min(progress / share, 1.0)
+        targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
+        token_targets = sinkhorn(token_projector(tokens).flatten(0, 1), temperature, SINKHORN_ITERATIONS)
+        return targets, token_targets.unflatten(0, tokens.shape[:2])
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """ "pooled": cross-entropy of views, mean over the batch and over all pairs of a global view and another.
+        "tokens": that of hidden tokens, mean over them and the batch, over V as unmasked views count 0.
+        "koleo": mean over the global views."""
+        x = torch.stack(global_views(batch.views), dim=1)  # (B, V, ...)
+        hidden, frozen = hide(x, self.backbone, self.mask), progress < self.freeze_until
+        targets, token_targets = self.targets(x, hidden, progress)
+        t = targets.unflatten(0, x.shape[:2]).unbind(dim=1)
+        pooled, tokens = read(self.backbone, x, hidden, self.mask_token)
+        own = pooled.unflatten(0, x.shape[:2]).unbind(dim=1)
+        h = [*own, *embed_views(self.backbone, batch.views[x.shape[1] :])]
+        s = (self.projector(torch.cat(h), frozen) / self.temperature).chunk(len(h))
+        view_loss = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
+        logs = (self.token_projector(tokens, frozen) / self.temperature).log_softmax(dim=-1)  # (B, k, K)
+        losses = -(token_targets * logs).sum(dim=-1) * hidden.valid
+        token_loss = (losses.sum(dim=1) / hidden.valid.sum(dim=1).clamp(min=1)).mean() / x.shape[1]
+        spread = torch.stack([koleo(view) for view in own]).mean()
+        scalars = {"pooled": view_loss, "tokens": token_loss, "koleo": spread}
+        return {"loss": view_loss + token_loss + self.koleo_weight * spread, **scalars}
+
+    def after_step(self, progress: float) -> None:
+        online = nn.ModuleList([self.backbone, self.projector, self.token_projector])
+        ema_update(self.teacher, online, cosine(self.ema_decay, 1.0, progress))

@@ -1,0 +1,75 @@
+"""LeJEPA: views agree, and SIGReg makes the embeddings an isotropic Gaussian: no teacher, no predictor, one weight.
+
+Balestriero, LeCun, "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics", 2025,
+https://arxiv.org/abs/2511.08544, Sections 4 (SIGReg) and 5 (LeJEPA), Algorithms 1 and 2. Written from the paper.
+Official code: github.com/galilai-group/lejepa.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_reduce_mean, broadcast, embed_views, fraction, global_views, positive, world_size
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+def epps_pulley(x: Tensor, num_knots: int, max_frequency: float) -> Tensor:
+    """How far each column of x (B, M) is from samples of N(0, 1): (M,), at least 0, grows with the global batch.
+
+    N * integral over [-max_frequency, max_frequency] of |ecf(t) - phi(t)|^2 phi(t), where ecf is the empirical
+    characteristic function of all N = W * B samples and phi(t) = exp(-t^2 / 2) that of the Gaussian, by the trapezoidal
+    rule. The integrand is even, so `num_knots` points lie on its positive half.
+    """
+    t = torch.linspace(0, max_frequency, num_knots, device=x.device)
+    angles = x.unsqueeze(-1) * t  # (B, M, T)
+    real, imaginary = all_reduce_mean(torch.stack([angles.cos().mean(dim=0), angles.sin().mean(dim=0)]))
+    phi = torch.exp(-t.square() / 2)
+    distance = (real - phi).square() + imaginary.square()
+    return 2 * torch.trapezoid(distance * phi, t) * len(x) * world_size()
+
+
+def sigreg(z: Tensor, directions: Tensor, num_knots: int, max_frequency: float) -> Tensor:
+    """Mean Epps-Pulley statistic of z (B, D) along `directions` (D, M), which need not have unit length. In float32."""
+    with torch.autocast(z.device.type, enabled=False):
+        x = z.float() @ F.normalize(directions, dim=0)  # (B, M)
+    return epps_pulley(x, num_knots, max_frequency).mean()
+
+
+class LeJEPA(Method):
+    """Projector of three layers; any number of views, each of which is drawn to the mean of the global ones."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        sigreg_weight: float,
+        num_directions: int,
+        num_knots: int,
+        max_frequency: float,
+    ):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, num_directions=num_directions, max_frequency=max_frequency)
+        fraction(sigreg_weight=sigreg_weight)
+        if num_knots < 2:
+            raise ValueError(f"method.num_knots={num_knots} must be 2 or more: the integral needs both ends")
+        self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim)
+        self.sigreg_weight, self.num_directions = sigreg_weight, num_directions
+        self.num_knots, self.max_frequency = num_knots, max_frequency
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """(1 - lambda) * invariance + lambda * SIGReg. Invariance: squared distance to the mean of the global views,
+        mean over views, batch and (as in the official code) features. SIGReg: mean over views and directions."""
+        z = torch.stack([self.projector(h) for h in embed_views(self.backbone, batch.views)]).float()  # (V, B, D)
+        centre = z[: len(global_views(batch.views))].mean(dim=0)
+        invariance = (z - centre).square().mean()
+        # New directions at each step, the same ones on all processes (Section 4.3).
+        directions = broadcast(torch.randn(z.shape[-1], self.num_directions, device=z.device))
+        gaussianity = torch.stack([sigreg(x, directions, self.num_knots, self.max_frequency) for x in z]).mean()
+        loss = (1 - self.sigreg_weight) * invariance + self.sigreg_weight * gaussianity
+        return {"loss": loss, "invariance": invariance, "sigreg": gaussianity}

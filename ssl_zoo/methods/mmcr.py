@@ -1,0 +1,45 @@
+"""MMCR: views of an example share one direction, and the centroids of all examples fill the space.
+
+Yerxa, Kuang, Simoncelli, Chung, "Learning Efficient Coding of Natural Images with Maximum Manifold Capacity
+Representations", NeurIPS 2023, https://arxiv.org/abs/2303.03307, Section 2. Official code: github.com/ThomasYerxa/mmcr.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, embed_views, positive
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+def nuclear_norm(x: Tensor) -> Tensor:
+    """Sum of the singular values of each matrix: (..., N, D) float32 -> (...)."""
+    return torch.linalg.svdvals(x).sum(dim=-1)
+
+
+class MMCR(Method):
+    """Projector with one hidden layer; as in the official CIFAR code there is no EMA network."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, local_weight: float):
+        """`local_weight`: lambda of the paper, the weight of the nuclear norm within each example; may be 0."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim)
+        if not 0 <= local_weight < float("inf"):
+            raise ValueError(f"method.local_weight={local_weight} must be 0 or more, and finite")
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.local_weight = local_weight
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """lambda * ||Z_b||_*, mean over the batch, - ||C||_* with Z_b (V, D) the unit vectors of an example's views and
+        C (N, D) their means for the global batch; at least -sqrt(N min(N, D)). Global and local views count alike."""
+        z = torch.stack([self.projector(h) for h in embed_views(self.backbone, batch.views)], dim=1)  # (B, V, D)
+        z = F.normalize(z.float(), dim=2)
+        spread = nuclear_norm(all_gather(z.mean(dim=1)))
+        if self.local_weight == 0:  # spares B small singular value decompositions
+            return {"loss": -spread}
+        return {"loss": self.local_weight * nuclear_norm(z).mean() - spread}

@@ -1,0 +1,62 @@
+"""MoCo v3: InfoNCE between predictions and a slowly moving copy's projections; the batch is the dictionary, no queue.
+
+Chen, Xie, He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021,
+https://arxiv.org/abs/2104.02057, Algorithm 1 and Section 3. Official code: github.com/facebookresearch/moco-v3.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn, no_grad
+
+from ssl_zoo.functional import (
+    all_gather,
+    cosine,
+    ema_copy,
+    ema_update,
+    fraction,
+    global_views,
+    info_nce,
+    positive,
+    rank,
+    view_pairs,
+)
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+class MoCoV3(Method):
+    """Queries come from backbone, projector, predictor; keys from the target, an EMA of backbone and projector.
+
+    The heads are those the official code gives a ResNet, but for a bias in the predictor's last layer. For ViTs it adds
+    a projector layer and freezes the patch projection (Section 4.2), which we do not.
+    """
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float, ema_decay: float):
+        """`ema_decay` grows to 1 over the run by half a cosine, as in the official code."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
+        fraction(ema_decay=ema_decay)
+        layers = mlp(self.backbone.num_features, hidden_dim, out_dim, last_norm=True)
+        self.projector = nn.Sequential(*layers[:-1], nn.BatchNorm1d(out_dim, affine=False))
+        self.predictor = mlp(out_dim, hidden_dim, out_dim)
+        self.target = ema_copy(nn.Sequential(backbone, self.projector))
+        self.temperature, self.ema_decay = temperature, ema_decay
+
+    def contrast(self, q: Tensor, k: Tensor) -> Tensor:
+        """2 * temperature * InfoNCE (Algorithm 1), mean over the B queries. q: (B, D); k: (WB, D), of all processes."""
+        own = torch.arange(len(q), device=q.device) + rank() * len(q)
+        return 2 * self.temperature * info_nce(q, k, own, self.temperature, hidden=None)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Sum of the loss over both directions, as the paper; more views: twice the mean over all directions."""
+        q = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
+        with no_grad():
+            k = [all_gather(self.target(view)) for view in global_views(batch.views)]
+        losses = [self.contrast(q[j], k[i]) for i, j in view_pairs(batch.views)]
+        return {"loss": 2 * torch.stack(losses).mean()}
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

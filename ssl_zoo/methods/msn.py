@@ -1,0 +1,91 @@
+"""MSN: a view with tokens dropped is to fall on the same prototypes as another, whole view; no pixel is predicted.
+
+Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat, Ballas, "Masked Siamese Networks for Label-Efficient
+Learning", ECCV 2022, https://arxiv.org/abs/2204.07141, Section 3, Eq. 1. Official code:
+github.com/facebookresearch/msn.
+Letters: B batch, N tokens of a view, K prototypes.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import (
+    all_reduce_mean,
+    cosine,
+    ema_copy,
+    ema_update,
+    embed_views,
+    fraction,
+    global_views,
+    positive,
+    view_pairs,
+)
+from ssl_zoo.heads import Prototypes, mlp
+from ssl_zoo.masks import RandomMask, num_hidden
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.tokens import eligible, encode, grid, require_tokens
+
+
+class MSN(Method):
+    """Anchors: global views with tokens dropped (the paper's random masking) and whole local ones (focal masking).
+    Targets: whole global views through the EMA network.
+
+    Differs from the official code: every global view is a target for all other views, where there one of two is a
+    target only; the projector has ReLU for GELU; Sinkhorn on the targets, an option there, is left out.
+    """
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        num_prototypes: int,
+        temperature: float,
+        sharpening: float,
+        entropy_weight: float,
+        mask_ratio: float,
+        ema_decay: float,
+    ):
+        """sharpening: T of the paper, the power 1/T that target distributions are raised to; entropy_weight: lambda."""
+        super().__init__(backbone)
+        require_tokens(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
+        positive(sharpening=sharpening, entropy_weight=entropy_weight)
+        fraction(ema_decay=ema_decay)
+        self.mask = RandomMask(mask_ratio)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim)
+        self.prototypes = Prototypes(out_dim, num_prototypes)
+        self.target = ema_copy(nn.Sequential(backbone, self.projector))
+        self.temperature, self.sharpening = temperature, sharpening
+        self.entropy_weight, self.ema_decay = entropy_weight, ema_decay
+
+    def drop(self, view: Tensor) -> Tensor:
+        """The pooled vector (B, D) of what is left of a view once `mask_ratio` of its tokens are dropped."""
+        mask = self.mask(eligible(self.backbone, view), grid(self.backbone, view))  # (B, N)
+        count = mask.shape[1] - num_hidden(self.mask.mask_ratio, mask.shape[1])
+        keep = mask.int().argsort(dim=1, stable=True)[:, :count]  # in the order of the view
+        return encode(self.backbone, view, keep=keep).pooled
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Eq. 1: cross-entropy, mean over the batch and over all pairs of a global view and another; to it comes, times
+        `entropy_weight`, what the entropy of the mean prediction for all anchors (global batch) lacks to log K."""
+        whole = global_views(batch.views)
+        h = [*(self.drop(view) for view in whole), *embed_views(self.backbone, batch.views[len(whole) :])]
+        logits = self.prototypes(self.projector(torch.cat(h))) / self.temperature
+        with torch.no_grad():
+            scores = self.prototypes(torch.cat(embed_views(self.target, whole)))
+            t = (scores / (self.temperature * self.sharpening)).softmax(dim=1).chunk(len(whole))
+        s = logits.chunk(len(h))
+        match = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
+        mean = all_reduce_mean(logits.softmax(dim=1).mean(dim=0))  # (K,)
+        missing = math.log(len(mean)) - torch.special.entr(mean).sum()
+        return {"loss": match + self.entropy_weight * missing, "match": match, "missing_entropy": missing}
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

@@ -1,0 +1,64 @@
+"""NNBYOL: BYOL that predicts, not the target's projection of the other view, but its nearest neighbour among past ones.
+
+The neighbours are those of Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
+of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, the loss that of BYOL, Eq. 2,
+https://arxiv.org/abs/2006.07733; so joined in nnbyol.py of github.com/vturrisi/solo-learn.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, no_grad
+
+from ssl_zoo.functional import (
+    cosine,
+    ema_copy,
+    ema_update,
+    fraction,
+    global_views,
+    negative_cosine,
+    positive,
+    view_pairs,
+)
+from ssl_zoo.heads import mlp
+from ssl_zoo.memory import Queue
+from ssl_zoo.method import Batch, Method
+
+
+@no_grad()
+def nearest(z: Tensor, keys: Tensor) -> Tensor:
+    """The key of largest dot product with each row of z: (B, D), (K, D) -> (B, D)."""
+    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
+        return keys[(z.float() @ keys.T).argmax(dim=1)]
+
+
+class NNBYOL(Method):
+    """The queue holds what the target, an EMA of backbone and projector, made of past first views."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, queue_size: int, ema_decay: float):
+        """`ema_decay` grows to 1 over the run by half a cosine."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, queue_size=queue_size)
+        fraction(ema_decay=ema_decay)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.predictor = mlp(out_dim, hidden_dim, out_dim)
+        self.target = ema_copy(nn.Sequential(backbone, self.projector))
+        self.queue = Queue(queue_size, out_dim)
+        self.ema_decay = ema_decay
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Sum over both directions of 2 - 2 cos, in [0, 8], mean over the batch; more views: twice the mean."""
+        p = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
+        with no_grad():
+            t = [F.normalize(self.target(view).float(), dim=1) for view in global_views(batch.views)]
+        neighbours = [nearest(x, self.queue.keys) for x in t]
+        losses = [negative_cosine(p[j], neighbours[i]) for i, j in view_pairs(batch.views)]
+        if self.training:
+            self.queue.push(t[0])
+        return {"loss": 2 * torch.stack(losses).mean()}
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

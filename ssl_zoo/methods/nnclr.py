@@ -1,0 +1,59 @@
+"""NNCLR: contrast a view not with another view of its example but with that view's nearest neighbour in a queue.
+
+Dwibedi, Aytar, Tompson, Sermanet, Zisserman, "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
+of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, Eqs. 3-4 and Algorithm 1. No official code.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, global_views, info_nce, positive, rank, view_pairs
+from ssl_zoo.heads import mlp
+from ssl_zoo.memory import Queue
+from ssl_zoo.method import Batch, Method
+
+
+@torch.no_grad()
+def nearest(z: Tensor, keys: Tensor) -> Tensor:
+    """The key of largest dot product with each row of z: (B, D), (K, D) -> (B, D)."""
+    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
+        return keys[(z.float() @ keys.T).argmax(dim=1)]
+
+
+class NNCLR(Method):
+    """The queue is the paper's support set; neighbours are sought with projections and predicted by the predictor."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        predictor_hidden_dim: int,
+        queue_size: int,
+        temperature: float,
+    ):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, predictor_hidden_dim=predictor_hidden_dim)
+        positive(queue_size=queue_size, temperature=temperature)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim, last_norm=True)
+        self.predictor = mlp(out_dim, predictor_hidden_dim, out_dim)
+        self.queue = Queue(queue_size, out_dim)
+        self.temperature = temperature
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """InfoNCE from each neighbour to all predictions of the other view, mean over the batch and both directions.
+
+        With more than two views: the mean over all directions from a global view's neighbour."""
+        z = [self.projector(self.backbone(view)) for view in batch.views]
+        p = [all_gather(self.predictor(x)) for x in z]  # (WB, D), so that negatives come from all processes
+        neighbours = [nearest(x, self.queue.keys) for x in z[: len(global_views(batch.views))]]
+        own = torch.arange(len(z[0]), device=z[0].device) + rank() * len(z[0])
+        losses = [info_nce(neighbours[i], p[j], own, self.temperature, hidden=None) for i, j in view_pairs(batch.views)]
+        if self.training:
+            self.queue.push(F.normalize(z[0].float(), dim=1))  # of the first view only, as Algorithm 1
+        return {"loss": torch.stack(losses).mean()}

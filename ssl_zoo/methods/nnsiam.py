@@ -1,0 +1,51 @@
+"""NNSiam: SimSiam that predicts, not the projection of the other view, but its nearest neighbour among past ones.
+
+The neighbours are those of Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
+of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, the loss that of SimSiam, Eqs. 1-2,
+https://arxiv.org/abs/2011.10566; so joined in nnsiam.py of github.com/vturrisi/solo-learn.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, no_grad
+
+from ssl_zoo.functional import global_views, positive, view_pairs
+from ssl_zoo.heads import mlp
+from ssl_zoo.memory import Queue
+from ssl_zoo.method import Batch, Method
+
+
+@no_grad()
+def nearest(z: Tensor, keys: Tensor) -> Tensor:
+    """The key of largest dot product with each row of z: (B, D), (K, D) -> (B, D)."""
+    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
+        return keys[(z.float() @ keys.T).argmax(dim=1)]
+
+
+class NNSiam(Method):
+    """Heads as SimSiam's; the predictor learns at a constant rate."""
+
+    min_views: ClassVar[int] = 2
+    constant_rate: ClassVar[tuple[str, ...]] = ("predictor",)
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, predictor_hidden_dim: int, queue_size: int):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, predictor_hidden_dim=predictor_hidden_dim)
+        positive(queue_size=queue_size)
+        layers = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim, last_norm=True)
+        self.projector = nn.Sequential(*layers[:-1], nn.BatchNorm1d(out_dim, affine=False))
+        self.predictor = mlp(out_dim, predictor_hidden_dim, out_dim)
+        self.queue = Queue(queue_size, out_dim)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Mean over both directions of -cos(p, neighbour), in [-1, 1], and the batch; more views: over all."""
+        z = [self.projector(self.backbone(view)) for view in batch.views]
+        p = [self.predictor(x) for x in z]
+        neighbours = [nearest(x, self.queue.keys) for x in z[: len(global_views(batch.views))]]
+        pairs = view_pairs(batch.views)
+        similar = [F.cosine_similarity(p[j].float(), neighbours[i], dim=1).mean() for i, j in pairs]
+        if self.training:
+            self.queue.push(F.normalize(z[0].float(), dim=1))
+        return {"loss": -torch.stack(similar).mean()}

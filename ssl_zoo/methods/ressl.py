@@ -1,0 +1,72 @@
+"""ReSSL: a strongly changed view should be similar to the same past examples as a weakly changed view, and as strongly.
+
+Zheng, You, Wang, Qian, Zhang, Wang, Xu, "ReSSL: Relational Self-Supervised Learning with Weak Augmentation", NeurIPS
+2021, https://arxiv.org/abs/2107.09282, Section 3.2 and Algorithm 1. Official code: github.com/KyleZheng1997/ReSSL.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn, no_grad
+
+from ssl_zoo.functional import ema_copy, ema_update, fraction, positive
+from ssl_zoo.memory import Queue
+from ssl_zoo.method import Batch, Method
+
+
+def relations(z: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """Logarithms (B, K) of the softmax over the cosine similarities of z (B, D) with unit-length keys (K, D)."""
+    with torch.autocast(device_type=z.device.type, enabled=False):  # bf16 errors would grow by 1 / temperature
+        return (F.normalize(z.float(), dim=1) @ keys.T / temperature).log_softmax(dim=1)
+
+
+class ReSSL(Method):
+    """The first view, which should be the weakly changed one, is the teacher's; the student sees all others.
+
+    The queue holds the teacher's projections of past first views; an example's own is not among them. conf/views/ressl
+    makes such views.
+    """
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        queue_size: int,
+        temperature: float,
+        teacher_temperature: float,
+        ema_decay: float,
+    ):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, queue_size=queue_size)
+        positive(temperature=temperature, teacher_temperature=teacher_temperature)
+        fraction(ema_decay=ema_decay)
+        if teacher_temperature >= temperature:
+            raise ValueError(
+                f"method.teacher_temperature={teacher_temperature} must be below method.temperature={temperature}: "
+                "the teacher's relations are the sharper ones"
+            )
+        self.projector = nn.Sequential(
+            nn.Linear(self.backbone.num_features, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, out_dim)
+        )
+        self.teacher = ema_copy(nn.Sequential(backbone, self.projector))
+        self.queue = Queue(queue_size, out_dim)
+        self.temperature, self.teacher_temperature, self.ema_decay = temperature, teacher_temperature, ema_decay
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy between the teacher's relations and the student's, mean over the batch and student views."""
+        weak, *strong = batch.views
+        with no_grad():
+            t = F.normalize(self.teacher(weak).float(), dim=1)
+            goal = relations(t, self.queue.keys, self.teacher_temperature).exp()  # (B, K)
+        z = [self.projector(self.backbone(view)) for view in strong]
+        losses = [-(goal * relations(x, self.queue.keys, self.temperature)).sum(dim=1).mean() for x in z]
+        if self.training:
+            self.queue.push(t)
+        return {"loss": torch.stack(losses).mean()}
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.teacher, nn.Sequential(self.backbone, self.projector), self.ema_decay)

@@ -1,0 +1,41 @@
+"""SimSiam: predict the projection of another view, held constant; neither negatives, nor a second network.
+
+Chen & He, "Exploring Simple Siamese Representation Learning", CVPR 2021, https://arxiv.org/abs/2011.10566,
+Algorithm 1, Eqs. 1-2 and Section 3 (heads). Official code: github.com/facebookresearch/simsiam.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import positive, view_pairs
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+class SimSiam(Method):
+    """The projector has three layers and ends in BatchNorm; the predictor, a bottleneck, learns at a constant rate."""
+
+    min_views: ClassVar[int] = 2
+    constant_rate: ClassVar[tuple[str, ...]] = ("predictor",)
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, predictor_hidden_dim: int):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, predictor_hidden_dim=predictor_hidden_dim)
+        layers = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim, last_norm=True)
+        # The last norm has no scale and shift, as in the official code.
+        self.projector = nn.Sequential(*layers[:-1], nn.BatchNorm1d(out_dim, affine=False))
+        self.predictor = mlp(out_dim, predictor_hidden_dim, out_dim)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Mean over both directions of -cos(p, z) with z held constant (Eqs. 1-2); in [-1, 1], mean over the batch.
+
+        With more than two views: the mean over all directions that predict a global view."""
+        # One view at a time: BatchNorm statistics are those of a view, as in the official code.
+        z = [self.projector(self.backbone(view)) for view in batch.views]
+        p = [self.predictor(x) for x in z]
+        pairs = view_pairs(batch.views)
+        similar = [F.cosine_similarity(p[j].float(), z[i].detach().float(), dim=1).mean() for i, j in pairs]
+        return {"loss": -torch.stack(similar).mean()}

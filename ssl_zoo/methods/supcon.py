@@ -1,0 +1,55 @@
+"""SupCon: all views of all examples of a class attract each other, those of other classes repel.
+
+Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, https://arxiv.org/abs/2004.11362, Eq. 2 (L_out).
+Official code: github.com/google-research/google-research/tree/master/supcon.
+Letters: B batch, V views, G global views, W processes, D width.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float) -> Tensor:
+    """L_out, mean over the anchors, in float32. The paper sums over them; the official code takes the mean, too, and
+    multiplies it by the temperature, which we do not.
+
+    z: V projections (B, D) of the same examples, of which the first `num_global` are global views; labels (B,).
+    Anchors are all views of this process, keys the global views of all processes; an anchor is not its own key.
+    """
+    z = [F.normalize(view.float(), dim=1) for view in z]
+    anchors, keys = torch.cat(z), all_gather(torch.cat(z[:num_global]))  # (VB, D), (WGB, D)
+    same = labels.repeat(len(z))[:, None] == all_gather(labels.repeat(num_global))
+    shared = num_global * len(labels)  # anchors that are keys as well
+    column = torch.arange(len(anchors), device=labels.device)
+    column = torch.where(column < shared, column + rank() * shared, -1)
+    itself = column[:, None] == torch.arange(len(keys), device=labels.device)
+    logits = (anchors @ keys.T / temperature).masked_fill(itself, -torch.inf)
+    log_shares = F.log_softmax(logits, dim=1)
+    positives = same & ~itself
+    return -(log_shares.masked_fill(~positives, 0).sum(dim=1) / positives.sum(dim=1)).mean()
+
+
+class SupCon(Method):
+    """SimCLR's projector under a loss that knows the classes; the backbone is kept. With labels that are all different
+    and two views it is SimCLR."""
+
+    min_views: ClassVar[int] = 2
+    uses_labels: ClassVar[bool] = True
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.temperature = temperature
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """All views enter one loss, as in the paper; the local crops of multi-crop are anchors, never keys."""
+        z = [self.projector(h) for h in embed_views(self.backbone, batch.views)]
+        return {"loss": supcon(z, len(global_views(batch.views)), batch.labels, self.temperature)}

@@ -1,0 +1,83 @@
+"""SwAV: predict from one view which prototypes another view of the example was assigned to, all being used equally.
+
+Caron, Misra, Mairal, Goyal, Bojanowski, Joulin, "Unsupervised Learning of Visual Features by Contrasting Cluster
+Assignments", NeurIPS 2020, https://arxiv.org/abs/2006.09882, Sections 3.1-3.3, Eqs. 1-6. Official
+code: github.com/facebookresearch/swav. Letters: B batch, K prototypes, S queue size, W processes.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank, sinkhorn, view_pairs
+from ssl_zoo.heads import Prototypes, mlp
+from ssl_zoo.memory import Queue
+from ssl_zoo.method import Batch, Method
+
+
+def assign(scores: Tensor, queued: Tensor, temperature: float, iterations: int) -> Tensor:
+    """Assignments (B, K) of this process's scores, equally spread over the global batch and S older rows.
+
+    scores: (B, K); queued: (S, K), the same on all processes. `sinkhorn` gathers what is whole already; the W copies of
+    each row change the sums over the rows by the factor W alone, which the next step divides out.
+    """
+    rows = torch.cat([all_gather(scores), queued])
+    first = rank() * len(scores)
+    return sinkhorn(rows, temperature, iterations)[first : first + len(scores)]
+
+
+class SwAV(Method):
+    """Global views are assigned, each is predicted from all other views; multi-crop is a choice of views alone.
+
+    Differs from the official code: prototypes are weight-normalised, not set back to length 1 after each step, and one
+    queue of the first view serves all views, where there it is one for each.
+    """
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        num_prototypes: int,
+        temperature: float,
+        sinkhorn_temperature: float,
+        sinkhorn_iterations: int,
+        freeze_until: float,
+        queue_size: int,
+        queue_from: float,
+    ):
+        """freeze_until, queue_from: shares of the run; prototypes learn from the one on, the queue counts from the
+        other on (it is filled from the start)."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
+        positive(sinkhorn_temperature=sinkhorn_temperature, sinkhorn_iterations=sinkhorn_iterations)
+        for name, share in (("freeze_until", freeze_until), ("queue_from", queue_from)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"method.{name}={share} is a share of the run, from 0 to 1")
+        if queue_size < 0:
+            raise ValueError(f"method.queue_size={queue_size} must be 0, which means no queue, or more")
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.prototypes = Prototypes(out_dim, num_prototypes)
+        self.queue = Queue(queue_size, out_dim) if queue_size else None
+        self.temperature, self.freeze_until, self.queue_from = temperature, freeze_until, queue_from
+        self.sinkhorn_temperature, self.sinkhorn_iterations = sinkhorn_temperature, sinkhorn_iterations
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy with the assignments, mean over the batch and over all pairs of a global view and another."""
+        views = batch.views
+        # All views in one pass of the projector, as in the official code: its BatchNorm sees them together.
+        z = self.projector(torch.cat(embed_views(self.backbone, views)))
+        scores = self.prototypes(z, frozen=progress < self.freeze_until).chunk(len(views))
+        queued = scores[0].new_empty(0, scores[0].shape[1])
+        if self.queue is not None and progress >= self.queue_from:
+            queued = self.prototypes(self.queue.keys).detach()
+        settings = self.sinkhorn_temperature, self.sinkhorn_iterations
+        targets = [assign(scores[i].detach(), queued, *settings) for i in range(len(global_views(views)))]
+        losses = [F.cross_entropy(scores[j] / self.temperature, targets[i]) for i, j in view_pairs(views)]
+        if self.training and self.queue is not None:
+            self.queue.push(F.normalize(z.detach().float(), dim=1).chunk(len(views))[0])
+        return {"loss": torch.stack(losses).mean()}

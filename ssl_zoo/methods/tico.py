@@ -1,0 +1,80 @@
+"""TiCo: agree with a slowly moving copy of the network, and avoid the directions that embeddings have used of late.
+
+Zhu, Moraes, Karakulak, Sobol, Canziani, LeCun, "TiCo: Transformation Invariance and Covariance Contrast for
+Self-Supervised Visual Representation Learning", 2022, https://arxiv.org/abs/2206.10698, Section 3 and Algorithm 1.
+No official code; the loss is compared with lightly's in the test.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import (
+    all_reduce_mean,
+    cosine,
+    ema_copy,
+    ema_update,
+    fraction,
+    global_views,
+    negative_cosine,
+    positive,
+    view_pairs,
+)
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+class TiCo(Method):
+    """The online network is backbone and projector, the target an EMA of both; `covariance` is the memory."""
+
+    min_views: ClassVar[int] = 2
+
+    covariance: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        contrast_weight: float,
+        covariance_decay: float,
+        ema_decay: float,
+    ):
+        """`contrast_weight`: rho of the paper, `covariance_decay`: beta. `ema_decay` grows to 1 by half a cosine."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, contrast_weight=contrast_weight)
+        fraction(covariance_decay=covariance_decay, ema_decay=ema_decay)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.target = ema_copy(nn.Sequential(backbone, self.projector))
+        self.contrast_weight, self.covariance_decay, self.ema_decay = contrast_weight, covariance_decay, ema_decay
+        self.register_buffer("covariance", torch.zeros(out_dim, out_dim))
+
+    def remember(self, z: list[Tensor]) -> Tensor:
+        """The EMA of second moments (D, D) with those of this step's unit vectors over the global batch, all views."""
+        with torch.no_grad(), torch.autocast(self.covariance.device.type, enabled=False):
+            moments = torch.stack([x.T @ x / len(x) for x in z]).mean(dim=0)
+            return self.covariance.lerp(all_reduce_mean(moments), 1 - self.covariance_decay)
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """1 - cos + rho z^T C z, mean over the batch and over both directions, where Algorithm 1 takes one and leaves
+        out the 1. C is constant in the gradient. More views: the mean over all directions that look at a global one."""
+        # One view at a time: BatchNorm statistics are those of a view.
+        z = [F.normalize(self.projector(self.backbone(view)).float(), dim=1) for view in batch.views]
+        with torch.no_grad():
+            t = [self.target(view) for view in global_views(batch.views)]
+        invariance = torch.stack([negative_cosine(z[j], t[i]) for i, j in view_pairs(batch.views)]).mean() / 2
+        covariance = self.remember(z)
+        with torch.autocast(covariance.device.type, enabled=False):
+            contrast = torch.stack([(x @ covariance * x).sum(dim=1).mean() for x in z]).mean()
+        if self.training:
+            self.covariance = covariance
+        return {
+            "loss": invariance + self.contrast_weight * contrast,
+            "invariance": invariance,
+            "contrast": contrast,
+        }
+
+    def after_step(self, progress: float) -> None:
+        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))

@@ -1,0 +1,76 @@
+"""TSDAE: delete most tokens of a text, press the rest into one vector, and write the whole text out of it.
+
+Wang, Reimers, Gurevych, "TSDAE: Using Transformer-based Sequential Denoising Auto-Encoder for Unsupervised Sentence
+Embedding Learning", Findings of EMNLP 2021, https://arxiv.org/abs/2104.06979, Section 3. Official code:
+github.com/UKPLab/sentence-transformers. Letters: B rows, L tokens a row, M tokens kept, V vocabulary, D width.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import fraction, mean_over, rand_rows
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.tokens import TextEncoder, eligible, embed, encode
+
+
+class TSDAE(Method):
+    """The encoder's pooled vector is the first input of a causal decoder, followed by the text itself.
+
+    Differs from the paper, whose decoder reads the vector by cross-attention and shares all weights with the encoder:
+    here it is a prefix token, and only the token embeddings, in and out, are the encoder's.
+    """
+
+    decoder: Any
+
+    def __init__(self, backbone: nn.Module, decoder: nn.Module, delete_ratio: float, pad_id: int):
+        """decoder: a causal text transformer as wide as the backbone, whose own token embedding is not used."""
+        super().__init__(backbone)
+        fraction(delete_ratio=delete_ratio)
+        if not isinstance(backbone, TextEncoder):
+            raise ValueError(f"backbone: {type(backbone).__name__} does not read token ids. Choose e.g. text_small")
+        if not getattr(decoder, "causal", False):
+            raise ValueError("method.decoder.causal must be true: it would copy the text it is to write")
+        self.decoder = decoder
+        embedding: Any = backbone.embedding
+        widths = (embedding.embedding_dim, self.backbone.num_features)
+        if widths != (self.decoder.num_features,) * 2:
+            raise ValueError(
+                f"method.decoder.embed_dim={self.decoder.num_features} must be the width of the backbone, {widths[1]}, "
+                f"and of its token embedding, {widths[0]}"
+            )
+        self.decoder.embedding = embedding
+        self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings))
+        self.delete_ratio, self.pad_id = delete_ratio, pad_id
+
+    def delete(self, ids: Tensor) -> Tensor:
+        """(B, L) -> (B, M), the tokens that stay, in order and without gaps: of n tokens round((1 - delete_ratio) * n),
+        at least one, so many for n = L is M; then padding."""
+        real = eligible(self.backbone, ids)
+        most = max(1, round((1 - self.delete_ratio) * ids.shape[1]))
+        counts = ((1 - self.delete_ratio) * real.sum(dim=1)).round().clamp(1, most)
+        scores = rand_rows(*ids.shape, device=ids.device).masked_fill(~real, 2)
+        stays = scores.argsort(dim=1).argsort(dim=1) < counts[:, None]
+        columns = stays.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+        return ids.gather(1, columns).masked_fill(~stays.gather(1, columns), self.pad_id)
+
+    def logits(self, vector: Tensor, ids: Tensor) -> Tensor:
+        """vector (B, D), ids (B, L) -> (B, L, V) float32: the token at each place, given vector and past."""
+        before = torch.cat([ids[:, :1], ids[:, :-1]], dim=1)  # the first stands for the vector, where text must be
+        x = torch.cat([vector.unsqueeze(1), embed(self.backbone, ids)[:, :-1]], dim=1)
+        hidden = encode(self.decoder, before, embeddings=x).tokens
+        return F.linear(hidden, self.backbone.embedding.weight, self.bias).float()
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy, mean over all tokens of a view but padding, then over the views; their perplexity."""
+        loss = torch.stack([self.loss(view) for view in batch.views]).mean()
+        return {"loss": loss, "perplexity": loss.detach().exp()}
+
+    def loss(self, ids: Tensor) -> Tensor:
+        """Of one view (B, L)."""
+        real = eligible(self.backbone, ids)
+        logits = self.logits(self.backbone(self.delete(ids)), ids)
+        surprise = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
+        return mean_over(surprise, real)

@@ -1,0 +1,99 @@
+"""VIbCReg: VICReg with correlations in place of covariances, behind a whitening layer.
+
+Lee, Aune, "VIbCReg: Variance-Invariance-better-Covariance Regularization for Self-Supervised Learning on Time Series",
+2021, https://arxiv.org/abs/2109.00783, Section 3. Official code: github.com/ML4ITS/vibcreg.
+IterNorm: Huang, Zhou, Zhu, Liu, Shao, "Iterative Normalization: Beyond Standardization towards Efficient Whitening",
+CVPR 2019, https://arxiv.org/abs/1904.03441, Algorithm 1.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, all_reduce_mean, positive, view_pairs
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+class IterNorm(nn.Module):
+    """Whitens each group of features over the global batch: (B, D) -> (B, D) float32, then an affine map.
+
+    The inverse root of a group's covariance comes from Newton's iteration, in the coupled form: the same iterates as
+    P <- (3 P - P^3 S) / 2, which rounding errors make diverge after some 15. Projectors are not kept, so there are
+    no running statistics: outside training, too, the batch is whitened by its own.
+    """
+
+    def __init__(self, dim: int, num_groups: int, iterations: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        self.num_groups, self.iterations = num_groups, iterations
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = z.float().unflatten(1, (self.num_groups, -1)).transpose(0, 1)  # (G, B, d)
+        x = x - all_reduce_mean(x.mean(dim=1, keepdim=True))
+        eye = torch.eye(x.shape[2], device=x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            covariance = all_reduce_mean(x.mT @ x / x.shape[1]) + 1e-5 * eye  # (G, d, d)
+            trace = covariance.diagonal(dim1=1, dim2=2).sum(dim=1).view(-1, 1, 1)
+            scaled, inverse = covariance / trace, eye.expand_as(covariance)
+            for _ in range(self.iterations):
+                step = 1.5 * eye - 0.5 * inverse @ scaled
+                scaled, inverse = scaled @ step, step @ inverse  # towards the root and the inverse root
+            x = x @ (inverse / trace.sqrt())
+        return x.transpose(0, 1).flatten(1) * self.weight + self.bias
+
+
+def variance_loss(z: Tensor) -> Tensor:
+    """Hinge on the standard deviation of each feature, mean over the features, as in VICReg. z: (N, D) float32."""
+    return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
+
+
+def correlation_loss(z: Tensor) -> Tensor:
+    """Squared correlations of different features, their sum divided by D^2. z: (N, D) float32."""
+    z = F.normalize(z - z.mean(dim=0), dim=0, eps=1e-6)
+    with torch.autocast(z.device.type, enabled=False):
+        correlation = z.T @ z  # (D, D)
+    return (correlation - correlation.diag().diag()).square().mean()
+
+
+class VIbCReg(Method):
+    """Projector of three layers and IterNorm; variances and correlations are those of the global batch."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        num_groups: int,
+        iterations: int,
+        invariance_weight: float,
+        variance_weight: float,
+        covariance_weight: float,
+    ):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, num_groups=num_groups, iterations=iterations)
+        positive(invariance_weight=invariance_weight, variance_weight=variance_weight)
+        positive(covariance_weight=covariance_weight)
+        if out_dim % num_groups:
+            raise ValueError(f"method.num_groups={num_groups} must divide method.out_dim={out_dim}")
+        self.projector = nn.Sequential(
+            mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim), IterNorm(out_dim, num_groups, iterations)
+        )
+        self.invariance_weight = invariance_weight
+        self.variance_weight, self.covariance_weight = variance_weight, covariance_weight
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Two views: variance and correlation terms are summed over them, as in the official code (VICReg's official
+        code halves the variance term). More views: twice the mean over views; invariance is the mean over pairs."""
+        z = [self.projector(self.backbone(view)) for view in batch.views]
+        everyone = [all_gather(x) for x in z]
+        invariance = torch.stack([F.mse_loss(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]).mean()
+        variance = 2 * torch.stack([variance_loss(x) for x in everyone]).mean()
+        covariance = 2 * torch.stack([correlation_loss(x) for x in everyone]).mean()
+        loss = self.invariance_weight * invariance + self.variance_weight * variance
+        loss = loss + self.covariance_weight * covariance
+        return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}

@@ -1,0 +1,65 @@
+"""VICReg: views agree, while each feature keeps its variance over the batch and features do not covary.
+
+Bardes, Ponce, LeCun, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", ICLR 2022,
+https://arxiv.org/abs/2105.04906, Section 4.1, Eq. 1-6 and Algorithm 1. Official code:
+github.com/facebookresearch/vicreg.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, positive, view_pairs
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+def variance_loss(z: Tensor) -> Tensor:
+    """Hinge on the standard deviation of each feature (Eq. 1-2), mean over the features. z: (N, D) float32."""
+    # The 1e-4 (epsilon of Eq. 2) keeps the gradient of the root finite for a feature that has collapsed.
+    return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
+
+
+def covariance_loss(z: Tensor) -> Tensor:
+    """Squared covariances of different features, their sum divided by D (Eq. 3-4). z: (N, D) float32."""
+    z = z - z.mean(dim=0)
+    with torch.autocast(z.device.type, enabled=False):
+        covariance = z.T @ z / (len(z) - 1)  # (D, D)
+    return (covariance - covariance.diag().diag()).square().sum() / len(covariance)
+
+
+class VICReg(Method):
+    """Projector ("expander") of three layers; variance and covariance are those of the global batch."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        invariance_weight: float,
+        variance_weight: float,
+        covariance_weight: float,
+    ):
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim, invariance_weight=invariance_weight)
+        positive(variance_weight=variance_weight, covariance_weight=covariance_weight)
+        self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim)
+        self.invariance_weight = invariance_weight
+        self.variance_weight, self.covariance_weight = variance_weight, covariance_weight
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Scaled as in the official code: Eq. 5 is divided by D, and in Eq. 6 the variance is the mean of the two views
+        while the covariance is their sum. More views: invariance is the mean over pairs, the rest over views."""
+        # One view at a time: BatchNorm statistics are those of a view, as in the official code.
+        z = [self.projector(self.backbone(view)).float() for view in batch.views]
+        everyone = [all_gather(x) for x in z]
+        invariance = torch.stack([F.mse_loss(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]).mean()
+        variance = torch.stack([variance_loss(x) for x in everyone]).mean()
+        covariance = 2 * torch.stack([covariance_loss(x) for x in everyone]).mean()
+        loss = self.invariance_weight * invariance + self.variance_weight * variance
+        loss = loss + self.covariance_weight * covariance
+        return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}

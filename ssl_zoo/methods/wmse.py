@@ -1,0 +1,62 @@
+"""W-MSE: views of an example meet after the batch has been whitened, which keeps examples apart without negatives.
+
+Ermolov, Siarohin, Sangineto, Sebe, "Whitening for Self-Supervised Representation Learning", ICML 2021,
+https://arxiv.org/abs/2007.06346, Sections 3 and 3.1, Eq. 2-6. Official code: github.com/htdt/self-supervised.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssl_zoo.functional import all_gather, broadcast, fraction, negative_cosine, positive, view_pairs
+from ssl_zoo.heads import mlp
+from ssl_zoo.method import Batch, Method
+
+
+def whiten(z: Tensor, eps: float) -> Tensor:
+    """Centred z (N, D) times the transposed inverse of the Cholesky factor of its covariance; in float32.
+
+    The covariance is mixed with `eps` of its mean variance on the diagonal, so that N <= D is well-posed too: N rows
+    span N - 1 dimensions, which become white, and nothing is left in the others. The official code mixes with
+    `eps` itself; here the result does not depend on the scale of z.
+    """
+    z = z.float() - z.float().mean(dim=0)
+    with torch.autocast(z.device.type, enabled=False):
+        covariance = z.T @ z / (len(z) - 1)
+        ridge = covariance.diagonal().mean().clamp(min=1e-6)  # above 0 even where all rows are the same
+        eye = torch.eye(len(covariance), device=z.device)
+        factor = torch.linalg.cholesky((1 - eps) * covariance + eps * ridge * eye)
+        return torch.linalg.solve_triangular(factor, z.T, upper=False).T
+
+
+class WMSE(Method):
+    """Projector with one hidden layer; the global batch is whitened in random groups, each view by itself."""
+
+    min_views: ClassVar[int] = 2
+
+    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, whitening_size: int, eps: float):
+        """`whitening_size`: rows that are whitened together, at least twice `out_dim`; a smaller batch is one group,
+        and the rows that a larger one has left over are spread over its groups."""
+        super().__init__(backbone)
+        positive(hidden_dim=hidden_dim, out_dim=out_dim)
+        fraction(eps=eps)
+        if whitening_size < 2 * out_dim:
+            raise ValueError(
+                f"method.whitening_size={whitening_size} must be at least 2 * method.out_dim={2 * out_dim}: "
+                "the covariance of fewer rows is too noisy to invert"
+            )
+        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.whitening_size, self.eps = whitening_size, eps
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """2 - 2 cos of the whitened rows of two views (Eq. 6), mean over the global batch and over all pairs of views
+        with a global one in them. Every process computes all of it."""
+        # The head sees all views at once, the backbone one after the other, as in the official code.
+        h = torch.cat([self.backbone(view) for view in batch.views])
+        views = [all_gather(z) for z in self.projector(h).chunk(len(batch.views))]
+        order = broadcast(torch.randperm(len(views[0]), device=h.device))
+        groups = order.tensor_split(max(1, len(order) // self.whitening_size))
+        z = [torch.cat([whiten(view[group], self.eps) for group in groups]) for view in views]
+        pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
+        return {"loss": torch.stack([negative_cosine(a, b) for a, b in pairs]).mean()}

@@ -1,0 +1,79 @@
+"""The learning check: what learns passes it, what does not fails it, and the scores are what they say."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssl_zoo.conformance import learning
+from ssl_zoo.conformance.learning import Budget, Trial
+from ssl_zoo.evaluators.judged import Features
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.methods.simclr import SimCLR
+
+QUICK = Budget(margin=0.05, steps=30, batch_size=64, lr=2e-3)
+
+
+class Constant(SimCLR):
+    """Its loss depends on nothing, and so it learns nothing."""
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        loss = super().forward(batch, progress)["loss"]
+        return {"loss": loss * 0 + 1}
+
+
+def run(method: type[Method], arguments: dict[str, Any], budget: Budget) -> learning.Finding:
+    path = f"{method.__module__}.{method.__name__}"
+    return learning.finding("it", [learning.trial_of_class(path, arguments, "conv", 0, budget)], budget)
+
+
+def test_a_constant_loss_fails_and_simclr_passes() -> None:
+    arguments = {"hidden_dim": 64, "out_dim": 32, "temperature": 0.2}
+    assert "the margin is 0.05" in run(Constant, arguments, QUICK).failure
+    passed = run(SimCLR, arguments, QUICK)
+    assert not passed.failure
+    assert passed.check == "learns: neighbours, 1 labels"
+
+
+def test_the_worst_seed_counts() -> None:
+    trials = [Trial("a task", 0.5, 0.9, 1.0), Trial("a task", 0.5, 0.52, 1.0)]
+    finding = learning.finding("it", trials, QUICK)
+    assert finding.seen == pytest.approx(0.02)
+    assert finding.failure
+
+
+def test_neighbours_are_found_among_one_example_each_or_all() -> None:
+    x = torch.eye(3).repeat(5, 1) + 0.01 * torch.randn(15, 3)
+    y = torch.arange(15) % 3
+    judged: Any = SimpleNamespace(train=Features(x, y, y), test=Features(x, y, y))
+    assert learning.neighbours(judged, 1) == learning.neighbours(judged, None) == 1
+    judged.test = Features(x, (y + 1) % 3, y)
+    assert learning.neighbours(judged, 1) == learning.neighbours(judged, None) == 0
+
+
+class Documents:
+    """Twelve documents of equal words, one of them too short."""
+
+    parts: dict[str, range] = {"test": range(2, 14)}  # noqa: RUF012
+    facts: dict[str, int] = {"pad_id": 0}  # noqa: RUF012
+
+    @property
+    def tokens(self) -> "Documents":
+        return self
+
+    def lengths(self, documents: np.ndarray) -> np.ndarray:
+        return np.where(documents == 5, 10, 2 * learning.PIECE)
+
+    def padded(self, documents: np.ndarray, max_length: int, pad_id: int) -> np.ndarray:
+        assert 5 not in documents
+        return np.repeat(documents[:, None], max_length, axis=1)
+
+
+def test_the_next_piece_is_found_among_all_documents() -> None:
+    bag = nn.EmbeddingBag(20, 64)
+    assert learning.next_piece(Method(bag), Documents()) == 1
+    nn.init.ones_(bag.weight)  # every piece looks the same: the first one is taken for all
+    assert learning.next_piece(Method(bag), Documents()) == pytest.approx(1 / 11)

@@ -1,0 +1,62 @@
+"""Every method of conf/method becomes subjects; what cannot be examined says why."""
+
+import pickle
+
+import pytest
+import torch
+
+from ssl_zoo.conformance import subjects
+from ssl_zoo.conformance.subjects import FACTS, PAD, B, conv_net, shrunk
+
+
+def test_a_method_is_examined_on_each_backbone_it_takes() -> None:
+    assert [s.name for s in subjects.of("simclr")] == ["simclr/conv", "simclr/vit", "simclr/text"]
+    assert [s.name for s in subjects.of("mlm")] == ["mlm/text"]
+    assert subjects.of("mlm")[0].views == ("text",)
+
+
+def test_batches_and_weights_depend_on_their_numbers_alone() -> None:
+    subject = pickle.loads(pickle.dumps(subjects.of("byol")[0]))  # as another process gets it
+    one, two, other = subject.batch(3), subject.batch(3), subject.batch(4)
+    assert all(map(torch.equal, one.views, two.views))
+    assert not torch.equal(one.views[0], other.views[0])
+    assert not set(one.indices.tolist()) & set(other.indices.tolist())
+    assert max(other.indices) < FACTS["num_train"]
+    assert [view.shape[-1] for view in subject.batch(0, (8, 8)).views] == [16, 16, 8, 8]
+    assert torch.equal(*(subject.build(5).state_dict()["projector.0.weight"] for _ in range(2)))
+
+
+def test_texts_hold_padding_that_differs_from_row_to_row() -> None:
+    (ids,) = subjects.of("mlm")[0].batch(0).views
+    assert set((ids == PAD).sum(dim=1).tolist()) == {0, 1, 2}
+    assert ids.max() < FACTS["vocab_size"]
+
+
+def test_large_numbers_shrink_and_small_ones_stay() -> None:
+    config = {"hidden_dim": 2048, "temperature": 0.2, "flag": True, "sizes": [3000, 96], "vocab_size": 999}
+    small = {"hidden_dim": 64, "temperature": 0.2, "flag": True, "sizes": [64, 96], "vocab_size": 999}
+    assert shrunk(config, 64, {}) == small
+
+
+def test_the_small_network_takes_views_of_any_size() -> None:
+    assert {conv_net()(torch.randn(B, 3, side, side)).shape for side in (4, 8, 16)} == {(B, 32)}
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("ssl_zoo.methods.simclr.SimCRL", {}, "SimCRL"),
+        ("no_package.Method", {}, "no_package"),
+        ("torch.nn.Linear", {}, "no subclass"),
+        ("ssl_zoo.methods.simclr.SimCLR", {"hidden_dim": 8, "width": 3}, "temperature"),
+        ("ssl_zoo.methods.simclr.SimCLR", {"hidden_dim": 8, "out_dim": 4, "temperature": 0}, "method.temperature=0"),
+    ],
+)
+def test_a_class_that_cannot_be_examined_is_refused(path: str, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        subjects.of_class(path, arguments)
+
+
+def test_an_unknown_name_is_answered_with_near_ones() -> None:
+    with pytest.raises(ValueError, match="did you mean simclr"):
+        subjects.of("simcrl")

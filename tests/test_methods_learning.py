@@ -1,0 +1,67 @@
+"""Every method learns: after seconds of training its frozen features beat those of its random weights. By existing."""
+
+from pathlib import Path
+
+import pytest
+
+from ssl_zoo import session
+from ssl_zoo.conformance import learning, subjects
+from ssl_zoo.conformance.learning import Budget
+
+ONE_VIEW = ("views=digits", "views.copies=[1]")
+DOCUMENTS = ("data.tokenizer.vocab_size=1024", "data.heldout=0.2", "views=windows", "views.pipelines.0.0.length=32")
+SMALL_DECODER = ("method.decoder_depth=1", "method.decoder_dim=64")
+
+BUDGETS = {  # margin, steps, batch size, peak learning rate
+    "all4one": Budget(0.03, 40, 64, 2e-3),  # its transformer is slow
+    "barlow_twins": Budget(0.10, 150, 64, 2e-3),
+    "dcl": Budget(0.12, 150, 64, 2e-3),
+    "lejepa": Budget(0.10, 150, 64, 2e-3),
+    "simclr": Budget(0.12, 150, 64, 2e-3),
+    "vibcreg": Budget(0.10, 150, 64, 2e-3),
+    "vicreg": Budget(0.12, 150, 64, 2e-3),
+    "supervised": Budget(0.25, 150, 64, 2e-3),
+    "wmse": Budget(0.03, 150, 64, 2e-3),
+    "data2vec": Budget(0.06, 150, 64, 5e-3, ONE_VIEW),
+    "ibot": Budget(0.02, 100, 64, 5e-3, ("method.ema_decay=0.95",)),  # a teacher that keeps up with so short a run
+    "dinov2": Budget(0.05, 80, 64, 5e-3, ("method.ema_decay=0.95",)),
+    "msn": Budget(0.015, 100, 64, 5e-3, ("method.ema_decay=0.95",)),
+    "ijepa": Budget(0.03, 250, 64, 5e-3, ("method.predictor_depth=1", "method.ema_decay=0.95")),
+    "mae": Budget(0.03, 150, 128, 5e-3, SMALL_DECODER),
+    "simmim": Budget(0.08, 150, 128, 1e-2, ONE_VIEW),
+    "clm": Budget(0.08, 150, 32, 5e-3),
+    "tsdae": Budget(0.04, 150, 32, 5e-3),
+    "mlm": Budget(0.03, 300, 32, 5e-3),
+    # Dropout views teach little from random weights; windows of documents as views show that the loss teaches.
+    "simcse": Budget(0.01, 100, 64, 2e-3, DOCUMENTS),
+}
+"""Where that of the method's kind of backbone does not do. Margins are about half of the gain first seen."""
+
+UNPROVEN = {
+    "electra": "after 300 steps its generator knows no more than how frequent each token is",
+    "rotnet": "to tell turns apart lowers the one-label accuracy on digits, from 0.573 to 0.540",
+    "data2vec_text": "its features do not find the next piece of a document better after 100 steps",
+}
+"""Methods for which no task of seconds has been found; an honest gap, not a licence."""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus is tokenized once for all methods."""
+    return tmp_path_factory.mktemp("learning")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", subjects.names())
+def test_it_learns(method: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds; the smaller gain counts."""
+    if method in UNPROVEN:
+        pytest.xfail(UNPROVEN[method])
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(cache))
+    session.quiet_lightning()
+    budget = BUDGETS.get(method) or learning.BUDGETS[learning.kind(method)]
+    trials = [learning.trial(method, seed, budget) for seed in (0, 1)]
+    for seed, trial in enumerate(trials):
+        print(f"{method} seed {seed}: {trial.task} {trial.before:.3f} -> {trial.after:.3f} in {trial.seconds:.1f} s")
+    finding = learning.finding(method, trials, budget)
+    assert not finding.failure

@@ -1,0 +1,11 @@
+"""Every method goes on from a checkpoint as if it had never stopped, bit for bit. By existing."""
+
+import pytest
+
+from ssl_zoo.conformance import checks, subjects
+
+
+@pytest.mark.parametrize("method", subjects.names())
+def test_resume(method: str) -> None:
+    findings = [finding for subject in subjects.of(method) for finding in checks.resume(subject)]
+    assert not checks.failures(findings)

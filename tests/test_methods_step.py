@@ -1,0 +1,17 @@
+"""One step of every method, in float32, in bf16 and with other views; and labels unused. By existing."""
+
+import pytest
+
+from ssl_zoo.conformance import checks, subjects
+
+
+@pytest.mark.parametrize("method", subjects.names())
+def test_a_step(method: str) -> None:
+    findings = [finding for subject in subjects.of(method) for finding in checks.step(subject)]
+    assert not checks.failures(findings)
+
+
+@pytest.mark.parametrize("method", subjects.names())
+def test_labels_are_unused(method: str) -> None:
+    findings = [finding for subject in subjects.of(method) for finding in checks.labels(subject)]
+    assert not checks.failures(findings)
