@@ -22,6 +22,12 @@ class Queue(nn.Module):
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
+    def nearest(self, z: Tensor, count: int) -> Tensor:
+        """The `count` keys of largest dot product with each row of z, best first: (B, D) -> (B, count, D)."""
+        with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
+            return self.keys[(z.float() @ self.keys.T).topk(count, dim=1).indices]
+
+    @torch.no_grad()
     def push(self, x: Tensor) -> None:
         """Adds x (B, D) of every process, in rank order; for a training `forward`, after `keys` was used."""
         x = all_gather(x.detach().float())[-len(self.keys) :]

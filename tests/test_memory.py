@@ -1,6 +1,7 @@
 """The queue keeps the newest, in order, and is what a checkpoint holds."""
 
 import torch
+import torch.nn.functional as F
 
 from ssl_zoo.memory import Queue
 
@@ -35,3 +36,10 @@ def test_state_dict_round_trip() -> None:
     other.load_state_dict(queue.state_dict())
     assert torch.equal(queue.keys, other.keys)
     assert queue.position == other.position == 3
+
+
+def test_neighbours_are_those_of_smallest_distance_best_first() -> None:
+    queue, z = Queue(12, 4), F.normalize(torch.randn(5, 4), dim=1)
+    for row, found in zip(z, queue.nearest(3 * z, 3), strict=True):
+        order = (queue.keys - row).square().sum(dim=1).argsort()
+        assert torch.equal(found, queue.keys[order[:3]])

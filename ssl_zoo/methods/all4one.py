@@ -29,13 +29,6 @@ from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
 
-@no_grad()
-def nearest(z: Tensor, keys: Tensor, count: int) -> Tensor:
-    """The `count` keys most similar to each row of z, best first: (B, D), (K, D) -> (B, N, D)."""
-    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
-        return keys[(z.float() @ keys.T).topk(count, dim=1).indices]
-
-
 def match(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """InfoNCE of picking the key of the same example among those of all processes; mean over the B queries."""
     own = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
@@ -128,7 +121,7 @@ class All4One(Method):
         p = [self.predictor(x) for x in z]
         with no_grad():
             t = [F.normalize(self.target(view).float(), dim=1) for view in shown]
-        near = [nearest(x, self.queue.keys, self.num_neighbours) for x in t]
+        near = [self.queue.nearest(x, self.num_neighbours) for x in t]
         centroids = [self.centroid(n[:, 0], n[:, 1:]) for n in near]
         # The paper's shift: the prediction takes the first place, the last neighbour falls out.
         mixed = [self.centroid(self.centroid_predictor(x), n[:, :-1]) for x, n in zip(z, near, strict=False)]

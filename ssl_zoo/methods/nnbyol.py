@@ -26,13 +26,6 @@ from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
 
-@no_grad()
-def nearest(z: Tensor, keys: Tensor) -> Tensor:
-    """The key of largest dot product with each row of z: (B, D), (K, D) -> (B, D)."""
-    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
-        return keys[(z.float() @ keys.T).argmax(dim=1)]
-
-
 class NNBYOL(Method):
     """The queue holds what the target, an EMA of backbone and projector, made of past first views."""
 
@@ -54,7 +47,7 @@ class NNBYOL(Method):
         p = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
         with no_grad():
             t = [F.normalize(self.target(view).float(), dim=1) for view in global_views(batch.views)]
-        neighbours = [nearest(x, self.queue.keys) for x in t]
+        neighbours = [self.queue.nearest(x, 1)[:, 0] for x in t]
         losses = [negative_cosine(p[j], neighbours[i]) for i, j in view_pairs(batch.views)]
         if self.training:
             self.queue.push(t[0])

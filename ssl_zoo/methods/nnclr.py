@@ -16,13 +16,6 @@ from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
 
-@torch.no_grad()
-def nearest(z: Tensor, keys: Tensor) -> Tensor:
-    """The key of largest dot product with each row of z: (B, D), (K, D) -> (B, D)."""
-    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
-        return keys[(z.float() @ keys.T).argmax(dim=1)]
-
-
 class NNCLR(Method):
     """The queue is the paper's support set; neighbours are sought with projections and predicted by the predictor."""
 
@@ -51,7 +44,7 @@ class NNCLR(Method):
         With more than two views: the mean over all directions from a global view's neighbour."""
         z = [self.projector(self.backbone(view)) for view in batch.views]
         p = [all_gather(self.predictor(x)) for x in z]  # (WB, D), so that negatives come from all processes
-        neighbours = [nearest(x, self.queue.keys) for x in z[: len(global_views(batch.views))]]
+        neighbours = [self.queue.nearest(x, 1)[:, 0] for x in z[: len(global_views(batch.views))]]
         own = torch.arange(len(z[0]), device=z[0].device) + rank() * len(z[0])
         losses = [info_nce(neighbours[i], p[j], own, self.temperature, hidden=None) for i, j in view_pairs(batch.views)]
         if self.training:

@@ -9,19 +9,12 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
 
 from ssl_zoo.functional import global_views, positive, view_pairs
 from ssl_zoo.heads import mlp
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
-
-
-@no_grad()
-def nearest(z: Tensor, keys: Tensor) -> Tensor:
-    """The key of largest dot product with each row of z: (B, D), (K, D) -> (B, D)."""
-    with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
-        return keys[(z.float() @ keys.T).argmax(dim=1)]
 
 
 class NNSiam(Method):
@@ -43,7 +36,7 @@ class NNSiam(Method):
         """Mean over both directions of -cos(p, neighbour), in [-1, 1], and the batch; more views: over all."""
         z = [self.projector(self.backbone(view)) for view in batch.views]
         p = [self.predictor(x) for x in z]
-        neighbours = [nearest(x, self.queue.keys) for x in z[: len(global_views(batch.views))]]
+        neighbours = [self.queue.nearest(x, 1)[:, 0] for x in z[: len(global_views(batch.views))]]
         pairs = view_pairs(batch.views)
         similar = [F.cosine_similarity(p[j].float(), neighbours[i], dim=1).mean() for i, j in pairs]
         if self.training:

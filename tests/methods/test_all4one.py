@@ -9,7 +9,7 @@ from torch import nn
 
 from ssl_zoo.functional import cosine
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.all4one import All4One, feature_contrast, match, nearest, sinusoids
+from ssl_zoo.methods.all4one import All4One, feature_contrast, match, sinusoids
 
 
 def make(weights: tuple[float, ...] = (0.5, 0.5, 5.0)) -> All4One:
@@ -21,13 +21,6 @@ def make(weights: tuple[float, ...] = (0.5, 0.5, 5.0)) -> All4One:
 def make_batch(count: int = 2) -> Batch:
     labels = torch.zeros(7, dtype=torch.long)
     return Batch([torch.randn(7, 3, 2, 2) for _ in range(count)], labels, labels)
-
-
-def test_neighbours_come_best_first() -> None:
-    z, keys = F.normalize(torch.randn(5, 4), dim=1), F.normalize(torch.randn(12, 4), dim=1)
-    for row, found in zip(z, nearest(z, keys, 3), strict=True):
-        order = (keys - row).square().sum(dim=1).argsort()
-        assert torch.equal(found, keys[order[:3]])
 
 
 def test_match_equals_a_loop() -> None:
@@ -85,10 +78,9 @@ def test_sinusoids_are_those_of_the_transformer_paper() -> None:
 @pytest.mark.parametrize("weights", [(0.5, 0.5, 5.0), (1.0, 0.0, 0.0), (0.0, 2.0, 0.0), (0.0, 0.0, 1.0)])
 def test_loss_is_the_weighted_sum_of_section_3(weights: tuple[float, ...]) -> None:
     method, batch = make(weights).eval(), make_batch()
-    keys = method.queue.keys
     z1, z2 = (method.projector(method.backbone(view)) for view in batch.views)
     t1, t2 = (F.normalize(method.target(view), dim=1) for view in batch.views)
-    n1, n2 = nearest(t1, keys, 3), nearest(t2, keys, 3)
+    n1, n2 = method.queue.nearest(t1, 3), method.queue.nearest(t2, 3)
 
     def summary(*tokens: torch.Tensor) -> torch.Tensor:
         return method.transformer(torch.stack(tokens, dim=1) + sinusoids(3, 8))[:, 0]
