@@ -48,14 +48,10 @@ PUBLISHED = {
 
 
 def rows(only: list[str]) -> Iterator[tuple[str, str]]:
-    """(name of the row, command line of run.py), the labelled anchor first."""
-    for path in sorted((CONF / "method").glob("*.yaml"), key=lambda path: (path.stem != "supervised", path.stem)):
-        name = path.stem
-        if only and name not in only:
-            continue
-        chosen = " ".join(
-            f"{k}={v}" for part in yaml.safe_load(path.read_text()).get("defaults", []) for k, v in part.items()
-        )
+    """(name of the row, command line of run.py) for the methods `only`, in their order, or all of conf/method."""
+    for name in only or sorted(path.stem for path in (CONF / "method").glob("*.yaml")):
+        defaults = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text()).get("defaults", [])
+        chosen = " ".join(f"{k}={v}" for part in defaults for k, v in part.items())
         if "captions" in chosen:
             yield name, f"experiment=table_captions method={name}"
         elif "stdlib_docs" in chosen:
