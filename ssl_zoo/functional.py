@@ -200,6 +200,11 @@ def cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def ramp(start: float, end: float, share: float, progress: float) -> float:
+    """Linear from `start` to `end` over the first `share` of the run, then `end`."""
+    return start + (end - start) * min(progress / share, 1.0)
+
+
 def warmup_cosine(progress: float, warmup: float, final: float) -> float:
     """Learning-rate factor: linear from 0 over the first `warmup` of the run, then half-cosine from 1 to `final`."""
     if progress < warmup:
@@ -232,6 +237,13 @@ def positive(**values: float) -> None:
     for name, value in values.items():
         if not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ValueError(f"method.{name}={value} must be a finite number above 0")
+
+
+def share(**values: float) -> None:
+    """Raises ValueError unless each value is a share of the run, 0 and 1 included; names become keys of `method.`."""
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(f"method.{name}={value} is a share of the run: give a number from 0 to 1")
 
 
 def fraction(**values: float) -> None:

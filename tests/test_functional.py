@@ -139,3 +139,60 @@ def test_bad_values_are_named() -> None:
         functional.positive(temperature=-1)
     with pytest.raises(ValueError, match=r"method\.mask_ratio=1\.0 must lie"):
         functional.fraction(mask_ratio=1.0)
+    with pytest.raises(ValueError, match=r"method\.freeze_until=1\.5 is a share"):
+        functional.share(freeze_until=1.5)
+    functional.share(start=0, end=1)
+
+
+def test_a_ramp_is_linear_and_then_flat() -> None:
+    assert [functional.ramp(0.04, 0.07, 0.3, p) for p in (0, 0.1, 0.3, 0.9)] == pytest.approx([0.04, 0.05, 0.07, 0.07])
+
+
+def test_sinkhorn_balances_rows_and_columns() -> None:
+    assigned = functional.sinkhorn(torch.randn(12, 4), temperature=0.5, iterations=50)
+    torch.testing.assert_close(assigned.sum(1), torch.ones(12))
+    torch.testing.assert_close(assigned.sum(0), torch.full((4,), 3.0), atol=1e-4, rtol=0)
+    naive = torch.exp(torch.randn(6, 3) / 0.5)
+    expected = naive.clone()
+    for _ in range(3):
+        expected = expected / expected.sum(0) / 3
+        expected = expected / expected.sum(1, keepdim=True) / 6
+    torch.testing.assert_close(functional.sinkhorn(0.5 * naive.log(), 0.5, 3), 6 * expected)
+    flat = functional.sinkhorn(torch.zeros(5, 3), 0.05, 3)
+    torch.testing.assert_close(flat, torch.full((5, 3), 1 / 3))
+
+
+def _draws() -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(7 + rank())
+    shared = functional.broadcast(torch.randn(3))
+    balanced = functional.sinkhorn(torch.arange(24.0).view(8, 3).sin().chunk(functional.world_size())[rank()], 0.1, 3)
+    values = torch.arange(8.0).chunk(functional.world_size())[rank()]
+    mean = functional.all_reduce_mean(functional.mean_over(values, values > 2))
+    return shared, balanced, mean, functional.rand_rows(8 // functional.world_size(), 2, device=torch.device("cpu"))
+
+
+def test_two_processes_draw_and_balance_as_one() -> None:
+    one = _draws()
+    first, second = distributed.run(2, _draws)
+    assert torch.equal(first[0], one[0])
+    assert torch.equal(second[0], one[0])
+    torch.testing.assert_close(torch.cat([first[1], second[1]]), one[1])
+    assert first[2] == second[2] == one[2] == 5  # the mean of 3 to 7
+    assert torch.equal(torch.cat([first[3], second[3]]), one[3])
+
+
+def test_local_views_agree_with_global_ones_only() -> None:
+    big, small = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 4, 4)
+    assert functional.view_pairs([big, big]) == [(0, 1), (1, 0)]
+    assert functional.view_pairs([big, big, small]) == [(0, 1), (0, 2), (1, 0), (1, 2)]
+    assert len(functional.global_views([big, big, small])) == 2
+
+
+def test_views_of_one_size_go_through_the_network_together() -> None:
+    sizes = []
+    net = nn.Flatten()
+    net.register_forward_hook(lambda module, x, y: sizes.append(len(x[0])))
+    views = [torch.randn(2, 3, s, s) for s in (8, 8, 4)]
+    for view, out in zip(views, functional.embed_views(net, views), strict=True):
+        assert torch.equal(out, view.flatten(1))
+    assert sizes == [4, 2]

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "ssl_zoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
-    "methods": {"method", "functional", "heads", "masks", "memory", "tokens"},
+    "methods": {"method", "functional", "heads", "hidden", "masks", "memory", "tokens"},
     "learner": {"method", "functional"},
     "data": {"method", "functional", "views", "data"},
     "evaluators": {"data", "evaluators", "method"},
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "text_backbones": {"backbones"},
     "tokens": {"text_backbones"},
     "masks": {"functional"},
+    "hidden": {"functional", "masks", "tokens"},
     "memory": {"functional"},
     "functional": set(),
     "method": set(),

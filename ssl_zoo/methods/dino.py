@@ -19,6 +19,8 @@ from ssl_zoo.functional import (
     fraction,
     global_views,
     positive,
+    ramp,
+    share,
     view_pairs,
 )
 from ssl_zoo.heads import DINOHead
@@ -51,8 +53,7 @@ class DINO(Method):
         fraction(center_decay=center_decay, ema_decay=ema_decay)
         if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
             raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
-        if not 0 <= freeze_until <= 1:
-            raise ValueError(f"method.freeze_until={freeze_until} is a share of the run, from 0 to 1")
+        share(freeze_until=freeze_until)
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.teacher = ema_copy(nn.Sequential(backbone, self.projector))
         self.register_buffer("center", torch.zeros(num_prototypes))
@@ -64,8 +65,7 @@ class DINO(Method):
         """The teacher's distributions, (B, K) for each global view; moves the centre in training, after use."""
         views = global_views(views)
         scores = torch.cat(embed_views(self.teacher, views))
-        first, last, share = self.teacher_temperature
-        temperature = first + (last - first) * min(progress / share, 1.0)
+        temperature = ramp(*self.teacher_temperature, progress)
         distributions = ((scores - self.center) / temperature).softmax(dim=1)
         if self.training:
             self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)  # Eq. 4

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2304.07193, Section 4. KoLeo: Sablayrolles et al., "Spread
 Letters: B batch, V global views, N tokens of a view, k hidden tokens an example, D width, K prototypes, W processes.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +21,16 @@ from ssl_zoo.functional import (
     fraction,
     global_views,
     positive,
-    rand_rows,
+    ramp,
+    share,
     sinkhorn,
     view_pairs,
 )
 from ssl_zoo.heads import DINOHead
-from ssl_zoo.masks import BlockMask, num_hidden
+from ssl_zoo.hidden import Hidden, hide, read
+from ssl_zoo.masks import BlockMask
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens, take
+from ssl_zoo.tokens import require_tokens
 
 SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
 
@@ -40,36 +42,6 @@ def koleo(x: Tensor) -> Tensor:
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         nearest = (x @ x.T).masked_fill(itself, -2).argmax(dim=1)
         return -(F.pairwise_distance(x, x[nearest], eps=1e-8) + 1e-8).log().mean()
-
-
-class Hidden(NamedTuple):
-    """Tokens that the student does not see, among the V * N of each example's global views."""
-
-    mask: Tensor  # (B, V * N) bool
-    columns: Tensor  # (B, k) int64
-    valid: Tensor  # (B, k) bool, False where a text had fewer than k tokens
-
-
-def hide(x: Tensor, backbone: nn.Module, mask: BlockMask) -> Hidden:
-    """Hides tokens of one global view of each example, drawn uniformly. x: (B, V, ...)."""
-    each = torch.arange(len(x), device=x.device)
-    view = (rand_rows(len(x), device=x.device) * x.shape[1]).long()  # (B,)
-    chosen = x[each, view]
-    pattern = mask(eligible(backbone, chosen), grid(backbone, chosen))  # (B, N)
-    everywhere = torch.zeros(*x.shape[:2], pattern.shape[1], dtype=torch.bool, device=x.device)
-    everywhere[each, view] = pattern
-    flat = everywhere.flatten(1)
-    columns = flat.int().topk(num_hidden(mask.mask_ratio, pattern.shape[1]), dim=1).indices
-    return Hidden(flat, columns, flat.gather(1, columns))
-
-
-def read(backbone: nn.Module, x: Tensor, hidden: Hidden, mask_token: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Pooled vectors (B * V, D) and those of the hidden tokens (B, k, D); without `mask_token` nothing is hidden."""
-    rows, embeddings = x.flatten(0, 1), None
-    if mask_token is not None:
-        embeddings = torch.where(hidden.mask.view(len(rows), -1, 1), mask_token, embed(backbone, rows))
-    out = encode(backbone, rows, embeddings=embeddings)
-    return out.pooled, take(out.tokens.reshape(len(x), -1, out.tokens.shape[-1]), hidden.columns)
 
 
 class DINOv2(Method):
@@ -104,8 +76,7 @@ class DINOv2(Method):
         fraction(ema_decay=ema_decay)
         if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
             raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
-        if not 0 <= freeze_until <= 1:
-            raise ValueError(f"method.freeze_until={freeze_until} is a share of the run, from 0 to 1")
+        share(freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.num_features))
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
@@ -119,8 +90,7 @@ class DINOv2(Method):
         """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
         backbone, projector, token_projector = self.teacher.children()
         pooled, tokens = read(backbone, x, hidden, mask_token=None)
-        first, last, share = self.teacher_temperature
-        temperature = first + (last - first) * min(progress / share, 1.0)
+        temperature = ramp(*self.teacher_temperature, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
         token_targets = sinkhorn(token_projector(tokens).flatten(0, 1), temperature, SINKHORN_ITERATIONS)
         return targets, token_targets.unflatten(0, tokens.shape[:2])

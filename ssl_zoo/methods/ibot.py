@@ -5,7 +5,7 @@ https://arxiv.org/abs/2111.07832, Section 3, Eqs. 2-4. Official code: github.com
 Letters: B batch, V global views, N tokens of a view, k hidden tokens an example, D width, K prototypes.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,45 +20,15 @@ from ssl_zoo.functional import (
     fraction,
     global_views,
     positive,
-    rand_rows,
+    ramp,
+    share,
     view_pairs,
 )
 from ssl_zoo.heads import DINOHead
-from ssl_zoo.masks import BlockMask, num_hidden
+from ssl_zoo.hidden import Hidden, hide, read
+from ssl_zoo.masks import BlockMask
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens, take
-
-
-class Hidden(NamedTuple):
-    """Tokens that the student does not see, among the V * N of each example's global views.
-
-    mask: (B, V * N) bool; columns: (B, k) int64; valid: (B, k) bool, False where a text had fewer than k tokens."""
-
-    mask: Tensor
-    columns: Tensor
-    valid: Tensor
-
-
-def hide(x: Tensor, backbone: nn.Module, mask: BlockMask) -> Hidden:
-    """Hides tokens of one global view of each example, drawn uniformly. x: (B, V, ...)."""
-    each = torch.arange(len(x), device=x.device)
-    view = (rand_rows(len(x), device=x.device) * x.shape[1]).long()  # (B,)
-    chosen = x[each, view]
-    pattern = mask(eligible(backbone, chosen), grid(backbone, chosen))  # (B, N)
-    everywhere = torch.zeros(*x.shape[:2], pattern.shape[1], dtype=torch.bool, device=x.device)
-    everywhere[each, view] = pattern
-    flat = everywhere.flatten(1)
-    columns = flat.int().topk(num_hidden(mask.mask_ratio, pattern.shape[1]), dim=1).indices
-    return Hidden(flat, columns, flat.gather(1, columns))
-
-
-def read(backbone: nn.Module, x: Tensor, hidden: Hidden, mask_token: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Pooled vectors (B * V, D) and those of the hidden tokens (B, k, D); without `mask_token` nothing is hidden."""
-    rows, embeddings = x.flatten(0, 1), None
-    if mask_token is not None:
-        embeddings = torch.where(hidden.mask.view(len(rows), -1, 1), mask_token, embed(backbone, rows))
-    out = encode(backbone, rows, embeddings=embeddings)
-    return out.pooled, take(out.tokens.reshape(len(x), -1, out.tokens.shape[-1]), hidden.columns)
+from ssl_zoo.tokens import require_tokens
 
 
 class IBOT(Method):
@@ -95,8 +65,7 @@ class IBOT(Method):
         fraction(center_decay=center_decay, ema_decay=ema_decay)
         if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
             raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
-        if not 0 <= freeze_until <= 1:
-            raise ValueError(f"method.freeze_until={freeze_until} is a share of the run, from 0 to 1")
+        share(freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.num_features))
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
@@ -111,8 +80,7 @@ class IBOT(Method):
         """Teacher distributions: (B * V, K) of views, (B, k, K) of hidden tokens; in training moves the centres."""
         pooled, tokens = read(self.teacher, x, hidden, mask_token=None)
         scores, token_scores = self.teacher_projector(pooled), self.teacher_projector(tokens)
-        first, last, share = self.teacher_temperature
-        temperature = first + (last - first) * min(progress / share, 1.0)
+        temperature = ramp(*self.teacher_temperature, progress)
         targets = ((scores - self.center) / temperature).softmax(dim=-1)
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank, sinkhorn, view_pairs
+from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank, share, sinkhorn, view_pairs
 from ssl_zoo.heads import Prototypes, mlp
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
@@ -55,9 +55,7 @@ class SwAV(Method):
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         positive(sinkhorn_temperature=sinkhorn_temperature, sinkhorn_iterations=sinkhorn_iterations)
-        for name, share in (("freeze_until", freeze_until), ("queue_from", queue_from)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"method.{name}={share} is a share of the run, from 0 to 1")
+        share(freeze_until=freeze_until, queue_from=queue_from)
         if queue_size < 0:
             raise ValueError(f"method.queue_size={queue_size} must be 0, which means no queue, or more")
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 
 from ssl_zoo.backbones import image_backbone
 from ssl_zoo.functional import cosine
+from ssl_zoo.hidden import hide
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.dinov2 import DINOv2, hide, koleo
+from ssl_zoo.methods.dinov2 import DINOv2, koleo
 from ssl_zoo.text_backbones import TextTransformer
 from ssl_zoo.tokens import embed, encode
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ssl_zoo.backbones import image_backbone
 from ssl_zoo.functional import cosine
+from ssl_zoo.hidden import Hidden, hide
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.ibot import IBOT, Hidden, hide, read
+from ssl_zoo.methods.ibot import IBOT
 from ssl_zoo.text_backbones import TextTransformer
 from ssl_zoo.tokens import embed, encode
 
@@ -109,29 +110,6 @@ def test_losses_and_centres_equal_lightly() -> None:
         torch.testing.assert_close(2 * scalars["tokens"], ibot(t, s, grid_mask, teacher_temp=0.07))
         torch.testing.assert_close(method.center, dino.center.flatten())
         torch.testing.assert_close(method.token_center, ibot.center.value.flatten())
-
-
-def test_one_global_view_of_each_example_is_masked() -> None:
-    method = make()
-    x = torch.randn(64, 2, 3, 8, 8)
-    hidden = hide(x, method.backbone, method.mask)
-    per_view = hidden.mask.view(64, 2, N).sum(2)
-    assert torch.equal(per_view.sort(dim=1).values, torch.tensor([[0, HIDDEN]]).expand(64, 2))
-    assert 16 < (per_view[:, 0] > 0).sum() < 48  # each view in its turn
-    assert hidden.valid.all()
-    assert torch.equal(torch.zeros_like(hidden.mask).scatter(1, hidden.columns, True), hidden.mask)
-
-
-def test_the_student_knows_nothing_of_what_is_hidden_and_the_teacher_does() -> None:
-    method, batch = make().eval(), make_batch()
-    x = torch.stack(batch.views, dim=1)
-    hidden = hide(x, method.backbone, method.mask)
-    patch = hidden.mask.view(B, 2, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3).unsqueeze(2)
-    other = torch.where(patch, torch.randn_like(x), x)
-    for token, same in ((method.mask_token, True), (None, False)):
-        first, second = read(method.backbone, x, hidden, token), read(method.backbone, other, hidden, token)
-        assert torch.allclose(first[0], second[0], atol=1e-5) == same
-        assert torch.allclose(first[1], second[1], atol=1e-5) == same
 
 
 def test_every_trained_parameter_gets_a_gradient_and_the_teacher_none() -> None:
