@@ -5,7 +5,8 @@
 The budgets are conf/experiment/table_*.yaml: CIFAR-10 with a small ResNet, or a small ViT where a method needs tokens;
 IMDB with four layers. One optimizer for all, each method with the numbers of its file in conf/method, nothing tuned on
 these data. Each run is a process of its own; what ended is kept in benchmarks/results/accuracy.jsonl, so that
-the same command goes on where it stopped, and runs only what is missing. Then writes benchmarks/results/accuracy.md.
+the same command goes on where it stopped, and runs only what is missing. Then writes the table to
+benchmarks/results/accuracy.md and into README.md.
 """
 
 import argparse
@@ -34,6 +35,8 @@ HERE = Path(__file__).parent
 CONF = HERE.parent / "conf"
 RECORD = HERE / "results" / "accuracy.jsonl"
 TABLE = HERE / "results" / "accuracy.md"
+README = HERE.parent / "README.md"
+MARK = "<!-- benchmarks/accuracy.py -->"
 
 TEXT_BY_CONFIG = ("simclr", "byol", "barlow_twins", "vicreg", "lejepa")
 """Methods that serve text as they are, on two windows of each review."""
@@ -168,6 +171,13 @@ def table(commands: dict[str, str]) -> str:
     return head + "\n\n" + "\n\n".join(parts) + "\n"
 
 
+def publish(text: str) -> None:
+    """Writes the table to its file and between the two marks in the README."""
+    TABLE.write_text(text)
+    before, _, after = README.read_text().split(MARK)
+    README.write_text(f"{before}{MARK}\n{text}{MARK}{after}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
@@ -177,6 +187,7 @@ def main() -> None:
     everything = dict(rows([]))
     done = {(run["command"], run["recipe"], run["seed"]) for run in recorded()}
     todo = [(r, c, s) for s in options.seeds for r, c in rows(options.only) if (c, recipe(c), s) not in done]
+    todo.sort(key=lambda job: "(text)" in job[0])  # text takes longer
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     free: SimpleQueue[int] = SimpleQueue()
     for core in range(options.jobs):
@@ -189,12 +200,12 @@ def main() -> None:
         finally:
             free.put(core)
         print(problem or f"{job[0]}, seed {job[2]}: done", flush=True)
-        TABLE.write_text(table(everything))
+        publish(table(everything))
         return problem
 
     with ThreadPoolExecutor(options.jobs) as pool:
         problems = [problem for problem in pool.map(one, todo) if problem]
-    TABLE.write_text(table(everything))
+    publish(table(everything))
     sys.exit(1 if problems else 0)
 
 

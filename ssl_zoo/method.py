@@ -22,7 +22,7 @@ class Method(nn.Module):
     """A training objective around a backbone. It knows no loop, optimizer, device, precision or logger.
 
     State changes in three places only: parameters in the optimizer, a method's own buffers (queue, centre) in a
-    training `forward`, EMA networks in `after_step`.
+    training `forward`, EMA networks (and limits on a parameter) in `after_step`.
     """
 
     min_views: ClassVar[int] = 1

@@ -202,7 +202,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
     data = build_data(cfg)
-    if data.facts["modality"] == "text":
+    if "tokenizer_hash" in data.facts:
         shutil.copy(data.tokenizer.path, folder / TOKENIZER)
     method = build_method(cfg)
     session.check_method(method, data)

@@ -22,6 +22,7 @@ from ssl_zoo import checkpoints, picture, results
 from ssl_zoo.budget import count_flops
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.judged import Evaluator, Features, Judged, evaluate
+from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.overrides import dotted_keys
@@ -71,6 +72,11 @@ def check_method(method: Method, data: Any) -> None:
         raise ValueError(
             f"views: {type(method).__name__} needs {method.min_views} views of each example, these give {num_views}. "
             "Choose others, e.g. views=simclr for images or views=windows for text"
+        )
+    if "num_captions" in data.facts and not isinstance(method, TwoTowers):
+        raise ValueError(
+            f"method: {type(method).__name__} has no text encoder for the captions of this data. "
+            "Choose method=clip or method=siglip, or the same images without captions, e.g. data=cifar10"
         )
     if method.uses_labels and not data.rows_have_labels:
         raise ValueError(

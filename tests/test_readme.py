@@ -1,5 +1,6 @@
 """Each command line that the README shows composes, and each choice that it lists exists."""
 
+import json
 import os
 import re
 import shlex
@@ -65,3 +66,12 @@ def test_the_first_command_makes_its_point(tmp_path: Path, cache_root: Path) -> 
         assert len(rivals) == 5
         assert metrics[f"few/{labels}/linear"] > max(rivals.values()) + margin, few
     assert metrics["linear/top1"] > 0.98
+
+
+def test_the_table_of_methods_is_what_the_benchmark_wrote() -> None:
+    _, shown, _ = README.split("<!-- benchmarks/accuracy.py -->")
+    root = Path(__file__).parent.parent
+    assert shown.strip() == (root / "benchmarks" / "results" / "accuracy.md").read_text().strip()
+    measured = (root / "benchmarks" / "results" / "accuracy.jsonl").read_text().splitlines()
+    for run in map(json.loads, measured):
+        assert f"`{run['command']}`" in shown

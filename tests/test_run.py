@@ -58,6 +58,11 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         (["task=fill_mask"], "task=fill_mask needs checkpoint="),
         (["method=supervised", "data=stdlib_docs"], "needs at least 2 classes"),
         (["method=supervised", "data=imdb"], "give data.train_rows=labelled"),
+        (["method=simclr", "data=cifar10_captions"], "has no text encoder"),
+        (["method=clip", "data=cifar10"], "vocab_size"),
+        (["method=mae", "backbone=resnet18"], "backbone=vit_tiny"),
+        (["method=clm", "backbone.causal=false"], "backbone.causal"),
+        (["evaluators=[zero_shot]"], "method=clip"),
         (["data=folder"], "data.path"),
         (["logger=null"], "logger"),
     ],
@@ -249,3 +254,14 @@ def test_the_default_configuration_is_the_contract() -> None:
     assert {"path", "batch_size"} <= set(cfg.data)
     assert "checkpoint_every" in cfg.trainer
     assert "checkpoint" in cfg
+
+
+def test_minutes_end_a_run_of_unlabelled_text(cli: Callable[..., Ended]) -> None:
+    """With the evaluators that such a run has by itself."""
+    small = ("data.batch_size=8", "data.eval_examples=40", "data.eval_rows=64", "trainer.accelerator=cpu")
+    ended = cli("method=mlm", "budget.minutes=0.03", "logger=csv", "hydra.run.dir=run", *small)
+    assert ended.status == 0, ended.err
+    found = results.read(Path("run"))
+    assert found["budget"]["kind"] == "minutes"
+    assert found["budget"]["seconds"] >= 1.8
+    assert {"rankme", "init/rankme", "mask/top1"} <= found["metrics"].keys()
