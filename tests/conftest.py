@@ -1,6 +1,7 @@
 """Small real-looking data in the Hub's layout, and the command line called in this process."""
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has a core; threads of two would fight for both
 
 # A shell that starts us in the background has interrupts ignored, and our children would inherit that; some get them.
 signal.signal(signal.SIGINT, signal.default_int_handler)

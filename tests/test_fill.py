@@ -11,6 +11,8 @@ from ssl_zoo.fill import guesses, table
 from ssl_zoo.methods.mlm import MLM
 from tests.methods.test_mlm import Tokens
 
+pytestmark = pytest.mark.xdist_group("fill")  # its fixture is costly: one worker runs the file
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:

@@ -43,6 +43,8 @@ import os, signal, subprocess, sys, time
 from pathlib import Path
 from ssl_zoo import results
 
+pytestmark = pytest.mark.xdist_group("launcher")  # its fixture is costly: one worker runs the file
+
 def write(status="completed", **more):
     told = dict(method="simclr", backbone="resnet18", data="digits", seed=int(given.get("seed", 0)),
                 budget={"kind": "epochs", "value": 1, "seconds": 0.1})

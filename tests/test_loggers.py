@@ -25,6 +25,8 @@ from ssl_zoo.stop_signals import Interrupted
 from tests.test_checkpoints import train
 from tests.test_stop_signals import SignalItself
 
+pytestmark = pytest.mark.xdist_group("loggers")  # its fixture is costly: one worker runs the file
+
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == "ssl_zoo.loggers" and record.levelno > 20]

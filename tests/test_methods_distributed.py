@@ -6,6 +6,8 @@ from rich.console import Console
 from ssl_zoo.conformance import checks, subjects
 from ssl_zoo.conformance.checks import Finding
 
+pytestmark = pytest.mark.xdist_group("methods_distributed")  # its fixture is costly: one worker runs the file
+
 
 @pytest.fixture(scope="module")
 def findings() -> list[Finding]:
