@@ -72,7 +72,7 @@ def test_a_worker_refuses_pipelines_that_begin_without_a_crop() -> None:
 def test_every_config_makes_its_views(path: Path) -> None:
     cfg = OmegaConf.create({"facts": FACTS, "views": OmegaConf.load(path)})
     views = hydra.utils.instantiate(cfg.views, _convert_="all")
-    two = ("simclr", "byol", "ressl", "digits", "windows", "twice")
+    two = ("simclr", "mild", "byol", "ressl", "digits", "windows", "twice")
     assert len(views) == (6 if path.stem == "multicrop" else 2 if path.stem in two else 1)
     if path.stem in ("tokens", "documents", "windows", "window", "twice"):
         ids = torch.randint(1, 100, (6, 128))

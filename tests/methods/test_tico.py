@@ -66,7 +66,7 @@ def test_known_value_of_a_collapse() -> None:
     """All embeddings alike: cos is 1, and z^T C z is 1 - 0.9^k after k steps from an empty memory."""
     method, batch = make(), make_batch()
     for module in (method.projector, method.target[1]):  # type: ignore[index]
-        nn.init.zeros_(module[-1].weight)
+        nn.init.zeros_(module[-1].weight)  # type: ignore[arg-type]
     for k in (1, 2, 3):
         assert method(batch, 0.0)["loss"].item() == pytest.approx(8 * (1 - 0.9**k), rel=1e-5)
 
@@ -105,13 +105,13 @@ def test_the_target_gets_no_gradient_and_moves_by_the_scheduled_decay() -> None:
     method(make_batch(), 0.0)["loss"].backward()
     assert all(p.grad is None for p in method.target.parameters())
     assert all(p.grad is not None for p in method.projector.parameters())
-    before = [p.clone() for p in method.target[0].parameters()]
+    before = [p.clone() for p in method.target[0].parameters()]  # type: ignore[index]
     with torch.no_grad():
         for p in method.backbone.parameters():
             p.add_(1)
     method.after_step(0.4)
     moved = 1 - cosine(0.95, 1.0, 0.4)
-    for now, old in zip(method.target[0].parameters(), before, strict=True):
+    for now, old in zip(method.target[0].parameters(), before, strict=True):  # type: ignore[index]
         torch.testing.assert_close(now, old + moved, atol=1e-6, rtol=1e-5)
 
 

@@ -17,13 +17,18 @@ def make(num_groups: int = 2, covariance_weight: float = 200.0) -> VIbCReg:
     return VIbCReg(backbone, 16, 8, num_groups, 5, 25.0, 15.0, covariance_weight)
 
 
+def mix(dim: int) -> torch.Tensor:
+    """Makes independent features correlate, yet stay far from dependent."""
+    return torch.eye(dim) + 0.5 * torch.ones(dim, dim).triu(1)
+
+
 def make_batch(num_views: int = 2) -> Batch:
     labels = torch.zeros(9, dtype=torch.long)
     return Batch([torch.randn(9, 3, 2, 2) for _ in range(num_views)], labels, labels)
 
 
 def test_iternorm_whitens_each_group() -> None:
-    z = torch.randn(200, 8) @ (torch.eye(8) + 0.3 * torch.randn(8, 8)) + 5
+    z = torch.randn(200, 8) @ mix(8) + 5
     out = IterNorm(8, num_groups=2, iterations=15)(z)
     torch.testing.assert_close(out.mean(dim=0), torch.zeros(8), atol=1e-4, rtol=0)
     covariance = out.T @ out / 200
@@ -33,7 +38,7 @@ def test_iternorm_whitens_each_group() -> None:
 
 
 def test_iternorm_is_the_symmetric_inverse_root() -> None:
-    z = torch.randn(50, 5) @ (torch.eye(5) + 0.2 * torch.randn(5, 5))
+    z = torch.randn(50, 5) @ mix(5)
     centred = z - z.mean(dim=0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / 50 + 1e-5 * torch.eye(5))
     expected = centred @ (vectors / values.sqrt()) @ vectors.T
@@ -41,7 +46,7 @@ def test_iternorm_is_the_symmetric_inverse_root() -> None:
 
 
 def test_newtons_iterates_are_those_of_algorithm_1() -> None:
-    z = torch.randn(50, 5) @ (torch.eye(5) + 0.2 * torch.randn(5, 5))
+    z = torch.randn(50, 5) @ mix(5)
     centred = z - z.mean(dim=0)
     covariance = centred.T @ centred / 50 + 1e-5 * torch.eye(5)
     root = torch.eye(5)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.wmse import WMSE, whiten
 
+MIX = torch.eye(6) + 0.5 * torch.ones(6, 6).triu(1)  # features that correlate, yet are far from dependent
+
 
 def make(whitening_size: int = 8, eps: float = 1e-7) -> WMSE:
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
@@ -24,7 +26,7 @@ def project(method: WMSE, batch: Batch) -> Tensor:
 
 
 def test_whitened_rows_have_mean_zero_and_the_identity_as_covariance() -> None:
-    z = torch.randn(50, 6) @ torch.randn(6, 6) + 3
+    z = torch.randn(50, 6) @ MIX + 3
     white = whiten(z, 1e-6)
     torch.testing.assert_close(white.mean(dim=0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(white.T @ white / 49, torch.eye(6), atol=1e-3, rtol=0)
@@ -34,7 +36,7 @@ def test_whitened_rows_have_mean_zero_and_the_identity_as_covariance() -> None:
 
 def test_whitening_is_triangular() -> None:
     """The inverse Cholesky factor: the first whitened feature is the first one standardised."""
-    z = torch.randn(50, 6) @ torch.randn(6, 6)
+    z = torch.randn(50, 6) @ MIX
     first = (z[:, 0] - z[:, 0].mean()) / z[:, 0].std()
     torch.testing.assert_close(whiten(z, 1e-7)[:, 0], first, atol=1e-4, rtol=1e-4)
 
