@@ -90,7 +90,8 @@ class DINOv2(Method):
         """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
         backbone, projector, token_projector = self.teacher.children()
         pooled, tokens = read(backbone, x, hidden, mask_token=None)
-        temperature = ramp(*self.teacher_temperature, progress)
+        first, last, until = self.teacher_temperature
+        temperature = ramp(first, last, until, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
         token_targets = sinkhorn(token_projector(tokens).flatten(0, 1), temperature, SINKHORN_ITERATIONS)
         return targets, token_targets.unflatten(0, tokens.shape[:2])
