@@ -15,6 +15,8 @@ import pytest
 
 from ssl_zoo import results
 
+pytestmark = pytest.mark.xdist_group("launcher")  # its fixture is costly: one worker runs the file
+
 ROOT = Path(__file__).parent.parent
 CONFIG = """
 defaults: [{method: simclr}, _self_, {override hydra/launcher: process}]
@@ -42,8 +44,6 @@ STUB = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from ssl_zoo import results
-
-pytestmark = pytest.mark.xdist_group("launcher")  # its fixture is costly: one worker runs the file
 
 def write(status="completed", **more):
     told = dict(method="simclr", backbone="resnet18", data="digits", seed=int(given.get("seed", 0)),
