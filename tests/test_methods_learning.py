@@ -28,10 +28,10 @@ BUDGETS = {  # margin, steps, batch size, peak learning rate
     "msn": Budget(0.015, 100, 64, 5e-3, ("method.ema_decay=0.95",)),
     "ijepa": Budget(0.03, 250, 64, 5e-3, ("method.predictor_depth=1", "method.ema_decay=0.95")),
     "mae": Budget(0.03, 150, 128, 5e-3, SMALL_DECODER),
-    "simmim": Budget(0.08, 150, 128, 1e-2, ONE_VIEW),
+    "simmim": Budget(0.04, 200, 128, 5e-3, ONE_VIEW),
     "clm": Budget(0.08, 150, 32, 5e-3),
     "tsdae": Budget(0.04, 150, 32, 5e-3),
-    "mlm": Budget(0.03, 300, 32, 5e-3),
+    "mlm": Budget(0.10, 400, 32, 5e-3),
     # Dropout views teach little from random weights; windows of documents as views show that the loss teaches.
     "simcse": Budget(0.01, 100, 64, 2e-3, DOCUMENTS),
 }

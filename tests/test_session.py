@@ -40,7 +40,7 @@ def test_a_run_is_complete_when_its_results_say_so(tmp_path: Path) -> None:
 
 
 def data(num_views: int, labelled: bool) -> SimpleNamespace:
-    return SimpleNamespace(views=[None] * num_views, rows_have_labels=labelled)
+    return SimpleNamespace(views=[None] * num_views, rows_have_labels=labelled, facts={})
 
 
 def test_too_few_views_and_missing_labels_are_refused() -> None:

@@ -150,7 +150,7 @@ def test_causal_sees_no_future(trunk: str) -> None:
 @pytest.mark.parametrize("ids", [torch.ones(4, dtype=torch.int64), torch.ones(2, 4), torch.ones(2, 4, 1).long()])
 def test_wrong_ids_are_refused(ids: Tensor) -> None:
     with pytest.raises(ValueError, match=r"\(B, L\) int64"):
-        text()._valid(ids)
+        text().valid(ids)
 
 
 # ---------------------------------------------------------------------------------- text: positions, documents
