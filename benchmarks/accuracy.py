@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -190,6 +191,7 @@ def main() -> None:
     todo.sort(key=lambda job: "(text)" in job[0])  # text takes longer
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     free: SimpleQueue[int] = SimpleQueue()
+    publishing = Lock()  # two runs that end together would read a half-written README
     for core in range(options.jobs):
         free.put(core)
 
@@ -200,7 +202,8 @@ def main() -> None:
         finally:
             free.put(core)
         print(problem or f"{job[0]}, seed {job[2]}: done", flush=True)
-        publish(table(everything))
+        with publishing:
+            publish(table(everything))
         return problem
 
     with ThreadPoolExecutor(options.jobs) as pool:
