@@ -42,6 +42,11 @@ def all_gather(x: Tensor) -> Tensor:
     return _AllGather.apply(x) if world_size() > 1 else x
 
 
+def own_rows(x: Tensor) -> Tensor:
+    """(B,) int64: where the rows of x (B, ...) stand in `all_gather(x)`."""
+    return torch.arange(len(x), device=x.device) + rank() * len(x)
+
+
 class _AllReduceMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -193,6 +198,17 @@ def embed_views(network: nn.Module, views: list[Tensor]) -> list[Tensor]:
         group = list(run)
         outputs += network(torch.cat(group)).chunk(len(group))
     return outputs
+
+
+def off_diagonal(x: Tensor) -> Tensor:
+    """A square matrix with zeros on its diagonal."""
+    return x - x.diagonal().diag()
+
+
+def variance_loss(z: Tensor) -> Tensor:
+    """VICReg's hinge on the standard deviation of each feature (Eq. 1-2), mean over the features. z: (N, D) float32."""
+    # The 1e-4 (epsilon of Eq. 2) keeps the gradient of the root finite for a feature that has collapsed.
+    return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
 
 
 def cosine(start: float, end: float, progress: float) -> float:

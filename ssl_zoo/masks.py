@@ -77,10 +77,3 @@ def largest(scores: Tensor, eligible: Tensor, count: int) -> Tensor:
     """(B, N) bool: the `count` eligible tokens of each row with the largest scores (at least 0)."""
     index = scores.masked_fill(~eligible, -1).topk(count, dim=1).indices
     return torch.zeros_like(eligible).scatter(1, index, True) & eligible
-
-
-def split(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N) bool with equally many True in each row -> their columns and those of the rest: (B, k), (B, N - k)."""
-    order = mask.int().argsort(dim=1, descending=True, stable=True)
-    count = int(mask[0].sum())
-    return order[:, :count], order[:, count:]

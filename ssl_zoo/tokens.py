@@ -59,9 +59,30 @@ def require_tokens(backbone: nn.Module) -> None:
         raise ValueError(_refusal(backbone))
 
 
+def patch_convolution(backbone: nn.Module) -> Any:
+    """The nn.Conv2d that cuts an image into patches. Raises ValueError for a backbone that is no ViT."""
+    if not isinstance(backbone, VisionTransformer):
+        raise ValueError(
+            f"backbone: this method predicts patches of an image and needs a ViT, such as backbone=vit_tiny, not a "
+            f"{type(backbone).__name__}"
+        )
+    patch_embed: Any = backbone.patch_embed
+    return patch_embed.proj
+
+
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Rows of tokens: x (B, N, D), index (B, M) int64 -> (B, M, D)."""
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def sincos(grid: tuple[int, int], dim: int, device: torch.device) -> Tensor:
+    """(N, dim) float32, fixed positions of a grid's tokens, dim a multiple of 4: sines and cosines of the row, then of
+    the column."""
+    index = torch.arange(grid[0] * grid[1], device=device)
+    place = torch.stack([index // grid[1], index % grid[1]], dim=1).float()  # (N, 2)
+    rates = 10000 ** (-torch.arange(dim // 4, device=device) / (dim // 4))
+    angles = place.unsqueeze(-1) * rates  # (N, 2, dim / 4)
+    return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def patches(images: Tensor, patch_size: tuple[int, int]) -> Tensor:

@@ -53,13 +53,6 @@ def test_on_one_row_blocks_are_spans() -> None:
     assert 2 <= int(blocks.sum(1).min()) <= int(blocks.sum(1).max()) <= 10
 
 
-def test_split_gives_the_columns() -> None:
-    mask = torch.tensor([[True, False, True, False], [False, False, True, True]])
-    hidden, seen = masks.split(mask)
-    assert hidden.tolist() == [[0, 2], [2, 3]]
-    assert seen.tolist() == [[1, 3], [0, 1]]
-
-
 def draw() -> torch.Tensor:
     torch.manual_seed(10 + rank())  # as the learner seeds each process: differently
     mine = ALL[: 8 // world_size()]

@@ -100,3 +100,19 @@ def test_a_network_without_tokens_is_refused() -> None:
         tokens.require_tokens(resnet)
     with pytest.raises(ValueError, match="vit_tiny"):
         tokens.embed(resnet, IMAGES)
+
+
+def test_positions_are_those_of_transformers() -> None:
+    from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_position_embedding
+
+    expected = build_2d_sinusoidal_position_embedding(3, 5, 16)
+    torch.testing.assert_close(tokens.sincos((3, 5), 16, torch.device("cpu")), expected)
+
+
+def test_positions_tell_rows_and_columns_apart() -> None:
+    positions = tokens.sincos((3, 5), 8, torch.device("cpu"))
+    assert positions.shape == (15, 8)
+    expected = torch.tensor([2.0, 0.02]), torch.tensor([3.0, 0.03])  # the token of row 2 and column 3
+    row, column = ([*angle.sin(), *angle.cos()] for angle in expected)
+    torch.testing.assert_close(positions[13], torch.tensor([*row, *column]))
+    assert len(positions.unique(dim=0)) == 15

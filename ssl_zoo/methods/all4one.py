@@ -20,8 +20,9 @@ from ssl_zoo.functional import (
     fraction,
     global_views,
     info_nce,
+    off_diagonal,
+    own_rows,
     positive,
-    rank,
     view_pairs,
 )
 from ssl_zoo.heads import mlp
@@ -31,7 +32,7 @@ from ssl_zoo.method import Batch, Method
 
 def match(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """InfoNCE of picking the key of the same example among those of all processes; mean over the B queries."""
-    own = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
+    own = own_rows(queries)
     return info_nce(queries, all_gather(keys), own, temperature, hidden=None)
 
 
@@ -47,9 +48,8 @@ def feature_contrast(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
         with torch.autocast(device_type=z.device.type, enabled=False):
             t, z = F.normalize(all_gather(t.float()), dim=0), F.normalize(all_gather(z.float()), dim=0)
             c = t.T @ z
-        diagonal = c.diagonal()
-        on.append((1 - diagonal).square().mean())
-        off.append((c - diagonal.diag()).square().sum() / (c.numel() - len(c)))
+        on.append((1 - c.diagonal()).square().mean())
+        off.append(off_diagonal(c).square().sum() / (c.numel() - len(c)))
     means = torch.stack([torch.stack(on).mean(), torch.stack(off).mean()])
     return means.clamp_min(1e-12).sqrt().mean()  # clamped since the root's slope at 0 is infinite
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, positive, view_pairs
+from ssl_zoo.functional import all_gather, off_diagonal, positive, view_pairs
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -46,6 +46,6 @@ class BarlowTwins(Method):
         z = [standardise(self.projector(self.backbone(view))) for view in batch.views]
         correlations = [cross_correlation(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
         invariance = torch.stack([(1 - c.diag()).square().sum() for c in correlations]).mean()
-        redundancy = torch.stack([(c - c.diag().diag()).square().sum() for c in correlations]).mean()
+        redundancy = torch.stack([off_diagonal(c).square().sum() for c in correlations]).mean()
         loss = self.loss_scale * (invariance + self.redundancy_weight * redundancy)
         return {"loss": loss, "invariance": invariance, "redundancy": redundancy}

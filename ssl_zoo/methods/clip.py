@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, positive, rank
+from ssl_zoo.functional import all_gather, embed_views, own_rows, positive
 from ssl_zoo.method import Batch, Method
 
 
@@ -26,7 +26,7 @@ def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
         images, texts = images.float(), texts.float()
         to_text = scale * images @ all_gather(texts).T  # (B, WB)
         to_image = scale * texts @ all_gather(images).T
-        own = torch.arange(len(images), device=images.device) + rank() * len(images)
+        own = own_rows(images)
         return (F.cross_entropy(to_text, own) + F.cross_entropy(to_image, own)) / 2
 
 

@@ -30,7 +30,8 @@ class Data2Vec(Method):
 
     Differs from the paper: the layers are the outputs of whole blocks, where the paper takes those of the feed-forward
     part before the residual sum (Section 3.3), which not every backbone gives out; and hidden text tokens are always
-    the mask embedding, not 80/10/10. The official code sums over the D values and divides by sqrt(D): sqrt(D) our loss.
+    the mask embedding, as in the released configuration for text, not 80/10/10 (Section 4.3). The official code sums
+    over the D values and divides by sqrt(D), which is sqrt(D) times our loss; for text it does not divide.
     """
 
     def __init__(
@@ -75,5 +76,5 @@ class Data2Vec(Method):
         return {"loss": mean_over(errors, mask), "target_std": targets.flatten(0, 1).std(dim=0).mean()}
 
     def after_step(self, progress: float) -> None:
-        """The decay grows linearly from `ema_decay` to `final_decay`, over the whole run (Section 3.3)."""
+        """The decay grows linearly from `ema_decay` to `final_decay`, over the whole run (Section 3.3: part of it)."""
         ema_update(self.teacher, self.backbone, self.ema_decay + (self.final_decay - self.ema_decay) * progress)

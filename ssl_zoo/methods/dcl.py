@@ -1,7 +1,7 @@
 """DCL: SimCLR's loss without the positive pair in its denominator, so that small batches do as well as large ones.
 
-Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, https://arxiv.org/abs/2110.06848, Section 3: Eq. 6 (DCL),
-and DCLW, which weights the positive term by a negative von Mises-Fisher function.
+Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, https://arxiv.org/abs/2110.06848, Section 3: DCL, and
+DCLW, which weights the positive term by a negative von Mises-Fisher function.
 """
 
 from typing import ClassVar

@@ -47,10 +47,11 @@ def koleo(x: Tensor) -> Tensor:
 class DINOv2(Method):
     """Teacher scores are balanced by Sinkhorn-Knopp over the global batch, views and tokens each on their own.
 
-    Differs from the official code: (1) the loss is half of it, which sums over two global views; (2) KoLeo is over the
-    global batch, not a GPU's; (3) it and the loss on views act on the pooled vector, the mean of the tokens by default,
-    not the class token; (4) a draw picks one global view of each example to be masked and `mask_ratio` is fixed, where
-    half of all views are masked, by [0.1, 0.5]; (5) padding hidden in short texts counts in the balance of tokens.
+    Differs from the official code: (1) KoLeo is the mean over the global views, there the sum over two; (2) it is over
+    the global batch, not a GPU's; (3) it and the loss on views act on the pooled vector, the mean of the tokens by
+    default, not the class token; (4) a draw picks one global view of each example to be masked and `mask_ratio` is
+    fixed, where half of all views are masked, by [0.1, 0.5]; (5) padding hidden in short texts counts in the balance of
+    tokens.
     """
 
     min_views: ClassVar[int] = 2

@@ -1,7 +1,7 @@
 """iBOT: DINO on whole views, and the same self-distillation for the tokens that the student does not see.
 
 Zhou, Wei, Wang, Shen, Xie, Yuille, Kong, "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022,
-https://arxiv.org/abs/2111.07832, Section 3, Eqs. 2-4. Official code: github.com/bytedance/ibot.
+https://arxiv.org/abs/2111.07832, Section 3, Eqs. 2-3. Official code: github.com/bytedance/ibot.
 Letters: B batch, V global views, N tokens of a view, k hidden tokens an example, D width, K prototypes.
 """
 

@@ -24,16 +24,7 @@ from ssl_zoo.functional import (
 )
 from ssl_zoo.masks import num_hidden
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, encode, grid, require_tokens, take
-
-
-def sincos(grid: tuple[int, int], dim: int, device: torch.device) -> Tensor:
-    """(N, dim) float32, fixed positions of a grid's tokens: sines and cosines of the row, then of the column."""
-    index = torch.arange(grid[0] * grid[1], device=device)
-    place = torch.stack([index // grid[1], index % grid[1]], dim=1).float()  # (N, 2)
-    rates = 10000 ** (-torch.arange(dim // 4, device=device) / (dim // 4))
-    angles = place.unsqueeze(-1) * rates  # (N, 2, dim / 4)
-    return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
+from ssl_zoo.tokens import eligible, encode, grid, require_tokens, sincos, take
 
 
 def target_blocks(corners: Tensor, grid: tuple[int, int], height: int, width: int) -> Tensor:

@@ -7,22 +7,13 @@ Letters: B images, N patches, M of them hidden, C channels, P patch size, D widt
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from ssl_zoo.functional import fraction, global_views, positive, rand_rows
 from ssl_zoo.masks import num_hidden
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import encode, grid, patches, take
-
-
-def sincos(grid: tuple[int, int], dim: int, device: torch.device) -> Tensor:
-    """(N, dim) float32, fixed positions of a grid's tokens: sines and cosines of the row, then of the column."""
-    index = torch.arange(grid[0] * grid[1], device=device)
-    place = torch.stack([index // grid[1], index % grid[1]], dim=1).float()  # (N, 2)
-    rates = 10000 ** (-torch.arange(dim // 4, device=device) / (dim // 4))
-    angles = place.unsqueeze(-1) * rates  # (N, 2, dim / 4)
-    return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
+from ssl_zoo.tokens import encode, grid, patch_convolution, patches, sincos, take
 
 
 def pixel_targets(view: Tensor, patch_size: tuple[int, int], normalise: bool) -> Tensor:
@@ -53,8 +44,7 @@ class MAE(Method):
         normalise_targets: bool,
     ):
         super().__init__(backbone)
-        if not isinstance(backbone, VisionTransformer):
-            raise ValueError(f"backbone: mae needs a ViT, such as backbone=vit_tiny, not a {type(backbone).__name__}")
+        projection = patch_convolution(backbone)
         fraction(mask_ratio=mask_ratio)
         positive(decoder_dim=decoder_dim, decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads)
         if decoder_dim % 4 or decoder_dim % decoder_num_heads:
@@ -63,7 +53,6 @@ class MAE(Method):
                 f"method.decoder_num_heads={decoder_num_heads}"
             )
         self.mask_ratio, self.normalise_targets = mask_ratio, normalise_targets
-        projection = self.backbone.patch_embed.proj  # the convolution that cuts an image into patches
         self.patch_size = projection.kernel_size
         self.project = nn.Linear(self.backbone.num_features, decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(decoder_dim).normal_(std=0.02))

@@ -1,7 +1,7 @@
 """MaskFeat: hide blocks of an image and predict the histograms of oriented gradients (HOG) of the hidden patches.
 
 Wei, Fan, Xie, Wu, Yuille, Feichtenhofer, "Masked Feature Prediction for Self-Supervised Visual Pre-Training", CVPR
-2022, https://arxiv.org/abs/2112.09133, Sections 2.1 and 2.2; HOG: Dalal & Triggs, CVPR 2005. Official code:
+2022, https://arxiv.org/abs/2112.09133, Section 2; HOG: Dalal & Triggs, CVPR 2005. Official code:
 github.com/facebookresearch/SlowFast/tree/main/projects/maskfeat.
 Letters: B images, N patches, C channels, P patch size, S cell size, D width.
 """
@@ -10,13 +10,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, global_views, positive
+from ssl_zoo.functional import global_views, mean_over, positive
 from ssl_zoo.masks import BlockMask
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, embed, encode, grid
+from ssl_zoo.tokens import eligible, embed, encode, grid, patch_convolution
 
 
 def hog(images: Tensor, cell: tuple[int, int], num_bins: int) -> Tensor:
@@ -42,13 +41,9 @@ class MaskFeat(Method):
     def __init__(self, backbone: nn.Module, mask_ratio: float, num_bins: int, cell_size: int):
         """cell_size: side of a cell in pixels; on patches that it does not divide, their greatest common divisor."""
         super().__init__(backbone)
-        if not isinstance(backbone, VisionTransformer):
-            raise ValueError(
-                f"backbone: maskfeat needs a ViT, such as backbone=vit_tiny, not a {type(backbone).__name__}"
-            )
+        projection = patch_convolution(backbone)
         positive(num_bins=num_bins, cell_size=cell_size)
         self.mask, self.num_bins = BlockMask(mask_ratio), num_bins
-        projection = self.backbone.patch_embed.proj  # the convolution that cuts an image into patches
         p, q = projection.kernel_size
         self.cell = math.gcd(p, cell_size), math.gcd(q, cell_size)
         self.cells = p // self.cell[0], q // self.cell[1]  # of a patch
@@ -70,4 +65,4 @@ class MaskFeat(Method):
         x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))
         predictions = self.head(encode(self.backbone, view, embeddings=x).tokens).float()
         errors = (predictions - self.targets(view)).square().mean(dim=-1)  # (B, N)
-        return {"loss": (errors * mask).sum() / all_reduce_mean(mask.sum().float())}
+        return {"loss": mean_over(errors, mask)}

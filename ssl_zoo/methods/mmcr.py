@@ -1,6 +1,6 @@
 """MMCR: views of an example share one direction, and the centroids of all examples fill the space.
 
-Yerxa, Kuang, Simoncelli, Chung, "Learning Efficient Coding of Natural Images with Maximum Manifold Capacity
+Yerxa, Kuang, Simoncelli, Chung, "Efficient Coding of Natural Images using Maximum Manifold Capacity
 Representations", NeurIPS 2023, https://arxiv.org/abs/2303.03307, Section 2. Official code: github.com/ThomasYerxa/mmcr.
 """
 

@@ -17,8 +17,8 @@ from ssl_zoo.functional import (
     fraction,
     global_views,
     info_nce,
+    own_rows,
     positive,
-    rank,
     view_pairs,
 )
 from ssl_zoo.heads import mlp
@@ -47,7 +47,7 @@ class MoCoV3(Method):
 
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """2 * temperature * InfoNCE (Algorithm 1), mean over the B queries. q: (B, D); k: (WB, D), of all processes."""
-        own = torch.arange(len(q), device=q.device) + rank() * len(q)
+        own = own_rows(q)
         return 2 * self.temperature * info_nce(q, k, own, self.temperature, hidden=None)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:

@@ -35,7 +35,8 @@ class MSN(Method):
     Targets: whole global views through the EMA network.
 
     Differs from the official code: every global view is a target for all other views, where there one of two is a
-    target only; the projector has ReLU for GELU; Sinkhorn on the targets, an option there, is left out.
+    target only; the projector has ReLU for GELU and no BatchNorm at its input; Sinkhorn on the targets, which the
+    released configuration turns on, is left out (Appendix C.1 compares both).
     """
 
     min_views: ClassVar[int] = 2
@@ -52,7 +53,7 @@ class MSN(Method):
         mask_ratio: float,
         ema_decay: float,
     ):
-        """sharpening: T of the paper, the power 1/T that target distributions are raised to; entropy_weight: lambda."""
+        """sharpening: T of the official code, whose targets are raised to the power 1/T. entropy_weight: lambda."""
         super().__init__(backbone)
         require_tokens(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)

@@ -1,7 +1,7 @@
 """NNCLR: contrast a view not with another view of its example but with that view's nearest neighbour in a queue.
 
 Dwibedi, Aytar, Tompson, Sermanet, Zisserman, "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
-of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, Eqs. 3-4 and Algorithm 1. No official code.
+of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, Section 3 and Algorithm 1. No official code.
 """
 
 from typing import ClassVar
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, global_views, info_nce, positive, rank, view_pairs
+from ssl_zoo.functional import all_gather, global_views, info_nce, own_rows, positive, view_pairs
 from ssl_zoo.heads import mlp
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
@@ -45,7 +45,7 @@ class NNCLR(Method):
         z = [self.projector(self.backbone(view)) for view in batch.views]
         p = [all_gather(self.predictor(x)) for x in z]  # (WB, D), so that negatives come from all processes
         neighbours = [self.queue.nearest(x, 1)[:, 0] for x in z[: len(global_views(batch.views))]]
-        own = torch.arange(len(z[0]), device=z[0].device) + rank() * len(z[0])
+        own = own_rows(z[0])
         losses = [info_nce(neighbours[i], p[j], own, self.temperature, hidden=None) for i, j in view_pairs(batch.views)]
         if self.training:
             self.queue.push(F.normalize(z[0].float(), dim=1))  # of the first view only, as Algorithm 1

@@ -1,7 +1,7 @@
 """ReSSL: a strongly changed view should be similar to the same past examples as a weakly changed view, and as strongly.
 
 Zheng, You, Wang, Qian, Zhang, Wang, Xu, "ReSSL: Relational Self-Supervised Learning with Weak Augmentation", NeurIPS
-2021, https://arxiv.org/abs/2107.09282, Section 3.2 and Algorithm 1. Official code: github.com/KyleZheng1997/ReSSL.
+2021, https://arxiv.org/abs/2107.09282, Section 3 and Algorithm 1. Official code: github.com/KyleZheng1997/ReSSL.
 """
 
 from typing import ClassVar

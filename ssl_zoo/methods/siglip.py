@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, positive, rank
+from ssl_zoo.functional import all_gather, embed_views, own_rows, positive
 from ssl_zoo.method import Batch, Method
 
 
@@ -25,7 +25,7 @@ def sigmoid_loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> 
     """
     with torch.autocast(device_type=images.device.type, enabled=False):
         logits = scale * images.float() @ all_gather(texts.float()).T + bias  # (B, WB)
-        own = torch.arange(len(images), device=images.device) + rank() * len(images)
+        own = own_rows(images)
         signs = 2 * F.one_hot(own, logits.shape[1]) - 1  # 1 for pairs, -1 for all others
         return -F.logsigmoid(signs * logits).sum(dim=1).mean()
 

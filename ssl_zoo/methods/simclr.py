@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, info_nce, positive, rank, view_pairs
+from ssl_zoo.functional import all_gather, embed_views, info_nce, own_rows, positive, view_pairs
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -21,7 +21,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     """
     z = torch.cat([z1, z2])  # (2B, D)
     keys = all_gather(z)  # (2BW, D)
-    own = torch.arange(len(z), device=z.device) + rank() * len(z)  # where each query sits among the keys
+    own = own_rows(z)  # where each query sits among the keys
     itself = own[:, None] == torch.arange(len(keys), device=z.device)
     return info_nce(z, keys, positives=own.roll(len(z1)), temperature=temperature, hidden=itself)
 

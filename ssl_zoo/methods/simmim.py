@@ -8,13 +8,12 @@ Letters: B images, N patches, C channels, P patch size, D width.
 import math
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ssl_zoo.functional import global_views, mean_over, positive
 from ssl_zoo.masks import RandomMask
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import embed, encode, grid, patches
+from ssl_zoo.tokens import embed, encode, grid, patch_convolution, patches
 
 
 class SimMIM(Method):
@@ -23,13 +22,9 @@ class SimMIM(Method):
     def __init__(self, backbone: nn.Module, mask_ratio: float, mask_unit: int):
         """mask_unit: side in patches of the squares that are hidden as a whole; the paper's are of 32 pixels."""
         super().__init__(backbone)
-        if not isinstance(backbone, VisionTransformer):
-            raise ValueError(
-                f"backbone: simmim needs a ViT, such as backbone=vit_tiny, not a {type(backbone).__name__}"
-            )
+        projection = patch_convolution(backbone)
         positive(mask_unit=mask_unit)
         self.mask, self.mask_unit = RandomMask(mask_ratio), mask_unit
-        projection = self.backbone.patch_embed.proj  # the convolution that cuts an image into patches
         self.patch_size = projection.kernel_size
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(projection.out_channels), std=0.02))
         self.head = nn.Linear(

@@ -1,7 +1,7 @@
 """TiCo: agree with a slowly moving copy of the network, and avoid the directions that embeddings have used of late.
 
 Zhu, Moraes, Karakulak, Sobol, Canziani, LeCun, "TiCo: Transformation Invariance and Covariance Contrast for
-Self-Supervised Visual Representation Learning", 2022, https://arxiv.org/abs/2206.10698, Section 3 and Algorithm 1.
+Self-Supervised Visual Representation Learning", 2022, https://arxiv.org/abs/2206.10698, Section 3.
 No official code; the loss is compared with lightly's in the test.
 """
 
@@ -58,7 +58,7 @@ class TiCo(Method):
             return self.covariance.lerp(all_reduce_mean(moments), 1 - self.covariance_decay)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """1 - cos + rho z^T C z, mean over the batch and over both directions, where Algorithm 1 takes one and leaves
+        """1 - cos + rho z^T C z, mean over the batch and over both directions, where the paper takes one and leaves
         out the 1. C is constant in the gradient. More views: the mean over all directions that look at a global one."""
         # One view at a time: BatchNorm statistics are those of a view.
         z = [F.normalize(self.projector(self.backbone(view)).float(), dim=1) for view in batch.views]

@@ -1,7 +1,8 @@
 """VIbCReg: VICReg with correlations in place of covariances, behind a whitening layer.
 
 Lee, Aune, "VIbCReg: Variance-Invariance-better-Covariance Regularization for Self-Supervised Learning on Time Series",
-2021, https://arxiv.org/abs/2109.00783, Section 3. Official code: github.com/ML4ITS/vibcreg.
+2021, https://arxiv.org/abs/2109.00783 (since 2022 under the title "Computer Vision Self-supervised Learning Methods on
+Time Series"). Official code: github.com/ML4ITS/vibcreg.
 IterNorm: Huang, Zhou, Zhu, Liu, Shao, "Iterative Normalization: Beyond Standardization towards Efficient Whitening",
 CVPR 2019, https://arxiv.org/abs/1904.03441, Algorithm 1.
 """
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, all_reduce_mean, positive, view_pairs
+from ssl_zoo.functional import all_gather, all_reduce_mean, off_diagonal, positive, variance_loss, view_pairs
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -45,17 +46,12 @@ class IterNorm(nn.Module):
         return x.transpose(0, 1).flatten(1) * self.weight + self.bias
 
 
-def variance_loss(z: Tensor) -> Tensor:
-    """Hinge on the standard deviation of each feature, mean over the features, as in VICReg. z: (N, D) float32."""
-    return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
-
-
 def correlation_loss(z: Tensor) -> Tensor:
     """Squared correlations of different features, their sum divided by D^2. z: (N, D) float32."""
     z = F.normalize(z - z.mean(dim=0), dim=0, eps=1e-6)
     with torch.autocast(z.device.type, enabled=False):
         correlation = z.T @ z  # (D, D)
-    return (correlation - correlation.diag().diag()).square().mean()
+    return off_diagonal(correlation).square().mean()
 
 
 class VIbCReg(Method):

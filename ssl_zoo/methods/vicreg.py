@@ -11,15 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, positive, view_pairs
+from ssl_zoo.functional import all_gather, off_diagonal, positive, variance_loss, view_pairs
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
-
-
-def variance_loss(z: Tensor) -> Tensor:
-    """Hinge on the standard deviation of each feature (Eq. 1-2), mean over the features. z: (N, D) float32."""
-    # The 1e-4 (epsilon of Eq. 2) keeps the gradient of the root finite for a feature that has collapsed.
-    return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
 
 
 def covariance_loss(z: Tensor) -> Tensor:
@@ -27,7 +21,7 @@ def covariance_loss(z: Tensor) -> Tensor:
     z = z - z.mean(dim=0)
     with torch.autocast(z.device.type, enabled=False):
         covariance = z.T @ z / (len(z) - 1)  # (D, D)
-    return (covariance - covariance.diag().diag()).square().sum() / len(covariance)
+    return off_diagonal(covariance).square().sum() / len(covariance)
 
 
 class VICReg(Method):

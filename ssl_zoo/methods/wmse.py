@@ -1,7 +1,7 @@
 """W-MSE: views of an example meet after the batch has been whitened, which keeps examples apart without negatives.
 
 Ermolov, Siarohin, Sangineto, Sebe, "Whitening for Self-Supervised Representation Learning", ICML 2021,
-https://arxiv.org/abs/2007.06346, Sections 3 and 3.1, Eq. 2-6. Official code: github.com/htdt/self-supervised.
+https://arxiv.org/abs/2007.06346, Section 3. Official code: github.com/htdt/self-supervised.
 """
 
 from typing import ClassVar
@@ -50,7 +50,7 @@ class WMSE(Method):
         self.whitening_size, self.eps = whitening_size, eps
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """2 - 2 cos of the whitened rows of two views (Eq. 6), mean over the global batch and over all pairs of views
+        """2 - 2 cos of the whitened rows of two views, mean over the global batch and over all pairs of views
         with a global one in them. Every process computes all of it."""
         # The head sees all views at once, the backbone one after the other, as in the official code.
         h = torch.cat([self.backbone(view) for view in batch.views])

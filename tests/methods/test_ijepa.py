@@ -8,7 +8,7 @@ from torch import nn
 from ssl_zoo import tokens
 from ssl_zoo.backbones import image_backbone
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.ijepa import IJEPA, sincos, target_blocks
+from ssl_zoo.methods.ijepa import IJEPA, target_blocks
 
 LABELS = torch.zeros(4, dtype=torch.long)
 
@@ -112,15 +112,6 @@ def test_a_predictor_that_gives_zero_has_a_known_loss() -> None:
     nn.init.zeros_(last.bias)  # type: ignore[arg-type]
     loss = method(Batch([view], LABELS, LABELS), 0.0)["loss"].item()
     assert 0.3 < loss < 0.5  # 0.5 for squares alone; a normal variable has 0.367 under smooth L1
-
-
-def test_positions_tell_rows_and_columns_apart() -> None:
-    positions = sincos((3, 5), 8, torch.device("cpu"))
-    assert positions.shape == (15, 8)
-    expected = torch.tensor([2.0, 0.02]), torch.tensor([3.0, 0.03])  # the token of row 2 and column 3
-    row, column = ([*angle.sin(), *angle.cos()] for angle in expected)
-    torch.testing.assert_close(positions[13], torch.tensor([*row, *column]))
-    assert len(positions.unique(dim=0)) == 15
 
 
 def test_the_target_encoder_is_kept_and_takes_no_gradient() -> None:
