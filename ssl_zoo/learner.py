@@ -168,7 +168,13 @@ class Learner(LightningModule):
         return (self.batches_seen - self.first_batches) / (time.perf_counter() - self.idle - self.first_step_done)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ssl_zoo"] = {"card": self.card, "batches_seen": self.batches_seen, "elapsed": self.elapsed}
+        encoder = next((k for k, part in self.method.named_modules() if part is self.method.encoder), "backbone")
+        checkpoint["ssl_zoo"] = {
+            "card": self.card,
+            "encoder": f"method.{encoder}",  # where its weights are in the state, for those who go on from it
+            "batches_seen": self.batches_seen,
+            "elapsed": self.elapsed,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.batches_seen = checkpoint["ssl_zoo"]["batches_seen"]

@@ -86,16 +86,15 @@ def check_method(method: Method, data: Any) -> None:
 
 
 def load_encoder(method: Method, checkpoint: str) -> None:
-    """Starts the encoder from that of a run folder or checkpoint file.
+    """Starts the backbone from the encoder that a run kept, given as its folder or a checkpoint file.
 
     Raises:
         ValueError: when there is no such checkpoint or it holds another architecture.
     """
     path = checkpoints.resolve(checkpoint)
-    state = checkpoints.load(path)["state_dict"]
-    weights = {
-        key.removeprefix("method.backbone."): v for key, v in state.items() if key.startswith("method.backbone.")
-    }
+    saved = checkpoints.load(path)
+    prefix = saved["ssl_zoo"]["encoder"] + "."
+    weights = {key.removeprefix(prefix): v for key, v in saved["state_dict"].items() if key.startswith(prefix)}
     own = method.backbone.state_dict()
     wrong = [
         k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape

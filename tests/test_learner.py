@@ -114,6 +114,36 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
     assert len(spared["params"]) == 3
 
 
+class HalfConstant(Toy):
+    constant_rate = ("backbone.0",)
+
+
+def test_a_submodule_can_learn_at_the_peak_rate_throughout(tmp_path: Path) -> None:
+    learner = fit(tmp_path, steps=4, method=HalfConstant())
+    rates = {p: group["lr"] for group in learner.trainer.optimizers[0].param_groups for p in group["params"]}
+    constant, scheduled = learner.method.backbone
+    peak = learner.trainer.optimizers[0].param_groups[0]["peak_lr"]
+    assert {rates[p] for p in constant.parameters()} == {peak}
+    assert all(rates[p] < peak for p in scheduled.parameters())
+
+
+class Distilled(Toy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher = nn.Linear(3, 3)
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.teacher
+
+
+@pytest.mark.parametrize(("method", "where"), [(Toy(), "method.backbone"), (Distilled(), "method.teacher")])
+def test_a_checkpoint_says_where_the_encoder_is(method: Toy, where: str) -> None:
+    checkpoint: dict[str, Any] = {}
+    make_learner(method, total=1).on_save_checkpoint(checkpoint)
+    assert checkpoint["ssl_zoo"]["encoder"] == where
+
+
 def test_a_resumed_run_sees_what_the_whole_run_would_have_seen(tmp_path: Path) -> None:
     whole = fit(tmp_path, steps=8)
     first = fit(tmp_path, steps=3)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ssl_zoo import results, session
+from ssl_zoo.checkpoints import KEYS, SafeCheckpointIO
 from ssl_zoo.method import Method
 from ssl_zoo.methods.simclr import SimCLR
 from ssl_zoo.methods.supervised import Supervised
@@ -73,3 +74,14 @@ def test_metrics_are_shown_beside_random_weights(tmp_path: Path, capsys: pytest.
 def test_a_checkpoint_must_exist() -> None:
     with pytest.raises(ValueError, match="checkpoint=nowhere"):
         session.load_encoder(Method(backbone()), "nowhere")
+
+
+def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
+    """Not from another network of the same shape, such as the student beside a teacher that was kept."""
+    kept, other = backbone().state_dict(), backbone().state_dict()
+    state = {f"method.{name}.{k}": v for name, net in (("backbone", other), ("target", kept)) for k, v in net.items()}
+    saved = {key: {} for key in KEYS} | {"state_dict": state, "ssl_zoo": {"encoder": "method.target"}}
+    SafeCheckpointIO().save_checkpoint(saved, tmp_path / "step-00000001.ckpt")
+    method = Method(backbone())
+    session.load_encoder(method, str(tmp_path / "step-00000001.ckpt"))
+    torch.testing.assert_close(method.backbone.state_dict(), kept, rtol=0, atol=0)
