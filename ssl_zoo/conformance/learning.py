@@ -2,13 +2,15 @@
 
 Images: scikit-learn's digits and nearest neighbours, on a convolutional network from one label a class (mean over draws
 of the labels), on a ViT, whose random weights say less, from all labels. Text: the documentation in Python's standard
-library in small tokens; a method that predicts tokens is to beat their mere frequency, another to find for a piece of a
-document the one that followed it. No task needs a network, and each leaves much room above random weights.
+library in small tokens; a method that predicts tokens is to beat their mere frequency, one that predicts their vectors
+to let a linear probe do so, another to find for a piece of a document the one that followed it. No task needs a
+network, and each leaves much room above random weights.
 """
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,19 +20,21 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig, OmegaConf
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_zoo.conformance.checks import Finding
 from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
 from ssl_zoo.evaluators.few_labels import draw
 from ssl_zoo.evaluators.judged import Judged, frozen, same_rng
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.mask import Mask, PredictsTokens
+from ssl_zoo.evaluators.linear import fit, standardise
+from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.run import build_data
+from ssl_zoo.tokens import embed, encode
 
-DRAWS, PIECE = 20, 32
+DRAWS, PIECE, ROWS = 20, 32, 1024
 
 SMALL: dict[str, dict[str, Any]] = {
     "conv": {"_target_": "ssl_zoo.conformance.subjects.conv_net", "in_chans": 1, "widths": [32, 64, 128]},
@@ -155,6 +159,8 @@ def judge(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
         return "hidden tokens", lambda: hidden_tokens(Judged(method, data, "periodic"))
     if data.facts["modality"] == "text" and _tells_perplexity(method, data):
         return "next tokens", lambda: next_tokens(method, data)
+    if data.facts["modality"] == "text" and _shows_mask_token(method):
+        return "probed hidden tokens", lambda: probed_hidden_tokens(method, data)
     if data.facts["modality"] == "text":
         return "next piece", lambda: next_piece(method, data)
     labels = None if isinstance(method.backbone, VisionTransformer) else 1
@@ -174,6 +180,38 @@ def hidden_tokens(judged: Judged) -> float:
     """Share saved of the nats that hidden tokens cost one who knows how frequent each is; 0 for one who knows less."""
     found = Mask(mask_ratio=0.15, max_rows=256, batch_size=64)(judged)
     return max(0.0, 1 - found["mask/loss"] / math.log(found["mask/unigram_perplexity"]))
+
+
+def _shows_mask_token(method: Any) -> bool:
+    """Whether the method hides tokens from its encoder behind an embedding of its own."""
+    token = getattr(method, "mask_token", None)
+    return isinstance(token, Tensor) and token.shape == method.backbone.embedding.weight.shape[1:]
+
+
+def probed_hidden_tokens(method: Any, data: Any) -> float:
+    """Share saved of the nats that hidden tokens cost one who knows how frequent each is, by a linear probe that reads
+    the frozen encoder at the places of the method's `mask_token`; below 0 for a probe that knows less. The probe learns
+    on ROWS training rows and is scored on held-out ones."""
+    training = torch.cat([rows.rows for rows in islice(data.train_rows_from(0), ROWS // data.batch_size)])
+    (x, tokens), (queries, truth) = (_at_hidden(method, data, rows) for rows in (training, data.heldout_rows()[:256]))
+    x, queries = standardise(x, queries)
+    probe = fit(x, tokens, l2=1e-3)
+    known = torch.isin(truth, probe.classes)  # a token that training never hid has no output
+    targets = torch.searchsorted(probe.classes, truth[known])
+    frequencies = tokens.unique(return_counts=True)[1] / len(tokens)
+    nats = F.cross_entropy(F.linear(queries[known], probe.weight, probe.bias), targets)
+    return 1 - (nats / -frequencies.log()[targets].mean()).item()
+
+
+def _at_hidden(method: Any, data: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (M, D) float32 at the hidden tokens (M,) of rows (N, L)."""
+    hidden = choose(rows, data.facts["num_special"], mask_ratio=0.15)
+    features = []
+    with frozen(method):
+        for ids, where in zip(rows.split(64), hidden.split(64), strict=True):
+            shown = torch.where(where.unsqueeze(-1), method.mask_token, embed(method.encoder, ids))
+            features.append(encode(method.encoder, ids, embeddings=shown).tokens[where])
+    return torch.cat(features).float(), rows[hidden]
 
 
 def _rows(data: Any) -> Batch:

@@ -1,5 +1,6 @@
 """The learning check: what learns passes it, what does not fails it, and the scores are what they say."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ssl_zoo.conformance.learning import Budget, Trial
 from ssl_zoo.evaluators.judged import Features
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.methods.simclr import SimCLR
+from ssl_zoo.text_backbones import TextEncoder, Tokens
 
 QUICK = Budget(margin=0.05, steps=30, batch_size=64, lr=2e-3)
 
@@ -77,3 +79,36 @@ def test_the_next_piece_is_found_among_all_documents() -> None:
     assert learning.next_piece(Method(bag), Documents()) == 1
     nn.init.ones_(bag.weight)  # every piece looks the same: the first one is taken for all
     assert learning.next_piece(Method(bag), Documents()) == pytest.approx(1 / 11)
+
+
+class Neighbour(TextEncoder):
+    """Says of each token what its left neighbour is, times `scale`."""
+
+    def __init__(self, scale: float):
+        super().__init__("mean", pad_id=0)
+        self.embedding, self.scale = nn.Embedding.from_pretrained(torch.eye(20)), scale
+
+    def encode(self, ids: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
+        x = self.embedding(ids) if embeddings is None else embeddings
+        return Tokens(x.mean(dim=1), self.scale * x.roll(1, dims=1), [])
+
+
+class Counting:
+    """Rows that count up from a token of their own."""
+
+    batch_size, facts = 64, {"num_special": 5}
+
+    def heldout_rows(self) -> Tensor:
+        return 5 + (torch.randint(15, (64, 1)) + torch.arange(32)) % 15
+
+    def train_rows_from(self, start_step: int) -> Iterator[SimpleNamespace]:
+        while True:
+            yield SimpleNamespace(rows=self.heldout_rows())
+
+
+@pytest.mark.parametrize(("scale", "low", "high"), [(1.0, 0.7, 1.0), (0.0, -0.1, 0.01)])
+def test_a_probe_finds_hidden_tokens_where_the_encoder_knows_them(scale: float, low: float, high: float) -> None:
+    torch.manual_seed(0)
+    method = Method(Neighbour(scale))
+    method.mask_token = nn.Parameter(torch.zeros(20))
+    assert low < learning.probed_hidden_tokens(method, Counting()) < high
