@@ -33,17 +33,13 @@ BUDGETS = {  # margin, steps, batch size, peak learning rate
     "rotnet": Budget(0.02, 1000, 64, 2e-3, ("views=weak",)),
     "clm": Budget(0.08, 150, 32, 5e-3),
     "tsdae": Budget(0.04, 150, 32, 5e-3),
+    "electra": Budget(0.06, 2000, 8, 3e-3),  # many small steps: with 400 of 32 rows the discriminator knows nothing yet
     "data2vec_text": Budget(0.10, 300, 32, 5e-3),
     "mlm": Budget(0.10, 400, 32, 5e-3),
     # Dropout views teach little from random weights; windows of documents as views show that the loss teaches.
     "simcse": Budget(0.01, 100, 64, 2e-3, DOCUMENTS),
 }
 """Where that of the method's kind of backbone does not do. Margins are about half of the gain first seen."""
-
-UNPROVEN = {
-    "electra": "after 300 steps its generator knows no more than how frequent each token is",
-}
-"""Methods for which no task of seconds has been found; an honest gap, not a licence."""
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +52,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("method", subjects.names())
 def test_it_learns(method: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds; the smaller gain counts."""
-    if method in UNPROVEN:
-        pytest.xfail(UNPROVEN[method])
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache))
     session.quiet_lightning()
     budget = BUDGETS.get(method) or learning.BUDGETS[learning.kind(method)]

@@ -2,9 +2,9 @@
 
 Images: scikit-learn's digits and nearest neighbours, on a convolutional network from one label a class (mean over draws
 of the labels), on a ViT, whose random weights say less, from all labels. Text: the documentation in Python's standard
-library in small tokens; a method that predicts tokens is to beat their mere frequency, one that predicts their vectors
-to let a linear probe do so, another to find for a piece of a document the one that followed it. No task needs a
-network, and each leaves much room above random weights.
+library in small tokens; a method that predicts tokens is to beat their mere frequency; one that predicts their vectors,
+or which of them are replaced, to let a linear probe do so; another to find for a piece of a document the one that
+followed it. No task needs a network, and each leaves much room above random weights.
 """
 
 import math
@@ -34,7 +34,7 @@ from ssl_zoo.method import Batch, Method
 from ssl_zoo.run import build_data
 from ssl_zoo.tokens import embed, encode
 
-DRAWS, PIECE, ROWS = 20, 32, 1024
+DRAWS, PIECE, ROWS, SHARE = 20, 32, 1024, 0.15
 
 SMALL: dict[str, dict[str, Any]] = {
     "conv": {"_target_": "ssl_zoo.conformance.subjects.conv_net", "in_chans": 1, "widths": [32, 64, 128]},
@@ -155,9 +155,12 @@ def train(method: Method, data: Any, cfg: DictConfig, seed: int, budget: Budget)
 
 def judge(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
     """The name of the task that tells how good the encoder is, and the score on it."""
+    told = _told(method, data) if data.facts["modality"] == "text" else set()
+    if "replaced" in told:
+        return "probed replaced tokens", lambda: probed_replaced_tokens(method, data)
     if isinstance(method, PredictsTokens):
         return "hidden tokens", lambda: hidden_tokens(Judged(method, data, "periodic"))
-    if data.facts["modality"] == "text" and _tells_perplexity(method, data):
+    if "perplexity" in told:
         return "next tokens", lambda: next_tokens(method, data)
     if data.facts["modality"] == "text" and _shows_mask_token(method):
         return "probed hidden tokens", lambda: probed_hidden_tokens(method, data)
@@ -189,29 +192,54 @@ def _shows_mask_token(method: Any) -> bool:
 
 
 def probed_hidden_tokens(method: Any, data: Any) -> float:
-    """Share saved of the nats that hidden tokens cost one who knows how frequent each is, by a linear probe that reads
-    the frozen encoder at the places of the method's `mask_token`; below 0 for a probe that knows less. The probe learns
-    on ROWS training rows and is scored on held-out ones."""
-    training = torch.cat([rows.rows for rows in islice(data.train_rows_from(0), ROWS // data.batch_size)])
-    (x, tokens), (queries, truth) = (_at_hidden(method, data, rows) for rows in (training, data.heldout_rows()[:256]))
+    """What a linear probe of the frozen encoder knows of hidden tokens, by its vectors at the places of the method's
+    `mask_token`: see `probed`."""
+
+    def at_hidden(rows: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = choose(rows, data.facts["num_special"], SHARE)
+        x = []
+        with frozen(method):
+            for ids, where in zip(rows.split(64), hidden.split(64), strict=True):
+                shown = torch.where(where.unsqueeze(-1), method.mask_token, embed(method.encoder, ids))
+                x.append(encode(method.encoder, ids, embeddings=shown).tokens[where])
+        return torch.cat(x).float(), rows[hidden]
+
+    return probed(*at_hidden(_training_rows(data)), *at_hidden(data.heldout_rows()[:256]))
+
+
+def probed_replaced_tokens(method: Any, data: Any) -> float:
+    """What a linear probe of the frozen encoder's tokens knows of which of them stand in the place of another: see
+    `probed`. A share of the ordinary tokens are shuffled among themselves, so that only their neighbours tell."""
+
+    def at_ordinary(rows: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = choose(rows, data.facts["num_special"], SHARE)
+        order = torch.randperm(int(chosen.sum()), generator=torch.Generator().manual_seed(0))
+        ids = rows.masked_scatter(chosen, rows[chosen][order])
+        ordinary = ids >= data.facts["num_special"]
+        x = []
+        with frozen(method):
+            for part, where in zip(ids.split(64), ordinary.split(64), strict=True):
+                x.append(encode(method.encoder, part).tokens[where])
+        return torch.cat(x).float(), (ids != rows)[ordinary].long()
+
+    return probed(*at_ordinary(_training_rows(data)), *at_ordinary(data.heldout_rows()[:256]))
+
+
+def probed(x: Tensor, y: Tensor, queries: Tensor, truth: Tensor) -> float:
+    """Share saved of the nats that the classes `truth` (M,) cost one who knows how frequent each is, by a linear probe
+    of `queries` (M, D), fitted to x (N, D) and y (N,); below 0 if it knows less. Classes that y lacks do not count."""
     x, queries = standardise(x, queries)
-    probe = fit(x, tokens, l2=1e-3)
-    known = torch.isin(truth, probe.classes)  # a token that training never hid has no output
+    probe = fit(x, y, l2=1e-3)
+    known = torch.isin(truth, probe.classes)
     targets = torch.searchsorted(probe.classes, truth[known])
-    frequencies = tokens.unique(return_counts=True)[1] / len(tokens)
     nats = F.cross_entropy(F.linear(queries[known], probe.weight, probe.bias), targets)
+    frequencies = y.unique(return_counts=True)[1] / len(y)
     return 1 - (nats / -frequencies.log()[targets].mean()).item()
 
 
-def _at_hidden(method: Any, data: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (M, D) float32 at the hidden tokens (M,) of rows (N, L)."""
-    hidden = choose(rows, data.facts["num_special"], mask_ratio=0.15)
-    features = []
-    with frozen(method):
-        for ids, where in zip(rows.split(64), hidden.split(64), strict=True):
-            shown = torch.where(where.unsqueeze(-1), method.mask_token, embed(method.encoder, ids))
-            features.append(encode(method.encoder, ids, embeddings=shown).tokens[where])
-    return torch.cat(features).float(), rows[hidden]
+def _training_rows(data: Any) -> Tensor:
+    """(ROWS, L) ids that were trained on."""
+    return torch.cat([rows.rows for rows in islice(data.train_rows_from(0), ROWS // data.batch_size)])
 
 
 def _rows(data: Any) -> Batch:
@@ -220,10 +248,11 @@ def _rows(data: Any) -> Batch:
     return Batch([rows], torch.full((len(rows),), -1), torch.arange(len(rows)))
 
 
-def _tells_perplexity(method: Method, data: Any) -> bool:
+def _told(method: Method, data: Any) -> set[str]:
+    """The names of what the method tells of a batch of text."""
     with same_rng(), frozen(method):
         views = _rows(data).views * method.min_views
-        return "perplexity" in method(_rows(data)._replace(views=views), 0.0)
+        return set(method(_rows(data)._replace(views=views), 0.0))
 
 
 def next_tokens(method: Method, data: Any) -> float:

@@ -93,6 +93,15 @@ class Neighbour(TextEncoder):
         return Tokens(x.mean(dim=1), self.scale * x.roll(1, dims=1), [])
 
 
+class Follows(Neighbour):
+    """Says of each token whether it follows its left and precedes its right neighbour, times `scale`."""
+
+    def encode(self, ids: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
+        follows = ((ids - ids.roll(1, dims=1) - 1) % 15 == 0).float()
+        both = torch.stack([follows, follows.roll(-1, dims=1), follows * follows.roll(-1, dims=1)], dim=2)
+        return Tokens(both.mean(dim=1), self.scale * both, [])
+
+
 class Counting:
     """Rows that count up from a token of their own."""
 
@@ -112,3 +121,9 @@ def test_a_probe_finds_hidden_tokens_where_the_encoder_knows_them(scale: float, 
     method = Method(Neighbour(scale))
     method.mask_token = nn.Parameter(torch.zeros(20))
     assert low < learning.probed_hidden_tokens(method, Counting()) < high
+
+
+@pytest.mark.parametrize(("scale", "low", "high"), [(1.0, 0.4, 1.0), (0.0, -0.1, 0.01)])
+def test_a_probe_finds_replaced_tokens_where_the_encoder_compares(scale: float, low: float, high: float) -> None:
+    torch.manual_seed(0)
+    assert low < learning.probed_replaced_tokens(Method(Follows(scale)), Counting()) < high
