@@ -95,7 +95,11 @@ class ImageData(LightningDataModule):
         counts = {"image_size": 1, "num_workers": 0, "eval_examples": 1}
         for key, least in counts.items():
             number = getattr(self, key)
-            if number is not None and number < least:
+            if number is None and key != "image_size":
+                continue
+            if type(number) is not int:
+                raise ValueError(f"data.{key}={number}: give a whole number, {least} or more")
+            if number < least:
                 raise ValueError(f"data.{key}={number}: give {least} or more")
         for key, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.in_chans or (key == "std" and min(values) <= 0):
@@ -210,6 +214,20 @@ class ImageData(LightningDataModule):
             "num_test": num_test,
             "has_labels": self.has_labels,
             "num_skipped": num_skipped,
+        }
+
+    @property
+    def expected_facts(self) -> dict[str, Any]:
+        """Facts as the settings promise them, before any data is read; counts are made up."""
+        return {
+            "modality": "image",
+            "num_classes": self.num_classes or 2,
+            "image_size": self.image_size,
+            "half_size": self.image_size // 2,
+            "in_chans": self.in_chans,
+            "mean": self.mean,
+            "std": self.std,
+            "num_indices": 10_000,
         }
 
     def _workers(self) -> int:

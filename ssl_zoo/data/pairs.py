@@ -15,7 +15,7 @@ from ssl_zoo.data.cache import cached
 from ssl_zoo.data.image_parts import read_parts, some
 from ssl_zoo.data.image_sources import Tables
 from ssl_zoo.data.images import ImageData
-from ssl_zoo.data.tokenizer import TextTokenizer, prepare_tokenizer
+from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.views import Views
 from ssl_zoo.views.draws import Draws
 
@@ -127,6 +127,11 @@ class PairData(ImageData):
             "max_length": self.max_length,
             "num_captions": int(self.captions.count.sum()),
         }
+
+    @property
+    def expected_facts(self) -> dict[str, Any]:
+        """As those of images, and what a text backbone needs to know."""
+        return super().expected_facts | expected_tokens(self.tokenizer_config) | {"max_length": self.max_length}
 
     def _texts(self) -> list[list[str]]:
         """At least one caption of each row of the training splits, readable or not. Raises: ValueError for none."""

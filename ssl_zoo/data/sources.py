@@ -43,20 +43,34 @@ def load_tables(place: Path | str) -> "DatasetDict":
         ValueError: when they cannot be had, with the reason.
     """
     import datasets
+    import pyarrow.parquet  # type: ignore[import-untyped]  # comes with datasets
     from datasets.exceptions import DatasetsError
 
+    is_file = isinstance(place, Path) and place.is_file()
+    if is_file and Path(place).suffix.lower() != ".parquet":
+        raise ValueError(
+            f"data.path={place}: a single file has to end in .parquet. "
+            "Give a folder of images, one of class folders, a parquet file, or a hub id (owner/name)"
+        )
     try:
-        if isinstance(place, Path) and place.is_file():
+        if is_file:
+            pyarrow.parquet.read_schema(place)  # `datasets` logs an error of its own for what is no parquet file
             return datasets.load_dataset("parquet", data_files=str(place))
         return datasets.load_dataset(str(place))
     except (DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         if isinstance(place, Path):
-            raise ValueError(f"data.path={place}: cannot be read as a data set. {cause}") from error
+            why = f"{first_line(cause)}. Replace the file" if is_file else cause
+            raise ValueError(f"data.path={place}: cannot be read as a data set. {why}") from error
         raise ValueError(
             f"data.path={place}: no such folder here, and the Hub does not give it. {cause}. "
             "Check the id and the network, or put a copy below $SSL_ZOO_DATA"
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What it says in its first line, without the full stop; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def fingerprint(files: Iterable[Path], base: Path | None = None) -> str:

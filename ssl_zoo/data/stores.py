@@ -143,8 +143,9 @@ def _read_part(reader: _Reader, part: str, damage: Damage, num_workers: int, fil
                 raise ValueError(f"{failed[0].why}. Repair or remove the image, or give data.on_error=skip")
             if len(unreadable) > damage.max_skipped * n:
                 raise ValueError(
-                    f"data.max_skipped={damage.max_skipped}: more than this part of the {n} {part} images cannot be "
-                    f"read: {some(entry.why for entry in unreadable)}"
+                    f"data.max_skipped={damage.max_skipped}: {len(unreadable)} of {n} {part} images cannot be read so "
+                    f"far, and {int(damage.max_skipped * n)} may be skipped. Raise data.max_skipped, or repair "
+                    f"{some(entry.why for entry in unreadable)}"
                 )
             file.write(pixels.numpy().data)
             progress.advance(bar, len(chunk))

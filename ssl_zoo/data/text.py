@@ -14,7 +14,7 @@ from ssl_zoo.data.cache import cached
 from ssl_zoo.data.corpus import Corpus, Survey, build, survey
 from ssl_zoo.data.order import check_batch, steps, stratified
 from ssl_zoo.data.text_sources import open_source
-from ssl_zoo.data.tokenizer import TextTokenizer, prepare_tokenizer
+from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.data.tokens import Tokens
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
@@ -154,6 +154,13 @@ class TextData(LightningDataModule):
             "has_labels": self._has_labels,
             **self._floor(),
         }
+
+    @property
+    def expected_facts(self) -> dict[str, Any]:
+        """Facts as the settings promise them, before any text is read; counts are made up."""
+        longest = max(self.row_length, self.max_length)
+        counts = {"num_classes": 2, "num_indices": 10_000, "max_length": longest}
+        return {"modality": "text", **expected_tokens(self.tokenizer_config), **counts}
 
     @property
     def _has_labels(self) -> bool:

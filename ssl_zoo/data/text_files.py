@@ -1,6 +1,7 @@
 """Documents in plain files: text, JSON lines, and the Python standard library."""
 
 import ast
+import codecs
 import json
 import re
 import sysconfig
@@ -33,7 +34,7 @@ class TextFiles:
         if path.is_file():
             self._splits = {"train": [path]}
             return
-        files = [file for file in visible_files(path) if file.suffix in (".txt", ".jsonl")]
+        files = [file for file in visible_files(path) if file.suffix.lower() in (".txt", ".jsonl")]
         # train/..., train.txt and train-00001.txt belong to the split train
         entries = {file: re.split(r"[.\-_]", file.relative_to(path).parts[0])[0] for file in files}
         divided = "train" in entries.values()
@@ -56,7 +57,7 @@ class TextFiles:
         classes = {file: self._class_folder(file, split) for file in self._splits[split]}
         has_classes = any(classes.values())
         for file, name in classes.items():
-            if file.suffix == ".jsonl":
+            if file.suffix.lower() == ".jsonl":
                 yield from self._json_lines(file, labelled)
             elif name or not has_classes:
                 label = name if labelled and name not in UNLABELLED else None
@@ -138,9 +139,11 @@ def _lines(path: Path) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                is_utf16 = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+                remedy = "iconv -f UTF-16 -t UTF-8" if is_utf16 else "iconv -f latin1 -t UTF-8"
                 raise ValueError(
                     f"{path}, line {number}, byte {position + error.start}: not UTF-8 "
-                    f"(0x{line[error.start]:02x}). Convert the file, e.g. iconv -f latin1 -t utf-8"
+                    f"(0x{line[error.start]:02x}). Convert the file, e.g. {remedy}"
                 ) from error
             position += len(line)
 

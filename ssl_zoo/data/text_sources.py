@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ssl_zoo.data.documents import Document, as_label, as_text, check_columns
-from ssl_zoo.data.sources import fingerprint, locate, visible_files
+from ssl_zoo.data.sources import fingerprint, first_line, locate, visible_files
 from ssl_zoo.data.text_files import STDLIB, StandardLibrary, TextFiles
 
 TABLES = {".parquet", ".arrow", ".csv", ".tsv", ".json"}
@@ -56,7 +56,7 @@ def open_source(
         return StandardLibrary()
     place = locate(path, root)
     if isinstance(place, Path):
-        endings = {file.suffix for file in ([place] if place.is_file() else visible_files(place))}
+        endings = {file.suffix.lower() for file in ([place] if place.is_file() else visible_files(place))}
         if not endings:
             raise ValueError(f"data.path={path}: the folder {place} holds no files. Give a folder with text")
         if not endings & TABLES and (place.is_file() or endings & {".txt", ".jsonl"}):
@@ -84,15 +84,16 @@ class Tables:
                 return datasets.load_dataset(self.place, self.name)
             if self.place.is_dir():
                 return datasets.load_dataset(str(self.place), self.name, streaming=True)
-            kind = {".tsv": "csv"}.get(self.place.suffix, self.place.suffix[1:])
-            options: dict[str, Any] = {"sep": "\t"} if self.place.suffix == ".tsv" else {}
+            ending = self.place.suffix.lower()
+            kind = {".tsv": "csv"}.get(ending, ending[1:])
+            options: dict[str, Any] = {"sep": "\t"} if ending == ".tsv" else {}
             return datasets.load_dataset(kind, data_files={"train": str(self.place)}, streaming=True, **options)
         except (OSError, ValueError) as error:
             config = f" data.name={self.name}" if self.name else ""
             remedy = "Give a file, a folder in the Hub's layout, or a Hub id"
             if isinstance(self.place, str):
                 remedy = "There is no folder of this name either. Check the id and the network, or give a local folder"
-            raise ValueError(f"data.path={self.path}{config}: {_first_line(error)}. {remedy}") from error
+            raise ValueError(f"data.path={self.path}{config}: {first_line(error)}. {remedy}") from error
 
     def key(self) -> dict[str, Any]:
         read_as = [self.name, self.text_column, self.label_column]
@@ -132,8 +133,4 @@ class Tables:
                         label = names[int(label)]
                     yield Document(as_text(text, where, self.text_column), label)
         except (OSError, pyarrow.ArrowInvalid) as error:
-            raise ValueError(f"{where} cannot be read: {_first_line(error)}. Replace the file") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise ValueError(f"{where} cannot be read: {first_line(error)}. Replace the file") from error

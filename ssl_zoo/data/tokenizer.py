@@ -107,6 +107,13 @@ def _is_punctuation(token: str) -> bool:
     return token.isascii() and not token[:1].isalnum() and not token.startswith("'")
 
 
+def expected_tokens(settings: dict[str, Any]) -> dict[str, Any]:
+    """What `data.tokenizer` promises of its tokens before it is trained or read; a rehearsal's stand-in for facts."""
+    size = settings.get("vocab_size") or 8192
+    ids = {f"{name}_id": i for i, name in enumerate(("pad", "unk", "cls", "sep", "mask"))}
+    return {"vocab_size": size, "num_special": len(SPECIAL), "word_starts": "1" * size, **ids}
+
+
 def prepare_tokenizer(
     sample: Callable[[int], list[str]],
     key: dict[str, Any],

@@ -58,14 +58,39 @@ def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     assert [path.name for path in visible_files(tmp_path)] == ["a.jpg", "b.jpg"]
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.zip", "x.txt", "x"])
+def test_a_file_that_is_no_table_is_refused_by_its_ending(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("hi")
+    with pytest.raises(ValueError, match=rf"^data.path=.*/{name}: .*\.parquet. Give a folder of images, .*hub id"):
+        load_tables(tmp_path / name)
+
+
+def test_a_damaged_parquet_file_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
+    monkeypatch.setattr(datasets.utils.logging.get_logger(), "propagate", True)
+    datasets.Dataset.from_dict({"a": list(range(10000))}).to_parquet(tmp_path / "WHOLE.PARQUET")
+    assert len(load_tables(tmp_path / "WHOLE.PARQUET")["train"]) == 10000
+    whole = (tmp_path / "WHOLE.PARQUET").read_bytes()
+    zeroed = whole[:100] + bytes(len(whole) // 2) + whole[100 + len(whole) // 2 :]
+    for content in (b"", b"hi", whole[: len(whole) // 2], zeroed):
+        (tmp_path / "bad.parquet").write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"^data.path=.*/bad.parquet: cannot be read as a data set. .*[^.]\. Replace the file$"
+        ) as error:
+            load_tables(tmp_path / "bad.parquet")
+        assert "\n" not in str(error.value)
+    assert "Failed to read" not in caplog.text
+
+
 def test_tables_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
     import huggingface_hub.constants
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")
-    (tmp_path / "bad.parquet").write_text("hi")
-    with pytest.raises(ValueError, match=r"data.path=.*bad.parquet: cannot be read as a data set. .*Parquet"):
-        load_tables(tmp_path / "bad.parquet")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"data.path=owner/nothing: no such folder here, and the Hub does not give it"):

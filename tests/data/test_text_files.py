@@ -65,6 +65,12 @@ def test_files_named_by_split(tmp_path: Path) -> None:
     assert read(source, "test") == [("test.txt", None)]
 
 
+def test_endings_in_capitals(tmp_path: Path) -> None:
+    write(tmp_path / "pos/1.TXT", "one")
+    write(tmp_path / "b.JSONL", '{"text": "two"}\n')
+    assert sorted(read(files(tmp_path))) == [("one", "pos"), ("two", None)]
+
+
 def test_json_lines(tmp_path: Path) -> None:
     lines = '{"text": "one", "label": 1}\n\n{"text": null, "label": 0}\n{"label": -1, "text": "two"}\n'
     source = files(write(tmp_path / "a.jsonl", lines), label_column="label")
@@ -97,7 +103,6 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     ("content", "place"),
     [
         (b"fine\nna\xefve\n", "line 2, byte 7: not UTF-8 (0xef)"),
-        ("text".encode("utf-16"), "line 1, byte 0: not UTF-8 (0xff)"),
         (b"cut \xe2\x82", "line 1, byte 4: not UTF-8 (0xe2)"),
     ],
 )
@@ -107,6 +112,14 @@ def test_other_encodings_are_named(tmp_path: Path, content: bytes, place: str) -
         with pytest.raises(ValueError, match="not UTF-8") as error:
             read(files(path, documents))
         assert f"{path}, {place}" in str(error.value)
+        assert str(error.value).endswith("iconv -f latin1 -t UTF-8")
+
+
+@pytest.mark.parametrize(("mark", "encoding"), [(b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")])
+def test_utf_16_is_told_by_its_mark(tmp_path: Path, mark: bytes, encoding: str) -> None:
+    path = write(tmp_path / "a.txt", mark + "one\ntwo".encode(encoding))
+    with pytest.raises(ValueError, match=r"a\.txt, line 1, byte 0: not UTF-8 .* iconv -f UTF-16 -t UTF-8$"):
+        read(files(path))
 
 
 def test_the_key_follows_the_content(tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ def test_what_a_path_stands_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "corpus").write_text("x")
     assert isinstance(open_source(str(tmp_path / "corpus")), TextFiles)
     assert isinstance(open_source(str(table(tmp_path / "imdb/train-00000-of-00001.parquet"))), Tables)
+    (tmp_path / "capitals").mkdir()
+    for name in ("a.TXT", "a.JSONL"):
+        (tmp_path / "capitals" / name).write_text("x")
+        assert isinstance(open_source(str(tmp_path / "capitals")), TextFiles)
+        (tmp_path / "capitals" / name).unlink()
     monkeypatch.setenv("SSL_ZOO_DATA", str(tmp_path))
     local, remote = open_source("stanfordnlp/imdb"), open_source("stanfordnlp/other")
     assert isinstance(local, Tables)
@@ -52,6 +57,8 @@ def test_single_tables(tmp_path: Path) -> None:
     for path in (tmp_path / "a.csv", tmp_path / "a.tsv"):
         source = open_source(str(path), label_column="label")
         assert list(source.read("train", True)) == [("one, two", "x"), ("three", "y")]
+    (tmp_path / "a.tsv").rename(tmp_path / "B.TSV")
+    assert list(open_source(str(tmp_path / "B.TSV")).read("train", False)) == [("one, two", None), ("three", None)]
     source = open_source(str(table(tmp_path / "a.parquet")), label_column="label")
     assert [label for _, label in source.read("train", True)] == ["pos", "neg", "neg", None]
 
