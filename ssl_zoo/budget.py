@@ -26,12 +26,8 @@ class Budget:
         return f"{self.value:g} {self.kind}" + (f" = {self.steps} steps" if self.steps and self.kind != "steps" else "")
 
 
-def resolve(
-    budget: Mapping[str, float | None], num_train: int, examples_per_step: int, flops_per_step: float
-) -> Budget:
-    """Turns `budget.<kind>=<value>` into optimizer steps; everything but minutes is known at start.
-
-    An epoch is every full batch once.
+def chosen(budget: Mapping[str, float | None]) -> tuple[str, float]:
+    """The kind of budget and its value.
 
     Raises:
         ValueError: naming the key when none or several kinds are given, or the value is no positive number.
@@ -46,6 +42,17 @@ def resolve(
     ((kind, value),) = given.items()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"budget.{kind}={value} must be a positive number")
+    return kind, value
+
+
+def resolve(
+    budget: Mapping[str, float | None], num_train: int, examples_per_step: int, flops_per_step: float
+) -> Budget:
+    """Turns `budget.<kind>=<value>` into optimizer steps; everything but minutes is known at start.
+
+    An epoch is every full batch once. Raises: ValueError as `chosen`.
+    """
+    kind, value = chosen(budget)
     if kind == "minutes":
         return Budget(kind, value, None, float(value))
     steps = {

@@ -12,9 +12,9 @@ from omegaconf.errors import MissingMandatoryValue
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean a or b?" with the known names closest to `name`, or "" when none is close."""
+    """ ", did you mean a or b?" with the known names closest to `name`, or "." when none is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f", did you mean {' or '.join(close)}?" if close else ""
+    return f", did you mean {' or '.join(close)}?" if close else "."
 
 
 def quoted(argument: str) -> str:
@@ -56,9 +56,10 @@ def explain(error: Exception, conf: Path) -> str:
     conf: the configuration folder, whose files are what a name may stand for.
     """
     message = " ".join(str(error).split())
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException):
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={wrong}: no such choice{nearest(wrong, error.options)}. There are: {', '.join(error.options)}"
+        if there := sorted(file.stem for file in (conf / group).glob("*.yaml")):
+            return f"{group}={wrong}: no such choice{nearest(wrong, there)} There are: {', '.join(there)}"
     if match := re.search(r"Could not override '([^']+)'", message):
         wrong = match.group(1)
         known = {group.name for group in conf.iterdir() if group.is_dir()} | set(
@@ -66,7 +67,7 @@ def explain(error: Exception, conf: Path) -> str:
         )
         for file in conf.glob("*/*.yaml"):
             known |= {f"{file.parent.name}.{key}" for key in dotted_keys(_load(file))}
-        return f"{wrong}: no such key{nearest(wrong, known)}. A new key is added by +{wrong}=..."
+        return f"{wrong}: no such key{nearest(wrong, known)} A new key is added by +{wrong}=..."
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given, e.g. {error.full_key}=..."
     if "Config group override must be" in message:

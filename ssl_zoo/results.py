@@ -88,6 +88,11 @@ def read(path: Path | str) -> dict[str, Any]:
     return results
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether the folder holds a run that ended well."""
+    return (folder / NAME).exists() and read(folder)["status"] == "completed"
+
+
 def validate(results: Any) -> None:
     """Raise ValueError, naming the first field that breaks the schema."""
     _check(isinstance(results, dict), "results", results, "an object")

@@ -1,4 +1,4 @@
-"""The entry point: compose a configuration, build its parts, train, judge, record. Only this file sees a DictConfig."""
+"""The entry point: compose a configuration, have its parts built, train, judge, record."""
 
 import os
 import secrets
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo import hardware, results
+from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse
 from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted
 
@@ -23,8 +24,6 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 STARTED = time.time()
-PACKAGE = Path(__file__).parent
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 TASKS = ("pretrain", "fill_mask")
 TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
 
@@ -41,6 +40,9 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
         print(f"error: {explain(error, CONF)}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"error: hydra.run.dir cannot be made or written: {error}. Give another folder", file=sys.stderr)
+        sys.exit(2)
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -53,20 +55,30 @@ def run_job(cfg: DictConfig) -> None:
     except (SystemExit, KeyboardInterrupt) as end:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
             sys.exit(0)  # the first process reports; Lightning would kill it if another one failed
-        if cfg.task == "pretrain":
+        if cfg.task == "pretrain" and not results.is_complete(folder):
             results.write(folder, results.blank("interrupted", **outline(cfg)))
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:
-        # what a part's constructor raised lies inside Hydra's own exception
-        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-        sys.exit(fail(cfg, folder, cause))
+        sys.exit(fail(cfg, folder, cause(error)))
+
+
+def cause(error: Exception) -> BaseException:
+    """What a part raised, which lies inside Hydra's own exception; that it lacks an argument or does not know one is
+    the user's mistake."""
+    if not isinstance(error, InstantiationException) or error.__cause__ is None:
+        return error
+    inner, key = error.__cause__, str(error).rpartition("full_key: ")[2].strip()
+    if isinstance(inner, TypeError) and "argument" in str(inner):
+        return ValueError(f"{key}: {inner}. Leave that key out, or see conf/ for those there are")
+    return inner
 
 
 def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     trace = "".join(traceback.format_exception(error))
-    if cfg.task == "pretrain" and type(error).__name__ != "FolderTaken":  # whose record is not ours to replace
+    taken = type(error).__name__ == "FolderTaken" or results.is_complete(folder)  # whose record is not ours to replace
+    if cfg.task == "pretrain" and not taken:
         told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
         results.write(folder, results.blank("failed", **outline(cfg), error=told))
     if not mistake and not type(error).__module__.startswith("ssl_zoo"):
@@ -79,7 +91,7 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
 def check_config(cfg: DictConfig) -> None:
     """Refuses what composes but cannot run: unknown tasks, wrong types, several processes without a common folder."""
     if cfg.task not in TASKS:
-        raise ValueError(f"task={cfg.task}: no such task{nearest(str(cfg.task), TASKS)}. There are: {', '.join(TASKS)}")
+        raise ValueError(f"task={cfg.task}: no such task{nearest(str(cfg.task), TASKS)} There are: {', '.join(TASKS)}")
     hydra_given = [str(o) for o in HydraConfig.get().overrides.hydra]
     scheduled = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1
     if scheduled and not any(o.startswith("hydra.run.dir=") for o in hydra_given):
@@ -94,6 +106,12 @@ def check_config(cfg: DictConfig) -> None:
     budgets = [key for key in values if key.startswith("budget.")]
     if budgets:  # a budget on the command line replaces the default one
         cfg.budget = {kind: value if f"budget.{kind}" in budgets else None for kind, value in cfg.budget.items()}
+    for key, value, least, most in (
+        ("seed", cfg.seed, 0, 2**32 - 1),
+        ("data.batch_size", cfg.data.batch_size, 1, 2**31),
+    ):
+        if isinstance(value, int) and not least <= value <= most:
+            raise ValueError(f"{key}={value}: give a whole number from {least} to {most}")
 
 
 def outline(cfg: DictConfig) -> dict[str, Any]:
@@ -114,79 +132,15 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def build_data(cfg: DictConfig) -> Any:
-    """The data module, prepared, with its views; fills `cfg.facts` with what the data turned out to be."""
-    data = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all")
-    data.prepare_data()
-    data.setup()
-    cfg.facts = data.facts
-    kinds = [cfg.views]
-    if data.facts["modality"] == "image":  # text is evaluated as it is
-        plain = OmegaConf.load(CONF / "views" / "plain.yaml")
-        kinds.append(OmegaConf.create({"facts": cfg.facts, "views": plain}).views)
-    data.attach(*(hydra.utils.instantiate(views, _convert_="all") for views in kinds))
-    return data
-
-
-def build_method(cfg: DictConfig) -> Any:
-    """Backbone and method with the weights of this seed; `cfg.facts` must be known."""
-    import torch
-
-    torch.manual_seed(cfg.seed)
-    backbone = hydra.utils.instantiate(cfg.backbone, _convert_="all")
-    method = hydra.utils.instantiate(cfg.method, backbone=backbone, _convert_="all")
-    return method.to(memory_format=torch.channels_last) if cfg.trainer.channels_last else method
-
-
-def build_trainer(
-    cfg: DictConfig, folder: Path, precision: str, max_steps: int | None, callbacks: list[Any], resumed_at: int = 0
-) -> Any:
-    """Lightning's Trainer with our checkpoints, loggers and progress bar; other keys of `trainer` pass through."""
-    from lightning.pytorch import Trainer
-
-    from ssl_zoo.checkpoints import PeriodicCheckpoint, SafeCheckpointIO
-    from ssl_zoo.loggers import MetricsCSV
-    from ssl_zoo.progress import ProgressBar
-
-    settings = dict(cfg.trainer) | {"precision": precision}
-    ours = {key: settings.pop(key) for key in ("checkpoint_every", "evaluate_every", "compile", "channels_last")}
-    extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values()]
-    checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
-    return Trainer(
-        **settings,
-        max_steps=max_steps or -1,
-        max_epochs=-1,  # the data never ends: the budget does
-        logger=[MetricsCSV(folder, resumed_at), *extra],
-        callbacks=[ProgressBar(cfg.data.batch_size), *callbacks, checkpoint],
-        plugins=[SafeCheckpointIO()],
-        limit_val_batches=0,
-        use_distributed_sampler=False,  # the data module shares out each batch itself
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-
-
-def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: dict[str, Any]) -> Any:
-    """The LightningModule that steps `method` until `spend` is spent; `card` goes into its checkpoints."""
-    from ssl_zoo import session
-    from ssl_zoo.learner import Learner
-
-    return Learner(
-        method,
-        hydra.utils.instantiate(cfg.optimizer),
-        hydra.utils.instantiate(cfg.schedule),
-        seed=cfg.seed,
-        total_steps=spend.steps,
-        minutes=spend.minutes,
-        compile_method=cfg.trainer.compile,
-        card=card,
-        pauses=[callback for callback in trainer.callbacks if isinstance(callback, session.PAUSES)],
-    )
-
-
 def pretrain(cfg: DictConfig, folder: Path) -> None:
+    """Trains and judges in a folder that is this run's alone. Raises: FolderTaken."""
+    from ssl_zoo import session
+
+    with session.only_one(folder):
+        train(cfg, folder)
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from ssl_zoo import budget, checkpoints, loggers, session
     from ssl_zoo.data.order import check_batch
@@ -196,18 +150,19 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
     identity = outline(cfg)
     loggers.refuse_secrets(identity["config"])
     resume = session.resume_point(folder, identity["config"])
-    if session.is_complete(folder):
+    if results.is_complete(folder):
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
+    rehearse(cfg)
     data = build_data(cfg)
     if "tokenizer_hash" in data.facts:
         shutil.copy(data.tokenizer.path, folder / TOKENIZER)
     method = build_method(cfg)
     session.check_method(method, data)
     if cfg.checkpoint is not None:
-        session.load_encoder(method, cfg.checkpoint)
+        session.load_encoder(method, str(cfg.checkpoint))
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
 
     examples = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches

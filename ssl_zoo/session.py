@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
@@ -35,19 +38,16 @@ class FolderTaken(ValueError):
     """The run folder holds a run with other settings; nothing in it was touched."""
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether the folder holds a run that ended well."""
-    return (folder / results.NAME).exists() and results.read(folder)["status"] == "completed"
-
-
 def resume_point(folder: Path, config: Mapping[str, Any]) -> Path | None:
     """The checkpoint to go on from, None in a fresh folder. Keeps the configuration there for the next time.
+
+    A run that ended before its first checkpoint leaves nothing to go on from, and the folder to any configuration.
 
     Raises:
         FolderTaken: when the folder holds a run of another configuration; names each key that differs.
     """
     kept = folder / "config.json"
-    if kept.exists():
+    if kept.exists() and (results.is_complete(folder) or any((folder / "checkpoints").glob("step-*.ckpt"))):
         before, now = (dotted_keys(c) for c in (json.loads(kept.read_text()), config))
         different = [
             f"{key}={now.get(key)} (was {before.get(key)})"
@@ -64,6 +64,23 @@ def resume_point(folder: Path, config: Mapping[str, Any]) -> Path | None:
     elif int(os.environ.get("LOCAL_RANK", 0)) == 0:
         results.write_json(kept, dict(config))
     return checkpoints.latest(folder / "checkpoints")
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder; the first process does so for all of a run's processes.
+
+    Raises:
+        FolderTaken: when another run is at work there.
+    """
+    lock = FileLock(folder / ".lock", timeout=0) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise FolderTaken(
+            f"hydra.run.dir={folder}: another run is at work there. Wait for its end, or give another folder"
+        ) from None
 
 
 def check_method(method: Method, data: Any) -> None:

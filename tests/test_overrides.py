@@ -10,7 +10,7 @@ from ssl_zoo.overrides import check_type, dotted_keys, nearest, quoted
 
 def test_nearest_names() -> None:
     assert nearest("simclrx", ["byol", "simclr", "mlm"]) == ", did you mean simclr?"
-    assert nearest("zzz", ["byol", "simclr"]) == ""
+    assert nearest("zzz", ["byol", "simclr"]) == "."
 
 
 @pytest.mark.parametrize("text", ["The movie was [MASK].", "it's {a: b}, (c) \\ d", "a=b", "'quoted already'"])

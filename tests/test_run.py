@@ -65,6 +65,23 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         (["evaluators=[zero_shot]"], "method=clip"),
         (["data=folder"], "data.path"),
         (["logger=null"], "logger"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1 must be above 0"),
+        (["optimizer.betas=[0.9,1.5]"], "optimizer: Invalid beta"),
+        (["seed=-1"], "seed=-1: give a whole number from 0"),
+        (["data.batch_size=0"], "data.batch_size=0: give a whole number from 1"),
+        (["evaluators=[nonsense]"], "evaluators=nonsense: no such choice. There are: few_labels, knn"),
+        (["+method.foo=5"], "method: "),
+        (["+trainer.max_steps=5"], "trainer.max_steps is no key"),
+        (["+trainer.foo=5"], "trainer.foo is no key"),
+        (
+            ["method=mlm", "data=cifar10"],
+            "method asks for text (facts.mask_id), and this data is images",
+        ),
+        (
+            ["method=mae", "data=stdlib_docs"],
+            "views asks for images (facts.image_size), and this data is text",
+        ),
+        (["method=mlm", "views=simclr"], "views asks for images (facts.image_size)"),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], said: str, cli: Callable[..., Ended]) -> None:
@@ -101,6 +118,24 @@ def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
     again = cli(*QUICK, "budget.steps=12", "evaluators=[knn,linear,spread]", "data.batch_size=32")
     assert again.status == 0
     assert "this run is complete" in again.out
+    assert cli(*QUICK, "optimizer.lr=fast").status == 2
+    assert results.read(Path("run")) == found
+
+
+def test_a_corrected_command_runs_in_the_folder_of_the_mistake(cli: Callable[..., Ended]) -> None:
+    fast = (*QUICK, "evaluators=[]", "data.batch_size=32", "budget.steps=2")
+    assert cli(*fast, "method.temperature=0").status == 2
+    assert results.read(Path("run"))["status"] == "failed"
+    ended = cli(*fast, "method.temperature=0.1")
+    assert ended.status == 0, ended.err
+    assert results.read(Path("run"))["status"] == "completed"
+
+
+def test_a_run_folder_that_cannot_be_is_named(cli: Callable[..., Ended]) -> None:
+    Path("file").write_text("")
+    ended = cli("logger=csv", "hydra.run.dir=file")
+    assert ended.status == 2
+    assert "hydra.run.dir cannot be made or written" in ended.err
 
 
 def test_evaluation_changes_nothing_in_training(cli: Callable[..., Ended]) -> None:

@@ -143,7 +143,7 @@ def names() -> list[str]:
 def composed(name: str, *overrides: str) -> DictConfig:
     """The configuration of `python run.py method=<name> <overrides>`. Raises ValueError for an unknown name."""
     if name not in names():
-        raise ValueError(f"{name}: no such method{nearest(name, names())}. There are: {', '.join(names())}")
+        raise ValueError(f"{name}: no such method{nearest(name, names())} There are: {', '.join(names())}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", [f"method={name}", *overrides])
 

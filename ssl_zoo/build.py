@@ -1,0 +1,150 @@
+"""Builds the parts of a run from its configuration. Only this file and run.py see a DictConfig."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
+
+PACKAGE = Path(__file__).parent
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
+OURS = ("checkpoint_every", "evaluate_every", "compile", "channels_last")
+"""Keys of `trainer` that are not Lightning's."""
+FIXED = {
+    "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time", "logger", "callbacks", "plugins",
+    "limit_val_batches", "use_distributed_sampler", "enable_checkpointing", "enable_progress_bar",
+    "enable_model_summary", "default_root_dir",
+}  # fmt: skip
+"""Keys of Lightning's Trainer that the budget and the run folder decide."""
+IMAGE_FACTS = ("image_size", "half_size", "in_chans", "mean", "std")
+"""What only data with images tells; the other facts in `conf/` are of labels and text."""
+
+
+def rehearse(cfg: DictConfig) -> None:
+    """Raises what would else be raised once the data is prepared, hours later perhaps: builds every part from the facts
+    that the settings of the data promise, and throws it away.
+
+    Raises:
+        ValueError: for a value that a part refuses, or parts of which one is for images and another for text.
+    """
+    import torch
+    from lightning.pytorch import Trainer
+
+    from ssl_zoo import budget, checkpoints
+
+    for key in cfg.trainer:
+        if key in FIXED or key not in (*OURS, *inspect.signature(Trainer).parameters):
+            raise ValueError(
+                f"trainer.{key} is no key of Lightning's Trainer that a run leaves open. Leave it out; how long a run "
+                f"lasts is budget.epochs or budget.steps, what it writes logger and trainer.checkpoint_every"
+            )
+
+    budget.chosen(dict(cfg.budget))
+    if cfg.checkpoint is not None:
+        checkpoints.resolve(str(cfg.checkpoint))
+    if not cfg.optimizer.lr > 0:
+        raise ValueError(f"optimizer.lr={cfg.optimizer.lr} must be above 0")
+    expected = cfg.copy()
+    expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
+    for part in ("views", "backbone", "method"):
+        check_modality(part, expected)
+    build_views(expected)
+    build_method(expected)
+    hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
+    hydra.utils.instantiate(cfg.schedule)
+    try:
+        hydra.utils.instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"optimizer: {error}. Its settings are {dict(cfg.optimizer)}") from error
+
+
+def check_modality(part: str, cfg: DictConfig) -> None:
+    """Raises ValueError where `part` of the configuration asks for a fact that the data does not have."""
+    try:
+        OmegaConf.to_container(cfg[part], resolve=True)
+    except InterpolationKeyError as error:
+        fact = str(error).partition("facts.")[2].partition("'")[0]
+        wanted, other = ("images", "text") if fact in IMAGE_FACTS else ("text", "images")
+        raise ValueError(
+            f"{part} asks for {wanted} (facts.{fact}), and this data is {other}. Choose {part} for {other}, or data "
+            f"with {wanted}, e.g. data={'digits' if wanted == 'images' else 'stdlib_docs'}"
+        ) from error
+
+
+def build_views(cfg: DictConfig) -> list[Any]:
+    """Those of training and, for images, the plain ones of evaluation; text is evaluated as it is."""
+    kinds = [cfg.views]
+    if cfg.facts["modality"] == "image":
+        plain = OmegaConf.load(CONF / "views" / "plain.yaml")
+        kinds.append(OmegaConf.create({"facts": cfg.facts, "views": plain}).views)
+    return [hydra.utils.instantiate(views, _convert_="all") for views in kinds]
+
+
+def build_data(cfg: DictConfig) -> Any:
+    """The data module, prepared, with its views; fills `cfg.facts` with what the data turned out to be."""
+    data = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all")
+    data.prepare_data()
+    data.setup()
+    cfg.facts = data.facts
+    data.attach(*build_views(cfg))
+    return data
+
+
+def build_method(cfg: DictConfig) -> Any:
+    """Backbone and method with the weights of this seed; `cfg.facts` must be known."""
+    import torch
+
+    torch.manual_seed(cfg.seed)
+    backbone = hydra.utils.instantiate(cfg.backbone, _convert_="all")
+    method = hydra.utils.instantiate(cfg.method, backbone=backbone, _convert_="all")
+    return method.to(memory_format=torch.channels_last) if cfg.trainer.channels_last else method
+
+
+def build_trainer(
+    cfg: DictConfig, folder: Path, precision: str, max_steps: int | None, callbacks: list[Any], resumed_at: int = 0
+) -> Any:
+    """Lightning's Trainer with our checkpoints, loggers and progress bar; other keys of `trainer` pass through."""
+    from lightning.pytorch import Trainer
+
+    from ssl_zoo.checkpoints import PeriodicCheckpoint, SafeCheckpointIO
+    from ssl_zoo.loggers import MetricsCSV
+    from ssl_zoo.progress import ProgressBar
+
+    settings = dict(cfg.trainer) | {"precision": precision}
+    ours = {key: settings.pop(key) for key in OURS}
+    extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values()]
+    checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
+    return Trainer(
+        **settings,
+        max_steps=max_steps or -1,
+        max_epochs=-1,  # the data never ends: the budget does
+        logger=[MetricsCSV(folder, resumed_at), *extra],
+        callbacks=[ProgressBar(cfg.data.batch_size), *callbacks, checkpoint],
+        plugins=[SafeCheckpointIO()],
+        limit_val_batches=0,
+        use_distributed_sampler=False,  # the data module shares out each batch itself
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: dict[str, Any]) -> Any:
+    """The LightningModule that steps `method` until `spend` is spent; `card` goes into its checkpoints."""
+    from ssl_zoo import session
+    from ssl_zoo.learner import Learner
+
+    return Learner(
+        method,
+        hydra.utils.instantiate(cfg.optimizer),
+        hydra.utils.instantiate(cfg.schedule),
+        seed=cfg.seed,
+        total_steps=spend.steps,
+        minutes=spend.minutes,
+        compile_method=cfg.trainer.compile,
+        card=card,
+        pauses=[callback for callback in trainer.callbacks if isinstance(callback, session.PAUSES)],
+    )

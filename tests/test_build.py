@@ -1,0 +1,53 @@
+"""What a configuration promises is checked before any data is read, and what is built is what it says."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from ssl_zoo import build
+from ssl_zoo.conformance.subjects import names
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(build.CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method.temperature=0"], "method.temperature=0"),
+        (["backbone.name=resnet19"], "backbone.name=resnet19"),
+        (["budget.steps=3"], "exactly one of"),
+        (["optimizer.lr=0"], "optimizer.lr=0"),
+        (["checkpoint=nowhere"], "checkpoint=nowhere"),
+        (["+trainer.max_epochs=3"], "trainer.max_epochs"),
+    ],
+)
+def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: str) -> None:
+    """The folder does not exist, and nobody looks."""
+    with pytest.raises(Exception, match=said) as raised:
+        build.rehearse(composed("data=folder", "data.path=nowhere", *overrides))
+    assert "nowhere" not in str(raised.value).replace("checkpoint=nowhere", "")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_method_passes_its_rehearsal(name: str) -> None:
+    build.rehearse(composed(f"method={name}"))
+
+
+@pytest.mark.parametrize("data", ["cifar10", "cifar10_captions", "imdb"])
+def test_data_turn_out_as_promised(
+    data: str, data_root: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_ZOO_DATA", str(data_root))
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(cache_root))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(cache_root / "hf"))
+    cfg = composed(f"data={data}", "data.batch_size=8")
+    promised = build.hydra.utils.instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    facts = build.build_data(cfg).facts
+    assert promised.keys() - facts.keys() <= {"unk_id", "cls_id", "mask_id", "word_starts"}  # captions lack them
+    counted = {"num_classes", "num_indices", "vocab_size", "word_starts"}  # known once the data is read
+    assert all(promised[key] == facts[key] for key in promised.keys() & facts.keys() - counted)
