@@ -233,6 +233,8 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
     path = checkpoints.resolve(cfg.checkpoint)
     saved = checkpoints.load(path)
+    if "ssl_zoo" not in saved:
+        raise ValueError(f"checkpoint={cfg.checkpoint} was not written by a run of ours: give a run of method=mlm")
     card = saved["ssl_zoo"]["card"]
     trained = OmegaConf.create({**card["config"], "facts": card["facts"]})
     if "mask_id" not in card["facts"] or not trained.method["_target_"].endswith("MLM"):
@@ -240,7 +242,12 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
     hardware.prepare_torch("cpu", "32-true")
     method = build_method(trained)
     method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
-    tokenizer = TextTokenizer(path.parent.parent / TOKENIZER)
+    kept = path.parent.parent / TOKENIZER
+    if not kept.exists():
+        raise ValueError(
+            f"checkpoint={cfg.checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was"
+        )
+    tokenizer = TextTokenizer(kept)
     Console().print(fill.table(cfg.text, fill.guesses(method, tokenizer, cfg.text)))
 
 

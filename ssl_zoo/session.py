@@ -110,6 +110,10 @@ def load_encoder(method: Method, checkpoint: str) -> None:
     """
     path = checkpoints.resolve(checkpoint)
     saved = checkpoints.load(path)
+    if "ssl_zoo" not in saved:
+        raise ValueError(
+            f"checkpoint={checkpoint} is of no run of ours. For weights from elsewhere give backbone.pretrained=<file>"
+        )
     prefix = saved["ssl_zoo"]["encoder"] + "."
     weights = {key.removeprefix(prefix): v for key, v in saved["state_dict"].items() if key.startswith(prefix)}
     own = method.backbone.state_dict()

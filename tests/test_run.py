@@ -173,6 +173,8 @@ def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
     assert ended.out.count("%") == 5
     assert cli("task=fill_mask", "checkpoint=run", "text=no blank", "hydra.run.dir=fill").status == 2
     assert cli(*QUICK[:2], "evaluators=[]", "budget.steps=1", "hydra.run.dir=simclr").status == 0
+    Path("run/tokenizer.json").rename("elsewhere.json")
+    assert "tokenizer" in cli("task=fill_mask", "checkpoint=run", "text=a [MASK]", "hydra.run.dir=fill").err
     other = cli("task=fill_mask", "checkpoint=simclr", "text=a [MASK]", "hydra.run.dir=fill")
     assert "is no masked-token model" in other.err
 

@@ -86,6 +86,10 @@ def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
     state = {f"method.{name}.{k}": v for name, net in (("backbone", other), ("target", kept)) for k, v in net.items()}
     saved = {key: {} for key in KEYS} | {"state_dict": state, "ssl_zoo": {"encoder": "method.target"}}
     SafeCheckpointIO().save_checkpoint(saved, tmp_path / "step-00000001.ckpt")
+    foreign = {key: value for key, value in saved.items() if key != "ssl_zoo"}
+    SafeCheckpointIO().save_checkpoint(foreign, tmp_path / "foreign.ckpt")
+    with pytest.raises(ValueError, match=r"backbone\.pretrained"):
+        session.load_encoder(Method(backbone()), str(tmp_path / "foreign.ckpt"))
     method = Method(backbone())
     session.load_encoder(method, str(tmp_path / "step-00000001.ckpt"))
     torch.testing.assert_close(method.backbone.state_dict(), kept, rtol=0, atol=0)
