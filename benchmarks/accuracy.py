@@ -43,11 +43,17 @@ TEXT_BY_CONFIG = ("simclr", "byol", "barlow_twins", "vicreg", "lejepa")
 """Methods that serve text as they are, on two windows of each review."""
 
 # Linear probe, CIFAR-10, ResNet-18 with the CIFAR stem, 1000 epochs: solo-learn's README, one seed, online classifier.
-# DCL: kNN, the same network, 200 epochs, best epoch on the test set: lightly's benchmarks.
+# What differs stands beside the number. DCL, TiCo, MSN, SimMIM: lightly's benchmarks; LeJEPA: eb_jepa; MAE: mmpretrain;
+# iBOT: its authors; DINOv2, I-JEPA, data2vec, MaskFeat: stable-pretraining's table; RotNet: VISSL.
 PUBLISHED = {
     "all4one": "93.2", "barlow_twins": "92.1", "byol": "92.6", "deepcluster": "88.9", "dino": "89.5", "moco": "92.9",
     "mocov3": "93.1", "nnclr": "91.9", "ressl": "90.6", "simclr": "90.7", "simsiam": "90.5", "supcon": "93.8",
     "swav": "89.2", "vibcreg": "91.2", "vicreg": "92.1", "wmse": "88.7", "dcl": "84.4 (kNN, 200 epochs)",
+    "lejepa": "91.0 (300 epochs)", "tico": "85.6 (Imagenette, kNN, 800 epochs)", "rotnet": "48.2 (ImageNet, ResNet-50)",
+    "mae": "67.1 (ImageNet, ViT-B, 1600 epochs)", "ibot": "77.9 (ImageNet, ViT-S)",
+    "msn": "82.8 (Imagenette, ViT-S, kNN, 800 epochs)", "simmim": "34.3 (Imagenette, ViT-S, kNN, 800 epochs)",
+    "dinov2": "42.1 (Imagenette, ViT-S, 200 epochs)", "ijepa": "34.0 (Imagenette, ViT-S, 200 epochs)",
+    "data2vec": "26.3 (Imagenette, ViT-S, 200 epochs)", "maskfeat": "25.6 (Imagenette, ViT-S, 200 epochs)",
 }  # fmt: skip
 
 
