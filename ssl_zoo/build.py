@@ -1,6 +1,7 @@
 """Builds the parts of a run from its configuration. Only this file and run.py see a DictConfig."""
 
 import inspect
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,16 @@ def rehearse(cfg: DictConfig) -> None:
         checkpoints.resolve(str(cfg.checkpoint))
     if not cfg.optimizer.lr > 0:
         raise ValueError(f"optimizer.lr={cfg.optimizer.lr} must be above 0")
-    expected = cfg.copy()
-    expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
-    for part in ("views", "backbone", "method"):
-        check_modality(part, expected)
-    build_views(expected)
-    build_method(expected)
+    logging.disable(logging.INFO)  # each part tells what it is when it is built in earnest
+    try:
+        expected = cfg.copy()
+        expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
+        for part in ("views", "backbone", "method"):
+            check_modality(part, expected)
+        build_views(expected)
+        build_method(expected)
+    finally:
+        logging.disable(logging.NOTSET)
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
     hydra.utils.instantiate(cfg.schedule)
     try:

@@ -77,14 +77,14 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     trace = "".join(traceback.format_exception(error))
+    if not mistake and not type(error).__module__.startswith("ssl_zoo"):
+        print(trace, file=sys.stderr)
+    said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
+    print(f"error: {said}", file=sys.stderr)  # before the record, which a full disk may refuse
     taken = type(error).__name__ == "FolderTaken" or results.is_complete(folder)  # whose record is not ours to replace
     if cfg.task == "pretrain" and not taken:
         told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
         results.write(folder, results.blank("failed", **outline(cfg), error=told))
-    if not mistake and not type(error).__module__.startswith("ssl_zoo"):
-        print(trace, file=sys.stderr)
-    said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
-    print(f"error: {said}", file=sys.stderr)
     return 2 if mistake else 1
 
 

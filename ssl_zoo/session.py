@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,17 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         FolderTaken: when another run is at work there.
     """
-    lock = FileLock(folder / ".lock", timeout=0) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        yield
+        return
     try:
-        with lock:
-            yield
+        held = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
         raise FolderTaken(
             f"hydra.run.dir={folder}: another run is at work there. Wait for its end, or give another folder"
         ) from None
+    with held:
+        yield
 
 
 def check_method(method: Method, data: Any) -> None:
