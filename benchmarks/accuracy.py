@@ -130,10 +130,13 @@ def measure(row: str, command: str, seed: int, core: int, threads: int) -> str |
 
 
 def paper(method: str) -> str:
-    """The link in the header of the method's file."""
-    target = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text())["_target_"]
+    """The link in the header of the method's configuration, if that makes the method, else of its file."""
+    said = (CONF / "method" / f"{method}.yaml").read_text()
+    config = yaml.safe_load(said)
+    target = config.get("method", config)["_target_"]  # a file of the global package says more than its method
     source = (HERE.parent / Path(*target.split(".")[:-1])).with_suffix(".py").read_text()
-    link = re.search(r"https://\S+?(?=[,.;)]*\s)", ast.get_docstring(ast.parse(source)) or "")
+    header = said if "https://" in said else ast.get_docstring(ast.parse(source)) or ""
+    link = re.search(r"https://\S+?(?=[,.;)]*\s)", header)
     return f"[paper]({link.group()})" if link else ""
 
 

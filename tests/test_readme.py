@@ -75,3 +75,10 @@ def test_the_table_of_methods_is_what_the_benchmark_wrote() -> None:
     measured = (root / "benchmarks" / "results" / "accuracy.jsonl").read_text().splitlines()
     for run in map(json.loads, measured):
         assert f"`{run['command']}`" in shown
+
+
+def test_no_method_is_listed_without_a_number() -> None:
+    measured = (Path(__file__).parent.parent / "benchmarks" / "results" / "accuracy.jsonl").read_text().splitlines()
+    commands = [json.loads(run)["command"].split() for run in measured]
+    methods = {part.removeprefix("method=") for command in commands for part in command if part.startswith("method=")}
+    assert methods == {path.stem for path in (CONF / "method").glob("*.yaml")}
