@@ -156,7 +156,8 @@ def table(commands: dict[str, str]) -> str:
     parts = []
     for title, is_text in (("Images", False), ("Text", True)):
         named = {row: [run for run in runs if run["row"] == row] for row in commands if ("(text)" in row) == is_text}
-        ranked = sorted((row for row in named if named[row]), key=lambda row: -named[row][0]["metrics"]["knn/top1"])
+        knn = {row: [run["metrics"]["knn/top1"] for run in own] for row, own in named.items() if own}
+        ranked = sorted(knn, key=lambda row: -Estimate(tuple(knn[row])).mean)
         last = "masked top-1 %" if is_text else "published %"
         lines = [
             f"| method | | kNN % | *init* | linear % | *init* | n | examples/s | {last} | command |",
