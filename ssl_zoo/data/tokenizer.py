@@ -108,9 +108,15 @@ def _is_punctuation(token: str) -> bool:
 
 
 def expected_tokens(settings: dict[str, Any]) -> dict[str, Any]:
-    """What `data.tokenizer` promises of its tokens before it is trained or read; a rehearsal's stand-in for facts."""
-    size = settings.get("vocab_size") or 8192
-    ids = {f"{name}_id": i for i, name in enumerate(("pad", "unk", "cls", "sep", "mask"))}
+    """Facts as `data.tokenizer` promises them before one is trained; of one given by name, as they are: a pretrained
+    backbone accepts no others. Raises: ValueError for a name that leads nowhere."""
+    if settings.get("name") is not None:
+        known = TextTokenizer(_find(settings["name"]))
+        ids = {f"{role}_id": getattr(known, f"{role}_id") for role in SPECIAL}
+        starts = "".join("01"[start] for start in known.word_starts.astype(int))
+        return {"vocab_size": known.vocab_size, "num_special": known.num_special, "word_starts": starts, **ids}
+    size = settings.get("vocab_size", 8192)
+    ids = {f"{role}_id": number for number, role in enumerate(SPECIAL)}
     return {"vocab_size": size, "num_special": len(SPECIAL), "word_starts": "1" * size, **ids}
 
 

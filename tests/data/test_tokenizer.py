@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_zoo.data.tokenizer import TextTokenizer, prepare_tokenizer, train
+from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer, train
 
 TEXTS = [
     "The movie was wonderful, and the actors were wonderful too.",
@@ -200,3 +200,12 @@ def test_truncation_and_padding_of_a_loaded_tokenizer_are_off(tmp_path: Path) ->
     assert len(long) > 3
     assert len(short) == 1
     assert np.issubdtype(long.dtype, np.int64)
+
+
+def test_a_tokenizer_given_by_name_is_promised_as_it_is(tokenizer: TextTokenizer) -> None:
+    """A pretrained backbone refuses another vocabulary, so a made-up one would be refused for nothing."""
+    promised = expected_tokens({"name": str(tokenizer.path), "vocab_size": 8192})
+    assert promised["vocab_size"] == len(promised["word_starts"]) == tokenizer.vocab_size != 8192
+    assert (promised["pad_id"], promised["mask_id"]) == (tokenizer.pad_id, tokenizer.mask_id)
+    made_up = expected_tokens({"name": None, "vocab_size": 300})
+    assert (made_up["vocab_size"], made_up["mask_id"], made_up["num_special"]) == (300, 4, 5)
