@@ -88,3 +88,19 @@ def test_views_on_a_gpu_equal_those_on_the_cpu() -> None:
     x, indices, views = pictures(64), torch.arange(64), Views([simclr()], copies=[2])
     for ours, theirs in zip(views(x.cuda(), indices.cuda(), 1, 2), views(x, indices, 1, 2), strict=True):
         torch.testing.assert_close(ours.cpu(), theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_views_do_not_wait_for_a_gpu() -> None:
+    for path in sorted(CONF.glob("*.yaml")):
+        cfg = OmegaConf.create({"facts": FACTS, "views": OmegaConf.load(path)})
+        views = hydra.utils.instantiate(cfg.views, _convert_="all")
+        images = path.stem not in ("tokens", "documents", "windows", "window", "twice")
+        x = pictures(6).cuda() if images else torch.randint(1, 100, (6, 128), device="cuda")
+        indices = torch.arange(6, device="cuda")
+        views(x, indices, 0, 0)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            views(x, indices, 1, 0)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -52,7 +52,6 @@ class DeepCluster(Method):
     known: Tensor
     centroids: Tensor
     assignments: Tensor
-    round: Tensor
 
     def __init__(
         self,
@@ -76,8 +75,15 @@ class DeepCluster(Method):
         self.register_buffer("known", torch.zeros(num_train, dtype=torch.bool))
         self.register_buffer("centroids", torch.zeros(num_clusterings, num_prototypes, out_dim))
         self.register_buffer("assignments", torch.full((num_clusterings, num_train), -1))
-        self.register_buffer("round", torch.tensor(-1))
+        self.round = -1
         self.temperature, self.num_rounds, self.kmeans_iterations = temperature, num_rounds, kmeans_iterations
+
+    def get_extra_state(self) -> Tensor:
+        """The round. It is no buffer, for each step reads it, and on a GPU would wait for it."""
+        return torch.tensor(self.round)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.round = int(state)
 
     @torch.no_grad()
     def remember(self, z: Tensor, indices: Tensor, progress: float) -> None:
@@ -86,9 +92,9 @@ class DeepCluster(Method):
         self.bank[where] = all_gather(z)
         self.known[where] = True
         now = int(progress * self.num_rounds)
-        if now == int(self.round):
+        if now == self.round:
             return
-        self.round.fill_(now)
+        self.round = now
         x = self.bank[self.known]
         for centroids, assignments in zip(self.centroids, self.assignments, strict=True):
             found, assigned = spherical_kmeans(x, len(centroids), self.kmeans_iterations)

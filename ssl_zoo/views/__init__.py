@@ -7,6 +7,7 @@ rounding. Nothing random is carried from batch to batch: see `draws.py`; for wha
 Letters, here and in the ops: B examples, V views, C channels (1 or 3), H W image, S side of a crop, L tokens.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -29,7 +30,7 @@ class Views:
             raise ValueError("views.pipelines=[]: give at least one list of ops, [[]] for examples as they are")
         if len(copies) != len(pipelines) or min(copies) < 1:
             raise ValueError(f"views.copies={list(copies)}: give 1 or more for each of {len(pipelines)} pipelines")
-        self.pipelines = [list(ops) for ops, n in zip(pipelines, copies, strict=True) for _ in range(n)]
+        self.pipelines = [ops for ops, n in zip(map(list, pipelines), copies, strict=True) for _ in range(n)]
 
     def __len__(self) -> int:
         """V, the number of views of each example."""
@@ -43,14 +44,19 @@ class Views:
         V tensors (B, C, S, S) uint8. indices: (B,) int64; epochs: one for all or (B,) int64.
         """
         cropped = isinstance(images, list)
-        starts = [as_float(x) for x in images] if isinstance(images, list) else [as_float(images)] * len(self)
-        views = []
-        for view, (x, ops) in enumerate(zip(starts, self.pipelines, strict=True)):
-            draws = Draws(seed, epochs, indices, view)
+        made: list[Tensor] = []
+        for _, copies in itertools.groupby(range(len(self)), key=lambda view: id(self.pipelines[view])):
+            # All copies in one pass: to a GPU each op is a few small kernels, however large the batch.
+            views = list(copies)
+            x = as_float(torch.cat([images[view] if isinstance(images, list) else images for view in views]))
+            number = torch.arange(views[0], views[-1] + 1, device=indices.device).repeat_interleave(len(indices))
+            each_epoch = epochs.repeat(len(views)) if isinstance(epochs, Tensor) else epochs
+            draws = Draws(seed, each_epoch, indices.repeat(len(views)), number)
+            ops = self.pipelines[views[0]]
             for position in range(int(cropped), len(ops)):
                 x = ops[position](x, draws.at(position))
-            views.append(x)
-        return views
+            made += x.chunk(len(views))
+        return made
 
     @torch.no_grad()
     def crop_in_worker(self, image: Tensor, index: int, epoch: int, seed: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.views.draws import Draws
-from ssl_zoo.views.op import Op, Params, between, change, each, number
+from ssl_zoo.views.op import Op, Params, between, change, constants, each, number
 
 
 def _gray(x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     hue = torch.lerp(hue, (green - blue) * per_sixth, _equal(red, value)) / 6 + each(turn)
     hue = (hue - hue.floor()) * 6
     # How much of the chroma each channel has: a trapezium over the circle, the same for all three but turned.
-    share = (hue - x.new_tensor([3.0, 2.0, 4.0]).view(3, 1, 1)).abs_()
+    share = (hue - constants(x, [3.0, 2.0, 4.0]).view(3, 1, 1)).abs_()
     share[:, :1].sub_(1)
     share[:, 1:].neg_().add_(2)
     return torch.addcmul(least, chroma, share.clamp_(0, 1))
@@ -125,5 +125,5 @@ class Normalize(Op):
             raise ValueError(
                 f"views: Normalize.mean={self.mean}, std={self.std}: give {x.shape[1]} numbers each, one a channel"
             )
-        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (constants(x, values).view(-1, 1, 1) for values in (self.mean, self.std))
         return torch.addcmul(-mean / std, x, 1 / std)

@@ -31,8 +31,8 @@ class Draws:
     reads the stream of its position in the pipeline (`at`). Asking twice gives the same numbers twice.
     """
 
-    def __init__(self, seed: int, epoch: Tensor | int, indices: Tensor, view: int):
-        """indices: (B,) int64 positions in the data set; epoch: one for all or (B,) int64, on the same device."""
+    def __init__(self, seed: int, epoch: Tensor | int, indices: Tensor, view: Tensor | int):
+        """indices: (B,) int64 positions in the data set; epoch, view: one for all or (B,) int64, on the same device."""
         self.key = torch.zeros_like(indices)
         for number in (seed, epoch, indices, view):
             self.key = _splitmix64(self.key, number)

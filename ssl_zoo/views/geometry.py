@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.views.draws import Draws
-from ssl_zoo.views.op import Crop, Op, Params, as_float, between, count, number, span
+from ssl_zoo.views.op import Crop, Op, Params, as_float, between, constants, count, number, span
 
 
 def _check_mode(op: Op, interpolation: str) -> str:
@@ -158,7 +158,7 @@ class RandomAffine(Op):
     def draw(self, draws: Draws, x: Tensor) -> Params:
         """Angle in degrees, shifts right and down in pixels, scale, shear in degrees, each (B,)."""
         h, w = x.shape[-2:]
-        most = x.new_tensor([self.degrees, self.translate * w, self.translate * h, self.shear])
+        most = constants(x, [self.degrees, self.translate * w, self.translate * h, self.shear])
         u = draws.uniform(5)
         angle, right, down, shear = ((2 * u[:, :4] - 1) * most).unbind(1)
         return angle, right, down, between(*self.scale, u[:, 4]), shear
@@ -172,10 +172,10 @@ class RandomAffine(Op):
         x_axis = torch.arange(w, device=x.device) - (w - 1) / 2
         y_axis = torch.arange(h, device=x.device) - (h - 1) / 2
         pixels = torch.stack(torch.meshgrid(x_axis, y_axis, indexing="xy"), 2).view(1, h * w, 2)
-        grid = (pixels - torch.stack([right, down], 1)[:, None]) @ inverse.mT / x.new_tensor([w / 2, h / 2])
+        grid = (pixels - torch.stack([right, down], 1)[:, None]) @ inverse.mT / constants(x, [w / 2, h / 2])
         # The share of each pixel that lies inside is sampled along, as one more channel.
         sampled = F.grid_sample(F.pad(x, (0, 0, 0, 0, 0, 1), value=1), grid.view(b, h, w, 2), align_corners=False)
-        return torch.lerp(x.new_tensor(self.fill), sampled[:, :-1], sampled[:, -1:])
+        return torch.lerp(x.new_full((), self.fill), sampled[:, :-1], sampled[:, -1:])
 
 
 class GaussianBlur(Op):

@@ -57,6 +57,11 @@ def each(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
+def constants(x: Tensor, values: Sequence[float]) -> Tensor:
+    """The values, (n,), of the type and on the device of x, filled in there: a copy from the host waits for a GPU."""
+    return torch.stack([x.new_full((), value) for value in values])
+
+
 def between(low: float, high: float, u: Tensor) -> Tensor:
     """Uniforms in [0, 1) stretched to [low, high)."""
     return low + (high - low) * u
