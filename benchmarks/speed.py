@@ -3,8 +3,9 @@
     python benchmarks/speed.py "data=cifar10 backbone.small_stem=false" "experiment=mlm_imdb_short" ...
 
 Each argument is a command line of run.py in one string. Loop and bare step run in turns in one process, with the same
-weights, precision and optimizer; each number is the median over steps, the ratio is between the two medians of one
-turn, and the turn with the median ratio is shown. Writes benchmarks/results/speed.md.
+weights, precision and optimizer; each number is the median over steps (on a GPU over tens of them, for it works while
+the host goes on), the ratio is between the two medians of one turn, and the turn with the median ratio is shown.
+Writes benchmarks/results/speed.md.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware, run
+from ssl_zoo import build, hardware
 
 hardware.tune_allocator()
 
@@ -30,25 +31,40 @@ from ssl_zoo.learner import Learner  # noqa: E402
 RESULTS = Path(__file__).parent / "results" / "speed.md"
 
 
-class StepTimes(Callback):
-    """Seconds from the end of each step to the end of the next, data, views, logging and progress bar included."""
+class Clock:
+    """Seconds a step: the median over steps, or over tens of steps on a GPU, which is waited for after each ten."""
 
     def __init__(self) -> None:
+        self.together = 10 if torch.cuda.is_available() else 1
+        self.steps = 0
         self.ends: list[float] = []
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.ends.append(time.perf_counter())
+    def tick(self) -> None:
+        self.steps += 1
+        if self.steps % self.together == 0:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.ends.append(time.perf_counter())
 
     def median(self) -> float:
-        return statistics.median(b - a for a, b in zip(self.ends[1:-1], self.ends[2:], strict=True))
+        between = [b - a for a, b in zip(self.ends[1:-1], self.ends[2:], strict=True)]
+        return statistics.median(between) / self.together
+
+
+class StepTimes(Callback):
+    """From the end of each step to the end of the next, data, views, logging and progress bar included."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.clock.tick()
 
 
 def bare(learner: Learner, trainer: Any, batch: Any, steps: int) -> float:
     """Median seconds of forward, backward and optimizer step on `batch`, nothing else."""
-    method, optimizer = learner.method.train(), learner.configure_optimizers()
-    times = []
+    method, optimizer, clock = learner.method.train(), learner.configure_optimizers(), Clock()
     for _ in range(steps):
-        start = time.perf_counter()
         with trainer.precision_plugin.forward_context():
             loss = method(batch, 0.5)["loss"]
         loss.backward()
@@ -56,8 +72,8 @@ def bare(learner: Learner, trainer: Any, batch: Any, steps: int) -> float:
         optimizer.zero_grad()
         with torch.no_grad():
             method.after_step(0.5)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        clock.tick()
+    return clock.median()
 
 
 def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]:
@@ -65,17 +81,18 @@ def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]
     cfg = hydra.compose("config", [*overrides, "logger=csv", "evaluators=[]"])
     precision, _ = hardware.choose_precision(cfg.trainer.precision, session.device_type(cfg.trainer.accelerator))
     hardware.prepare_torch(session.device_type(cfg.trainer.accelerator), precision)
-    data = run.build_data(cfg)
+    data = build.build_data(cfg)
     pairs = []
     for _ in range(turns):
-        times, method = StepTimes(), run.build_method(cfg)
+        times, method = StepTimes(), build.build_method(cfg)
         with tempfile.TemporaryDirectory() as folder:
-            trainer = run.build_trainer(cfg, Path(folder), precision, steps, [times])
+            trainer = build.build_trainer(cfg, Path(folder), precision, steps, [times])
             parts = (hydra.utils.instantiate(cfg.optimizer), hydra.utils.instantiate(cfg.schedule))
-            learner = Learner(method, *parts, seed=cfg.seed, total_steps=steps)
+            learner = Learner(method, *parts, seed=cfg.seed, total_steps=steps, compile_method=cfg.trainer.compile)
             trainer.fit(learner, datamodule=data)
-            batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
-            seconds = (times.median(), bare(learner, trainer, batch, steps))
+            learner.to(trainer.strategy.root_device)  # Lightning has taken it back to the CPU
+            batch = trainer.strategy.batch_to_device(next(iter(data.train_dataloader())))  # makes its views, too
+            seconds = (times.clock.median(), bare(learner, trainer, batch, steps))
             pairs.append((cfg.data.batch_size / seconds[0], cfg.data.batch_size / seconds[1]))
     return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
 
@@ -87,7 +104,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     lines = ["| run | loop, examples/s | bare step, examples/s | ratio |", "| --- | ---: | ---: | ---: |"]
-    with hydra.initialize_config_dir(str(run.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(build.CONF), version_base="1.3"):
         for command in options.runs:
             loop, floor = measure(command.split(), options.steps, options.turns)
             lines.append(f"| `{command}` | {loop:,.1f} | {floor:,.1f} | {loop / floor:.2f} |")
