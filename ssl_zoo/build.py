@@ -89,11 +89,16 @@ def build_views(cfg: DictConfig) -> list[Any]:
 
 def build_data(cfg: DictConfig) -> Any:
     """The data module, prepared, with its views; fills `cfg.facts` with what the data turned out to be."""
+    from ssl_zoo import session
+
     data = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all")
     data.prepare_data()
     data.setup()
     cfg.facts = data.facts
     data.attach(*build_views(cfg))
+    on_gpu = session.device_type(cfg.trainer.accelerator) == "cuda"
+    if cfg.trainer.compile and on_gpu and data.facts["modality"] == "image":  # rows of text have too many lengths
+        data.views.compile()
     return data
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from ssl_zoo import build
 from ssl_zoo.conformance.subjects import names
+from ssl_zoo.views import Views
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -36,6 +37,22 @@ def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: 
 @pytest.mark.parametrize("name", names())
 def test_every_method_passes_its_rehearsal(name: str) -> None:
     build.rehearse(composed(f"method={name}"))
+
+
+@pytest.mark.parametrize(("data", "fused"), [("cifar10", True), ("cifar10_captions", True), ("imdb", False)])
+def test_views_of_images_are_compiled_on_a_gpu(
+    data: str, fused: bool, data_root: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_ZOO_DATA", str(data_root))
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(cache_root))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(cache_root / "hf"))
+    compiled: list[Views] = []
+    monkeypatch.setattr(Views, "compile", lambda views: compiled.append(views))
+    for device, wanted in (("cpu", True), ("cuda", False), ("cuda", True)):
+        assert not compiled
+        monkeypatch.setattr("ssl_zoo.session.device_type", lambda accelerator, device=device: device)
+        build.build_data(composed(f"data={data}", "data.batch_size=8", f"trainer.compile={wanted}"))
+    assert len(compiled) == fused
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar10_captions", "imdb"])

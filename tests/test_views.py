@@ -1,6 +1,7 @@
 """Whole pipelines: against torchvision, by their keys, split between worker and device, as the configs have them."""
 
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -11,6 +12,7 @@ from ssl_zoo.views import Views
 from ssl_zoo.views.colour import Normalize
 from ssl_zoo.views.draws import Draws
 from ssl_zoo.views.geometry import CenterCrop, HorizontalFlip
+from ssl_zoo.views.op import each
 from tests.views.examples import MEAN, STD, pictures, reference, simclr
 
 CONF = Path(__file__).parents[1] / "conf" / "views"
@@ -83,11 +85,32 @@ def test_every_config_makes_its_views(path: Path) -> None:
         assert [view.shape[-1] for view in out] == [32, 32, 16, 16, 16, 16][: len(out)]
 
 
+@pytest.mark.parametrize("name", ["simclr", "byol", "multicrop", "ressl", "digits"])
+def test_the_ops_are_one_graph_to_a_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(x: torch.Tensor, chosen: torch.Tensor, function: Any) -> torch.Tensor:
+        return torch.where(each(chosen), function(x, slice(None)), x)  # what a GPU does
+
+    monkeypatch.setattr("ssl_zoo.views.op.change", change)
+    monkeypatch.setattr("ssl_zoo.views.colour.change", change)
+    cfg = OmegaConf.create({"facts": FACTS, "views": OmegaConf.load(CONF / f"{name}.yaml")})
+    views = hydra.utils.instantiate(cfg.views, _convert_="all")
+    x, indices = pictures(6), torch.arange(6)
+    expected = views(x, indices, 3, 5)
+    monkeypatch.setattr(views, "_make", torch.compile(views._make, fullgraph=True, dynamic=False, backend="eager"))
+    for ours, theirs in zip(views(x, indices, 3, 5), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_views_on_a_gpu_equal_those_on_the_cpu() -> None:
-    x, indices, views = pictures(64), torch.arange(64), Views([simclr()], copies=[2])
-    for ours, theirs in zip(views(x.cuda(), indices.cuda(), 1, 2), views(x, indices, 1, 2), strict=True):
-        torch.testing.assert_close(ours.cpu(), theirs, atol=1e-4, rtol=0)
+    x, indices = pictures(64), torch.arange(64)
+    here, there, compiled = (Views([simclr()], copies=[2]) for _ in range(3))
+    compiled.compile()
+    for epoch in (1, 2):
+        expected = here(x, indices, epoch, 2)
+        for views in (there, compiled):
+            for ours, theirs in zip(views(x.cuda(), indices.cuda(), epoch, 2), expected, strict=True):
+                torch.testing.assert_close(ours.cpu(), theirs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -51,6 +51,9 @@ class PairViews(Views):
     def __len__(self) -> int:
         return len(self.images) + 1
 
+    def compile(self) -> None:
+        self.images.compile()
+
     @torch.no_grad()
     def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
         """(B, C, S, S) float32 each, the last (B, L) int64; arguments as those of `Views`."""

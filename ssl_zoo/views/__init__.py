@@ -7,8 +7,7 @@ rounding. Nothing random is carried from batch to batch: see `draws.py`; for wha
 Letters, here and in the ops: B examples, V views, C channels (1 or 3), H W image, S side of a crop, L tokens.
 """
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,11 +29,25 @@ class Views:
             raise ValueError("views.pipelines=[]: give at least one list of ops, [[]] for examples as they are")
         if len(copies) != len(pipelines) or min(copies) < 1:
             raise ValueError(f"views.copies={list(copies)}: give 1 or more for each of {len(pipelines)} pipelines")
-        self.pipelines = [ops for ops, n in zip(map(list, pipelines), copies, strict=True) for _ in range(n)]
+        self.kinds = [(list(ops), n) for ops, n in zip(pipelines, copies, strict=True)]
+
+    @property
+    def pipelines(self) -> list[list[Op]]:
+        """The ops of each view."""
+        return [ops for ops, n in self.kinds for _ in range(n)]
 
     def __len__(self) -> int:
         """V, the number of views of each example."""
-        return len(self.pipelines)
+        return sum(n for _, n in self.kinds)
+
+    def compile(self) -> None:
+        """Fuses the ops from the next batch on: for batches of images, all of one shape, on a GPU, to which the ops are
+        hundreds of small kernels."""
+        # As symbols the products of the random keys are too large for Inductor's integers. They become some by its
+        # propagation, where a number is dynamic, and where the ops are not one graph.
+        options: dict[str, str | int | bool | Callable] = {"constant_and_index_propagation": False}
+        make = torch.compile(self._make, fullgraph=True, dynamic=False, options=options)
+        self._make = make  # type: ignore[method-assign]
 
     @torch.no_grad()
     def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
@@ -43,19 +56,22 @@ class Views:
         images: (B, C, H, W) uint8, or float32 in [0, 1]; or (B, L) int64 token ids; or what `crop_in_worker` gave,
         V tensors (B, C, S, S) uint8. indices: (B,) int64; epochs: one for all or (B,) int64.
         """
-        cropped = isinstance(images, list)
+        if not isinstance(epochs, Tensor):
+            epochs = torch.full_like(indices, epochs)  # a number would have a compiled pipeline made anew in each epoch
+        return self._make(images, indices, epochs, seed)
+
+    def _make(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor, seed: int) -> list[Tensor]:
         made: list[Tensor] = []
-        for _, copies in itertools.groupby(range(len(self)), key=lambda view: id(self.pipelines[view])):
+        for ops, n in self.kinds:
             # All copies in one pass: to a GPU each op is a few small kernels, however large the batch.
-            views = list(copies)
-            x = as_float(torch.cat([images[view] if isinstance(images, list) else images for view in views]))
-            number = torch.arange(views[0], views[-1] + 1, device=indices.device).repeat_interleave(len(indices))
-            each_epoch = epochs.repeat(len(views)) if isinstance(epochs, Tensor) else epochs
-            draws = Draws(seed, each_epoch, indices.repeat(len(views)), number)
-            ops = self.pipelines[views[0]]
-            for position in range(int(cropped), len(ops)):
-                x = ops[position](x, draws.at(position))
-            made += x.chunk(len(views))
+            first = len(made)
+            x = as_float(torch.cat(images[first : first + n] if isinstance(images, list) else [images] * n))
+            view = torch.arange(first, first + n, device=indices.device).repeat_interleave(len(indices))
+            draws = Draws(seed, epochs.repeat(n), indices.repeat(n), view)
+            for position, op in enumerate(ops):
+                if position > 0 or not isinstance(images, list):  # else a worker has cropped already
+                    x = op(x, draws.at(position))
+            made += x.chunk(n)
         return made
 
     @torch.no_grad()

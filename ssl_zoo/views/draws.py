@@ -1,6 +1,5 @@
 """Random numbers that are looked up by key instead of being generated in sequence."""
 
-import copy
 import math
 
 import torch
@@ -38,7 +37,7 @@ class Draws:
             self.key = _splitmix64(self.key, number)
 
     def _keyed(self, key: Tensor) -> "Draws":
-        other = copy.copy(self)
+        other = object.__new__(Draws)
         other.key = key
         return other
 
