@@ -1,7 +1,7 @@
 """results.json: the contract between a run and everything that comes after it.
 
     {"schema": 1,
-     "status": "completed",           running | completed | failed | interrupted
+     "status": "completed",           running (or killed) | completed | failed | interrupted
      "experiment": null, "method": "simclr", "backbone": "resnet18", "data": "cifar10",      names, null if unknown
      "seed": 0,                       whole number, null if unknown
      "budget": {"kind": "epochs", "value": 100, "steps": 19500, "examples": 4992000, "flops": 8.3e15, "seconds": 512.4},

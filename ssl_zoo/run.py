@@ -142,6 +142,8 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     from ssl_zoo import budget, checkpoints, loggers, session
     from ssl_zoo.data.order import check_batch
     from ssl_zoo.evaluators.judged import evaluate
@@ -152,6 +154,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resume = session.resume_point(folder, identity["config"])
     if results.is_complete(folder):
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
+    rank_zero_only(results.write)(folder, results.blank("running", **identity))  # what is left if the process is killed
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)

@@ -92,6 +92,7 @@ def cli(
     monkeypatch.setenv("SSL_ZOO_DATA", str(data_root))
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache_root))
     monkeypatch.setenv("SSL_ZOO_RUN_ID", "test")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # `main` sets it; so it ends with the test
     monkeypatch.setenv("HF_DATASETS_CACHE", str(cache_root / "hf"))
     monkeypatch.chdir(tmp_path)
 

@@ -218,7 +218,8 @@ def test_a_run_killed_mid_epoch_resumes_bit_for_bit(method: str, tmp_path: Path,
     finish(victim)
     step = checkpoints.step_of(checkpoints.resolve(tmp_path / "run"))
     assert 0 < step < 45
-    assert not (tmp_path / "run" / "results.json").exists()
+    left = results.read(tmp_path / "run")
+    assert (left["status"], left["method"], left["seed"]) == ("running", method, 0)
 
     resumed = finish(start(tmp_path, roots, *settings))
     assert f"resumed from step-{step:08d}" in resumed

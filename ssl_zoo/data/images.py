@@ -102,7 +102,8 @@ class ImageData(LightningDataModule):
             if number < least:
                 raise ValueError(f"data.{key}={number}: give {least} or more")
         for key, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.in_chans or (key == "std" and min(values) <= 0):
+            numbers = all(isinstance(value, int | float) for value in values)
+            if not numbers or len(values) != self.in_chans or (key == "std" and min(values) <= 0):
                 raise ValueError(f"data.{key}={values}: give data.in_chans={self.in_chans} numbers, std above 0")
         if not 0 <= self.damage.max_skipped < 1:
             raise ValueError(f"data.max_skipped={self.damage.max_skipped}: give a fraction from 0 to less than 1")

@@ -237,6 +237,7 @@ def test_skipped_images_are_counted_and_the_rest_is_right(
         ({"max_skipped": 1.5}, r"data.max_skipped=1.5: give a fraction"),
         ({"in_chans": 4}, r"data.in_chans=4: give one of 1, 3"),
         ({"in_chans": 1}, r"data.mean=\[0.5, 0.5, 0.5\]: give data.in_chans=1 numbers"),
+        ({"std": ["a", "b", "c"]}, r"data.std=\['a', 'b', 'c'\]: give data.in_chans=3 numbers"),
         ({"std": [0.2, 0.0, 0.2]}, r"data.std=\[0.2, 0.0, 0.2\]: .*std above 0"),
         ({"image_size": 0}, r"data.image_size=0: give 1 or more"),
         ({"num_workers": -1}, r"data.num_workers=-1: give 0 or more"),
