@@ -35,6 +35,8 @@ def image_backbone(
 
     Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
     """
+    if not isinstance(pretrained, bool | str):
+        raise ValueError(f"backbone.pretrained={pretrained}: give true, false or the path of a file of weights")
     small = image_size <= 64 if small_stem is None else small_stem
     cfg = timm.get_pretrained_cfg(name.partition(".")[0])
     if cfg is not None and cfg.fixed_input_size:

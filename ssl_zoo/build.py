@@ -42,6 +42,7 @@ def rehearse(cfg: DictConfig) -> None:
                 f"lasts is budget.epochs or budget.steps, what it writes logger and trainer.checkpoint_every"
             )
 
+    check_trainer(cfg)
     budget.chosen(dict(cfg.budget))
     if cfg.checkpoint is not None:
         checkpoints.resolve(str(cfg.checkpoint))
@@ -63,6 +64,22 @@ def rehearse(cfg: DictConfig) -> None:
         hydra.utils.instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {error}. Its settings are {dict(cfg.optimizer)}") from error
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Raises ValueError where Lightning refuses a value of `trainer`."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+
+    from ssl_zoo import hardware, session
+
+    device = session.device_type(cfg.trainer.accelerator)
+    settings = {key: value for key, value in cfg.trainer.items() if key not in OURS}
+    settings["precision"], _ = hardware.choose_precision(cfg.trainer.precision, device)
+    try:
+        Trainer(**settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise ValueError(f"trainer: {error}") from error
 
 
 def check_modality(part: str, cfg: DictConfig) -> None:

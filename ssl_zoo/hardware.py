@@ -28,12 +28,12 @@ def has_fast_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def choose_precision(wanted: str, device_type: str) -> tuple[str, str]:
+def choose_precision(wanted: str | int, device_type: str) -> tuple[str, str]:
     """(precision for the Trainer, reason in words). `wanted` is returned as it is unless it is "auto"."""
     import torch
 
     if wanted != "auto":
-        return wanted, "as asked"
+        return str(wanted), "as asked"
     if device_type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16-mixed", "the GPU has bfloat16") if bf16 else ("16-mixed", "the GPU has no bfloat16")

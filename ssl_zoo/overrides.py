@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue
+
+SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer.devices", "trainer.precision")
+"""Beginnings of keys of which the default shows one kind of several; the part they belong to judges them."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -38,10 +41,11 @@ def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_type(key: str, value: Any, default: Any) -> None:
     """Raises ValueError if `value` is of another kind than the default it replaces.
 
-    A default of null accepts anything; an integer does for a float; an interpolation ("${...}") is not judged here.
+    A default of null accepts anything; an integer does for a float; an interpolation ("${...}") is not judged here,
+    nor what takes values of several kinds.
     """
     unjudged = default is None or value is None or any(isinstance(v, str) and "${" in v for v in (value, default))
-    if unjudged:
+    if unjudged or key.startswith(SEVERAL_KINDS):
         return
     for kind, accepted in ((bool, bool), (int, int), (float, int | float), (str, str), (list, list), (dict, dict)):
         if isinstance(default, kind):
@@ -56,6 +60,8 @@ def explain(error: Exception, conf: Path) -> str:
     conf: the configuration folder, whose files are what a name may stand for.
     """
     message = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not of the form key=value, or its brackets or quotes do not match ({message})"
     if isinstance(error, MissingConfigException):
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         if there := sorted(file.stem for file in (conf / group).glob("*.yaml")):
@@ -65,8 +71,13 @@ def explain(error: Exception, conf: Path) -> str:
         known = {group.name for group in conf.iterdir() if group.is_dir()} | set(
             dotted_keys(_load(conf / "config.yaml"))
         )
-        for file in conf.glob("*/*.yaml"):
-            known |= {f"{file.parent.name}.{key}" for key in dotted_keys(_load(file))}
+        choices = {
+            file: {f"{file.parent.name}.{key}" for key in dotted_keys(_load(file))} for file in conf.glob("*/*.yaml")
+        }
+        if having := sorted(file.stem for file, keys in choices.items() if wrong in keys):
+            group = wrong.partition(".")[0]
+            return f"{wrong}: the chosen {group} has no such key. It belongs to {group}={', '.join(having)}"
+        known = known.union(*choices.values())
         return f"{wrong}: no such key{nearest(wrong, known)} A new key is added by +{wrong}=..."
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given, e.g. {error.full_key}=..."

@@ -246,6 +246,10 @@ def transformers_backbone(
         from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
     except ImportError as error:
         raise ValueError(f"backbone.name={name} needs transformers: pip install 'ssl_zoo[transformers]'") from error
+    if not isinstance(pretrained, bool):
+        raise ValueError(
+            f"backbone.pretrained={pretrained}: give true or false; a folder of weights is a backbone.name"
+        )
     read: Any = AutoConfig.for_model if name in CONFIG_MAPPING else AutoConfig.from_pretrained
     # RoBERTa numbers positions from pad_id + 1. The other special ids may lie outside a small vocabulary.
     new: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))

@@ -39,3 +39,9 @@ def test_wrong_types_are_named(value: Any, default: Any) -> None:
 )
 def test_right_types_pass(value: Any, default: Any) -> None:
     check_type("optimizer.lr", value, default)
+
+
+@pytest.mark.parametrize("given", ["backbone.pretrained=a.pt", "budget.epochs=0.5", "trainer.devices=[0]"])
+def test_what_takes_several_kinds_passes(given: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([given])
+    check_type(override.key_or_group, override.value(), {"backbone.pretrained": False}.get(override.key_or_group, 1))

@@ -73,6 +73,13 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         (["+method.foo=5"], "method: "),
         (["+trainer.max_steps=5"], "trainer.max_steps is no key"),
         (["+trainer.foo=5"], "trainer.foo is no key"),
+        (["trainer.precision=foo"], "trainer: Precision 'foo' is invalid"),
+        (["trainer.strategy=foo"], "trainer: You selected an invalid strategy name"),
+        (["trainer.devices=0"], "trainer: `Trainer(devices=0)`"),
+        (["backbone.pretrained=3"], "backbone.pretrained=3: give true, false or the path"),
+        (["data.splits.train=3"], "data.splits.train=[3]: give the name of a split"),
+        (["method=byol", "method.temperature=1"], "the chosen method has no such key. It belongs to method=all4one"),
+        (["optimizer.lr=[1"], "optimizer.lr=[1: not of the form key=value"),
         (
             ["method=mlm", "data=cifar10"],
             "method asks for text (facts.mask_id), and this data is images",
@@ -129,6 +136,16 @@ def test_a_corrected_command_runs_in_the_folder_of_the_mistake(cli: Callable[...
     ended = cli(*fast, "method.temperature=0.1")
     assert ended.status == 0, ended.err
     assert results.read(Path("run"))["status"] == "completed"
+
+
+def test_values_of_another_kind_than_the_default_that_a_key_takes_too(cli: Callable[..., Ended]) -> None:
+    fast = (*QUICK, "method.hidden_dim=32", "evaluators=[]", "data.batch_size=512", "backbone=resnet10t")
+    first = cli(*fast, "budget.epochs=0.5", "trainer.devices=auto", "trainer.precision=32", "data.splits.train=train")
+    assert first.status == 0, first.err
+    (weights,) = Path("run/checkpoints").glob("*.ckpt")
+    second = cli(*fast, "budget.steps=1", f"backbone.pretrained={weights}", "hydra.run.dir=second")
+    assert second.status == 0, second.err
+    assert "70 of 70 tensors match" in second.out + second.err
 
 
 def test_a_run_folder_that_cannot_be_is_named(cli: Callable[..., Ended]) -> None:

@@ -347,6 +347,8 @@ def test_transformers_mistakes_are_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     saved.model.save_pretrained(tmp_path / "bert")
     loaded = transformers_backbone(str(tmp_path / "bert"), 50, 24, pretrained=True)
     torch.testing.assert_close(loaded.embedding.weight, saved.embedding.weight)
+    with pytest.raises(ValueError, match=r"backbone\.pretrained=weights: give true or false"):
+        transformers_backbone("bert", 50, 24, pretrained="weights")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="vocabulary"):
         transformers_backbone(str(tmp_path / "bert"), 51, 24, pretrained=True)
     monkeypatch.setitem(sys.modules, "transformers", None)

@@ -67,7 +67,7 @@ class ImageData(LightningDataModule):
         super().__init__()
         train = splits["train"]
         self.path, self.root = path, root
-        self.splits = {"train": [train] if isinstance(train, str) else list(train), "test": splits["test"]}
+        self.splits = {"train": list(train) if isinstance(train, list | tuple) else [train], "test": splits["test"]}
         self.image_size, self.in_chans, self.mean, self.std = image_size, in_chans, list(mean), list(std)
         self.batch_size, self.seed, self.num_classes = batch_size, seed, num_classes
         self.image_column, self.label_column = image_column, label_column
@@ -85,6 +85,8 @@ class ImageData(LightningDataModule):
         """Where in the source each example is; filled, as those above, by `setup`."""
 
     def _check_settings(self) -> None:
+        if not all(isinstance(name, str) for name in self.splits["train"]):
+            raise ValueError(f"data.splits.train={self.splits['train']}: give the name of a split, or a list of names")
         for key, value, allowed in (
             ("store", self.store, STORES),
             ("on_error", self.damage.on_error, ("raise", "skip")),
