@@ -9,7 +9,6 @@ Writes benchmarks/results/speed.md.
 """
 
 import argparse
-import platform
 import statistics
 import tempfile
 import time
@@ -111,8 +110,9 @@ def main() -> None:
             print(lines[-1], flush=True)
     quoted = " ".join(f'"{command}"' for command in options.runs)
     head = f"`python benchmarks/speed.py {quoted} --steps {options.steps} --turns {options.turns}`, {date.today()}, "
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    text = ["# Loop beside the bare step", "", f"{head}{where}, {platform.machine()}", "", *lines, ""]
+    on_gpu = torch.cuda.is_available()
+    where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads of {hardware.processor()}"
+    text = ["# Loop beside the bare step", "", f"{head}{where}", "", *lines, ""]
     RESULTS.write_text("\n".join(text))
 
 

@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ssl_zoo.hardware import tune_allocator
+from ssl_zoo.hardware import processor, tune_allocator
 from ssl_zoo.views import Views
 from ssl_zoo.views.colour import ColorJitter, Grayscale, Normalize
 from ssl_zoo.views.geometry import HorizontalFlip, RandomResizedCrop
@@ -68,11 +68,6 @@ def measure(contenders: dict[str, tuple[int, Callable[[], object]]]) -> dict[str
             run()
             rates[name].append(views / (time.process_time() - start))
     return {name: numbers[1:] for name, numbers in rates.items()}
-
-
-def processor() -> str:
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return models[0].split(": ")[1]
 
 
 def main() -> None:

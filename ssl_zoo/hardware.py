@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 
 def tune_allocator() -> None:
@@ -18,6 +19,14 @@ def tune_allocator() -> None:
     m_trim_threshold, m_mmap_max = -1, -4  # from malloc.h
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def processor() -> str:
+    """The name of this processor where the system tells it, as Linux does, else its architecture."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def has_fast_bf16() -> bool:

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from ssl_zoo import checkpoints, picture, results
+from ssl_zoo import checkpoints, hardware, picture, results
 from ssl_zoo.budget import count_flops
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.judged import Evaluator, Features, Judged, evaluate
@@ -179,9 +179,8 @@ def device_type(accelerator: str) -> str:
 def environment(trainer: Trainer, precision: str) -> dict[str, Any]:
     """What the numbers depend on besides the configuration."""
     device = trainer.strategy.root_device
-    name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} {os.cpu_count()} cores"
-    )
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else f"{hardware.processor()}, {os.cpu_count()} cores"
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,

@@ -1,8 +1,11 @@
 """The choices made for the processor."""
 
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import timm.layers
 
 from ssl_zoo import hardware
@@ -13,6 +16,12 @@ def test_a_wish_is_kept_and_auto_has_a_reason() -> None:
     precision, why = hardware.choose_precision("auto", "cpu")
     assert precision == ("bf16-mixed" if hardware.has_fast_bf16() else "32-true")
     assert "bfloat16" in why
+
+
+def test_a_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.processor()
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # no Linux
+    assert hardware.processor() == platform.machine()
 
 
 def test_attention_is_explicit_for_bf16_on_a_cpu_only() -> None:
