@@ -196,8 +196,8 @@ class TextData(LightningDataModule):
             self.train_rows = "documents" if windows else "packed"
         if self.train_rows == "labelled" and not self.facts["has_labels"]:
             raise ValueError(
-                "data.train_rows=labelled: this data has no labels. Name their column as data.label_column, or give packed "
-                "or documents"
+                "data.train_rows=labelled: this data has no labels. Name their column as data.label_column, or give "
+                "packed or documents"
             )
         check_batch(self.num_train, self.batch_size, world_size=1)
 
