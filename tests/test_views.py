@@ -101,6 +101,15 @@ def test_the_ops_are_one_graph_to_a_compiler(name: str, monkeypatch: pytest.Monk
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
+def test_compiled_views_leave_batches_on_the_cpu_as_they_are() -> None:
+    """There the ops change the chosen examples alone, which is no graph; a run counts its FLOPs there."""
+    eager, compiled = Views([simclr()], copies=[2]), Views([simclr()], copies=[2])
+    compiled.compile()
+    x, indices = pictures(6), torch.arange(6)
+    for ours, theirs in zip(compiled(x, indices, 3, 5), eager(x, indices, 3, 5), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_views_on_a_gpu_equal_those_on_the_cpu() -> None:
     x, indices = pictures(64), torch.arange(64)

@@ -90,7 +90,7 @@ class DeepCluster(Method):
         """Puts z (B, D) of all processes into the bank, and clusters it when a new round begins."""
         where = all_gather(indices)
         self.bank[where] = all_gather(z)
-        self.known[where] = True
+        self.known.index_fill_(0, where, True)  # by index a number is copied there, for which a GPU is waited for
         now = int(progress * self.num_rounds)
         if now == self.round:
             return

@@ -30,6 +30,7 @@ class Views:
         if len(copies) != len(pipelines) or min(copies) < 1:
             raise ValueError(f"views.copies={list(copies)}: give 1 or more for each of {len(pipelines)} pipelines")
         self.kinds = [(list(ops), n) for ops, n in zip(pipelines, copies, strict=True)]
+        self._make_on_gpu: Callable[..., list[Tensor]] = self._make
 
     @property
     def pipelines(self) -> list[list[Op]]:
@@ -41,13 +42,11 @@ class Views:
         return sum(n for _, n in self.kinds)
 
     def compile(self) -> None:
-        """Fuses the ops from the next batch on: for batches of images, all of one shape, on a GPU, to which the ops are
-        hundreds of small kernels."""
+        """Fuses the ops for batches of images of one shape on a GPU, to which they are hundreds of small kernels."""
         # As symbols the products of the random keys are too large for Inductor's integers. They become some by its
         # propagation, where a number is dynamic, and where the ops are not one graph.
         options: dict[str, str | int | bool | Callable] = {"constant_and_index_propagation": False}
-        make = torch.compile(self._make, fullgraph=True, dynamic=False, options=options)
-        self._make = make  # type: ignore[method-assign]
+        self._make_on_gpu = torch.compile(self._make, fullgraph=True, dynamic=False, options=options)
 
     @torch.no_grad()
     def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
@@ -58,7 +57,8 @@ class Views:
         """
         if not isinstance(epochs, Tensor):
             epochs = torch.full_like(indices, epochs)  # a number would have a compiled pipeline made anew in each epoch
-        return self._make(images, indices, epochs, seed)
+        make = self._make if indices.device.type == "cpu" else self._make_on_gpu
+        return make(images, indices, epochs, seed)
 
     def _make(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor, seed: int) -> list[Tensor]:
         made: list[Tensor] = []
