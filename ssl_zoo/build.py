@@ -67,19 +67,21 @@ def rehearse(cfg: DictConfig) -> None:
 
 
 def check_trainer(cfg: DictConfig) -> None:
-    """Raises ValueError where Lightning refuses a value of `trainer`."""
+    """Raises ValueError where Lightning refuses a value of `trainer`, or the processes cannot share a batch evenly."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch import Trainer
 
     from ssl_zoo import hardware, session
+    from ssl_zoo.data.order import check_shares
 
     device = session.device_type(cfg.trainer.accelerator)
     settings = {key: value for key, value in cfg.trainer.items() if key not in OURS}
     settings["precision"], _ = hardware.choose_precision(cfg.trainer.precision, device)
     try:
-        Trainer(**settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer = Trainer(**settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}") from error
+    check_shares(cfg.data.batch_size, trainer.world_size)
 
 
 def check_modality(part: str, cfg: DictConfig) -> None:

@@ -39,6 +39,11 @@ def test_every_method_passes_its_rehearsal(name: str) -> None:
     build.rehearse(composed(f"method={name}"))
 
 
+def test_a_batch_that_processes_cannot_share_is_refused_before_the_data_is_read() -> None:
+    with pytest.raises(ValueError, match=r"data.batch_size=65 cannot be shared evenly by 2 processes.*multiple of 2"):
+        build.rehearse(composed("trainer=ddp_cpu", "data.batch_size=65"))
+
+
 @pytest.mark.parametrize(("data", "fused"), [("cifar10", True), ("cifar10_captions", True), ("imdb", False)])
 def test_views_of_images_are_compiled_on_a_gpu(
     data: str, fused: bool, data_root: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,17 +18,22 @@ def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(num_examples)
 
 
+def check_shares(batch_size: int, world_size: int) -> None:
+    """Raises ValueError if the processes cannot have equal shares of a batch."""
+    if batch_size < 1 or batch_size % world_size:
+        raise ValueError(
+            f"data.batch_size={batch_size} cannot be shared evenly by {world_size} processes: "
+            f"give a positive multiple of {world_size}"
+        )
+
+
 def check_batch(num_examples: int, batch_size: int, world_size: int) -> None:
     """Refuses arithmetic that would train on nothing or on uneven shares.
 
     Raises:
         ValueError: naming the key, the numbers and the fix.
     """
-    if batch_size < 1 or batch_size % world_size:
-        raise ValueError(
-            f"data.batch_size={batch_size} cannot be shared evenly by {world_size} processes: "
-            f"give a positive multiple of {world_size}"
-        )
+    check_shares(batch_size, world_size)
     if num_examples < batch_size:
         raise ValueError(
             f"data.batch_size={batch_size} is more than the {num_examples} training examples, so an epoch would hold "
