@@ -42,24 +42,28 @@ def fit(x: Tensor, y: Tensor, l2: float, start: Probe | None = None) -> Probe:
     The bias is not penalised. scikit-learn calls the same problem LogisticRegression(C=1 / (l2 * N)). Classes without
     an example have no output. start: where to begin, for example the minimum for another l2.
 
-    L-BFGS takes its steps in coordinates in which the curvature is at first about 1 in all directions: along the
-    features' principal axes, scaled by their variance and the penalty. The minimum is the same, and many times nearer.
+    L-BFGS takes its steps in coordinates in which the curvature is at first about 1 in all directions: the features'
+    covariance and the penalty give it, and its Cholesky factor, which exists for any features, makes it 1. The minimum
+    is the same, and many times nearer.
     """
     classes, target = y.unique(return_inverse=True)
     mean = x.mean(dim=0)
-    centered = x - mean
-    variance, axes = torch.linalg.eigh(centered.T @ centered / len(x))
-    scale = (variance.clamp(min=0) / len(classes) + l2).rsqrt()
+    curvature = l2 * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in x.split(10_000):
+        centered = (rows - mean).double()
+        curvature.addmm_(centered.T, centered, alpha=1 / (len(x) * len(classes)))
+    factor = torch.linalg.cholesky(curvature)
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).to(x.dtype)
 
     if start is None:
         steps = x.new_zeros(len(classes), x.shape[1] + 1)
     else:
         intercept = start.bias + start.weight @ mean
-        steps = torch.cat([start.weight @ axes / scale, intercept[:, None] / len(classes) ** 0.5], dim=1)
+        steps = torch.cat([start.weight @ factor.to(x.dtype), intercept[:, None] / len(classes) ** 0.5], dim=1)
     steps.requires_grad_()
 
     def weight_and_bias() -> tuple[Tensor, Tensor]:
-        weight = (steps[:, :-1] * scale) @ axes.T
+        weight = steps[:, :-1] @ inverse
         return weight, steps[:, -1] * len(classes) ** 0.5 - weight @ mean
 
     def loss() -> Tensor:

@@ -48,6 +48,16 @@ def test_minimum_with_fewer_examples_than_features_and_a_mean_that_is_not_zero()
     assert objective(fit(x, y, 1e-2), x, y, 1e-2) == pytest.approx(objective(oracle(x, y, 1e-2), x, y, 1e-2), abs=1e-5)
 
 
+def test_minimum_with_dead_and_repeated_features() -> None:
+    """As a ResNet ends: many zeros, few directions. The covariance has the eigenvalue 0 hundreds of times."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(100, 20, generator=generator) @ torch.randn(20, 400, generator=generator)
+    (x,) = standardise((hidden - 9 * torch.rand(400, generator=generator)).relu().repeat(1, 2))
+    assert (x == 0).all(dim=0).sum() > 10
+    y = torch.arange(100) % 10
+    assert objective(fit(x, y, 1e-2), x, y, 1e-2) == pytest.approx(objective(oracle(x, y, 1e-2), x, y, 1e-2), abs=1e-5)
+
+
 def test_the_gradient_vanishes_at_the_minimum() -> None:
     x, y = skewed(600, 24)
     (x,) = standardise(x)
