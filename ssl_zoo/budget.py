@@ -46,17 +46,18 @@ def chosen(budget: Mapping[str, float | None]) -> tuple[str, float]:
 
 
 def resolve(
-    budget: Mapping[str, float | None], num_train: int, examples_per_step: int, flops_per_step: float
+    budget: Mapping[str, float | None], steps_per_epoch: float, examples_per_step: int, flops_per_step: float
 ) -> Budget:
     """Turns `budget.<kind>=<value>` into optimizer steps; everything but minutes is known at start.
 
-    An epoch is every full batch once. Raises: ValueError as `chosen`.
+    An epoch is every full batch once, no whole number of steps where gradients of several batches make one.
+    Raises: ValueError as `chosen`.
     """
     kind, value = chosen(budget)
     if kind == "minutes":
         return Budget(kind, value, None, float(value))
     steps = {
-        "epochs": value * (num_train // examples_per_step),
+        "epochs": value * steps_per_epoch,
         "steps": value,
         "examples": value / examples_per_step,
         "flops": value / flops_per_step,

@@ -121,12 +121,19 @@ def build_data(cfg: DictConfig) -> Any:
     return data
 
 
-def build_method(cfg: DictConfig) -> Any:
-    """Backbone and method with the weights of this seed; `cfg.facts` must be known."""
+def build_method(cfg: DictConfig, checkpoint: str | None = None) -> Any:
+    """Backbone and method with the weights of this seed, or the backbone's of `checkpoint`; `cfg.facts` must be known.
+
+    The backbone is loaded before the method is built, so that teachers, its copies, start from the same weights.
+    """
     import torch
+
+    from ssl_zoo import session
 
     torch.manual_seed(cfg.seed)
     backbone = hydra.utils.instantiate(cfg.backbone, _convert_="all")
+    if checkpoint is not None:
+        session.load_encoder(backbone, checkpoint)
     method = hydra.utils.instantiate(cfg.method, backbone=backbone, _convert_="all")
     return method.to(memory_format=torch.channels_last) if cfg.trainer.channels_last else method
 

@@ -39,7 +39,7 @@ class BlockMask:
     """
 
     def __init__(self, mask_ratio: float, block_ratio: float = 0.2, min_aspect: float = 0.3, num_blocks: int = 32):
-        """block_ratio: largest share of the tokens in one block, the smallest is 4 tokens or a quarter of that share;
+        """block_ratio: largest share of the tokens in one block; the smallest is a quarter of it, at least one token;
         min_aspect: height / width of a block is log-uniform in [min_aspect, 1 / min_aspect]."""
         fraction(mask_ratio=mask_ratio, block_ratio=block_ratio, min_aspect=min_aspect)
         self.mask_ratio, self.block_ratio, self.min_aspect = mask_ratio, block_ratio, min_aspect

@@ -162,18 +162,17 @@ def train(cfg: DictConfig, folder: Path) -> None:
     data = build_data(cfg)
     if "tokenizer_hash" in data.facts:
         shutil.copy(data.tokenizer.path, folder / TOKENIZER)
-    method = build_method(cfg)
+    method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
     session.check_method(method, data)
-    if cfg.checkpoint is not None:
-        session.load_encoder(method, str(cfg.checkpoint))
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
 
     examples = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
     flops = session.flops_per_example(method, data)
-    spend = budget.resolve(dict(cfg.budget), data.num_train, examples, flops * examples)
+    steps_per_epoch = data.num_train // cfg.data.batch_size / cfg.trainer.accumulate_grad_batches
+    spend = budget.resolve(dict(cfg.budget), steps_per_epoch, examples, flops * examples)
     callbacks = []
     if cfg.trainer.evaluate_every is not None:
-        every = max(1, round(cfg.trainer.evaluate_every * (data.num_train // examples)))
+        every = max(1, round(cfg.trainer.evaluate_every * steps_per_epoch))
         callbacks.append(session.PeriodicEvaluation(data, evaluators, every))
     resumed_at = checkpoints.step_of(resume) if resume else 0
     trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)

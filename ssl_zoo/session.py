@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from ssl_zoo import checkpoints, hardware, picture, results
 from ssl_zoo.budget import count_flops
@@ -105,8 +106,8 @@ def check_method(method: Method, data: Any) -> None:
         )
 
 
-def load_encoder(method: Method, checkpoint: str) -> None:
-    """Starts the backbone from the encoder that a run kept, given as its folder or a checkpoint file.
+def load_encoder(backbone: nn.Module, checkpoint: str) -> None:
+    """Starts `backbone` from the encoder that a run kept, given as its folder or a checkpoint file.
 
     Raises:
         ValueError: when there is no such checkpoint or it holds another architecture.
@@ -119,7 +120,7 @@ def load_encoder(method: Method, checkpoint: str) -> None:
         )
     prefix = saved["ssl_zoo"]["encoder"] + "."
     weights = {key.removeprefix(prefix): v for key, v in saved["state_dict"].items() if key.startswith(prefix)}
-    own = method.backbone.state_dict()
+    own = backbone.state_dict()
     wrong = [
         k for k in own.keys() | weights.keys() if k not in own or k not in weights or own[k].shape != weights[k].shape
     ]
@@ -128,7 +129,7 @@ def load_encoder(method: Method, checkpoint: str) -> None:
             f"checkpoint={checkpoint} holds another architecture: {len(wrong)} of {len(own)} tensors of this backbone "
             f"do not match, the first is {min(wrong)}. Give the backbone (and, for text, the data) it was trained with"
         )
-    method.backbone.load_state_dict(weights)
+    backbone.load_state_dict(weights)
 
 
 def judged(trainer: Trainer, method: Method, data: Any, phase: Any) -> Judged:

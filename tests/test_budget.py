@@ -15,6 +15,7 @@ NONE: dict[str, float | None] = dict.fromkeys(budget.KINDS)
     [
         ("epochs", 2, 20),
         ("epochs", 0.5, 5),
+        ("epochs", 0.55, 6),
         ("steps", 7, 7),
         ("examples", 1000, 16),
         ("flops", 3e6, 3),
@@ -22,13 +23,13 @@ NONE: dict[str, float | None] = dict.fromkeys(budget.KINDS)
     ],
 )
 def test_budget_in_steps(kind: str, value: float, steps: int) -> None:
-    found = budget.resolve(NONE | {kind: value}, num_train=650, examples_per_step=64, flops_per_step=1e6)
+    found = budget.resolve(NONE | {kind: value}, steps_per_epoch=10, examples_per_step=64, flops_per_step=1e6)
     assert (found.kind, found.steps, found.minutes) == (kind, steps, None)
     assert str(steps) in str(found)
 
 
 def test_minutes_have_no_steps() -> None:
-    found = budget.resolve(NONE | {"minutes": 3}, 650, 64, 1e6)
+    found = budget.resolve(NONE | {"minutes": 3}, 10, 64, 1e6)
     assert (found.steps, found.minutes) == (None, 3.0)
 
 
@@ -37,7 +38,7 @@ def test_minutes_have_no_steps() -> None:
 )
 def test_bad_budget_is_refused_by_name(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="budget"):
-        budget.resolve(NONE | given, 650, 64, 1e6)
+        budget.resolve(NONE | given, 10, 64, 1e6)
 
 
 class Square(Method):

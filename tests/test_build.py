@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
 from ssl_zoo import build
 from ssl_zoo.conformance.subjects import names
@@ -42,6 +44,22 @@ def test_every_method_passes_its_rehearsal(name: str) -> None:
 def test_a_batch_that_processes_cannot_share_is_refused_before_the_data_is_read() -> None:
     with pytest.raises(ValueError, match=r"data.batch_size=65 cannot be shared evenly by 2 processes.*multiple of 2"):
         build.rehearse(composed("trainer=ddp_cpu", "data.batch_size=65"))
+
+
+@pytest.mark.parametrize(("name", "teacher"), [("ijepa", "encoder"), ("data2vec", "teacher")])
+def test_teachers_start_from_the_checkpoint_too(name: str, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(backbone: nn.Module, checkpoint: str) -> None:
+        assert checkpoint == "first"
+        for weight in backbone.parameters():
+            nn.init.constant_(weight, 0.5)
+
+    monkeypatch.setattr("ssl_zoo.session.load_encoder", load)
+    cfg = composed(f"method={name}")
+    cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    method = build.build_method(cfg, "first")
+    for network in (method.backbone, getattr(method, teacher)):
+        assert all((weight == 0.5).all() for weight in network.parameters())
+    assert any((weight != 0.5).any() for weight in build.build_method(cfg).backbone.parameters())
 
 
 @pytest.mark.parametrize(("data", "fused"), [("cifar10", True), ("cifar10_captions", True), ("imdb", False)])

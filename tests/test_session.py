@@ -10,7 +10,6 @@ from torch import nn
 
 from ssl_zoo import results, session
 from ssl_zoo.checkpoints import KEYS, SafeCheckpointIO
-from ssl_zoo.method import Method
 from ssl_zoo.methods.simclr import SimCLR
 from ssl_zoo.methods.supervised import Supervised
 
@@ -77,7 +76,7 @@ def test_metrics_are_shown_beside_random_weights(tmp_path: Path, capsys: pytest.
 
 def test_a_checkpoint_must_exist() -> None:
     with pytest.raises(ValueError, match="checkpoint=nowhere"):
-        session.load_encoder(Method(backbone()), "nowhere")
+        session.load_encoder(backbone(), "nowhere")
 
 
 def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
@@ -89,10 +88,10 @@ def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
     foreign = {key: value for key, value in saved.items() if key != "ssl_zoo"}
     SafeCheckpointIO().save_checkpoint(foreign, tmp_path / "foreign.ckpt")
     with pytest.raises(ValueError, match=r"backbone\.pretrained"):
-        session.load_encoder(Method(backbone()), str(tmp_path / "foreign.ckpt"))
-    method = Method(backbone())
-    session.load_encoder(method, str(tmp_path / "step-00000001.ckpt"))
-    torch.testing.assert_close(method.backbone.state_dict(), kept, rtol=0, atol=0)
+        session.load_encoder(backbone(), str(tmp_path / "foreign.ckpt"))
+    started = backbone()
+    session.load_encoder(started, str(tmp_path / "step-00000001.ckpt"))
+    torch.testing.assert_close(started.state_dict(), kept, rtol=0, atol=0)
 
 
 def test_a_folder_is_one_runs_alone(tmp_path: Path) -> None:

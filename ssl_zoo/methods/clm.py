@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import mean_over
+from ssl_zoo.functional import all_reduce_mean, mean_over
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import TextEncoder, eligible, encode
 
@@ -35,7 +35,7 @@ class CLM(Method):
         perplexity and accuracy of the same tokens."""
         losses, hits = zip(*(self.losses(view) for view in batch.views), strict=True)
         loss = torch.stack(losses).mean()
-        return {"loss": loss, "perplexity": loss.detach().exp(), "accuracy": torch.stack(hits).mean()}
+        return {"loss": loss, "perplexity": all_reduce_mean(loss.detach()).exp(), "accuracy": torch.stack(hits).mean()}
 
     def losses(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and accuracy of one view (B, L)."""

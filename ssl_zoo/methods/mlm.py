@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import fraction, mean_over, rand_rows
+from ssl_zoo.functional import all_reduce_mean, fraction, mean_over, rand_rows
 from ssl_zoo.method import Batch, Method
 
 
@@ -99,4 +99,4 @@ class MLM(Method):
         logits = self.masked_logits(masked.ids, rows, masked.positions.flatten())
         loss = mean_over(F.cross_entropy(logits, targets, reduction="none"), targets >= 0)
         accuracy = mean_over((logits.argmax(dim=1) == targets).float(), targets >= 0)
-        return {"loss": loss, "perplexity": loss.detach().exp(), "accuracy": accuracy}
+        return {"loss": loss, "perplexity": all_reduce_mean(loss.detach()).exp(), "accuracy": accuracy}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import fraction, mean_over, rand_rows
+from ssl_zoo.functional import all_reduce_mean, fraction, mean_over, rand_rows
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import TextEncoder, eligible, embed, encode
 
@@ -66,7 +66,7 @@ class TSDAE(Method):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Cross-entropy, mean over all tokens of a view but padding, then over the views; their perplexity."""
         loss = torch.stack([self.loss(view) for view in batch.views]).mean()
-        return {"loss": loss, "perplexity": loss.detach().exp()}
+        return {"loss": loss, "perplexity": all_reduce_mean(loss.detach()).exp()}
 
     def loss(self, ids: Tensor) -> Tensor:
         """Of one view (B, L)."""
