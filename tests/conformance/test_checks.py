@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -151,6 +152,20 @@ def test_what_hangs_on_rounding_is_granted_more() -> None:
     assert sharp.tolerance is not None
     assert checks.TOLERANCE < sharp.seen <= sharp.tolerance <= checks.ROUNDING_TOLERANCE
     assert local.failure
+
+
+@pytest.mark.parametrize(("gradient", "fails"), [(1.0, False), (1.5, False), (1.25, True)])
+def test_where_rounding_decides_it_decides_as_in_a_draw(
+    gradient: float, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process finds 1, or 1.5 where a ReLU is on that is off otherwise; nothing finds 1.25."""
+
+    def found(gradient: float) -> list[checks.Record]:
+        return [{"loss": np.ones(()), "gradient weight": np.array([gradient]), "state weight": np.ones(1)}]
+
+    monkeypatch.setattr(checks, "records", lambda _, nudge: found(1.5 if nudge == 5 else 1.0))
+    findings = checks._compare(subject(SimCLR), found(1.0), found(gradient), "rank 0")
+    assert bool(failures(findings)) is fails
 
 
 def test_reading_labels_shows() -> None:
