@@ -1,4 +1,4 @@
-"""One metric of several rows as a bar chart: the mean, its interval, the single runs, the same with random weights."""
+"""One metric of several rows as a bar chart: the mean, its interval, the single runs, the same before training."""
 
 import base64
 import io
@@ -46,7 +46,7 @@ def draw(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | N
             bar.text, (end, place - 0.1), (7, 0), textcoords="offset points", va="center", fontsize=9.5, color=INK
         )
     if any(bar.baseline is not None for bar in bars):
-        axes.barh([0], [0], color=BASELINE, label="random weights")
+        axes.barh([0], [0], color=BASELINE, label="before training")
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=10, color=INK)
     axes.invert_yaxis()
     if is_log:

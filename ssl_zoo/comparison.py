@@ -1,7 +1,7 @@
 """Which runs make one row, and what the rows say: means over seeds, intervals, baselines, and honest notes.
 
 Runs that differ in nothing but their seed make one row, with the mean over the seeds and its 95 % interval by Student's
-t. Beside each metric stands the same one with random weights, taken by the same runs before their first step. What the
+t. Beside each metric stands the same one before training, taken by the same runs before their first step. What the
 rows do not have in common is said: budgets, devices, precision.
 """
 
@@ -108,7 +108,7 @@ class Comparison:
         lines = (
             [f"Alike in all rows: {', '.join(f'{name} {self.rows[0].names[name]}' for name in same)}."] if same else []
         )
-        lines.append("Test metrics are of the last epoch. init/ is the same measurement with random weights.")
+        lines.append("Test metrics are of the last epoch. init/ is the same measurement before training.")
         if any(len(row.seeds) > 1 for row in self.rows):
             lines.append("± is the 95 % interval of the mean (Student's t) over n runs of different seeds.")
         if any(len(row.seeds) == 1 for row in self.rows):

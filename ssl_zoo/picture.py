@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_POINTS = 2000  # of the map: beyond it t-SNE takes minutes, and dots cover each other
-COLOURS = {"raw pixels": "0.6", "random weights": "tab:olive", "trained from scratch": "tab:orange"}
+COLOURS = {"raw pixels": "0.6", "before training": "tab:olive", "trained from scratch": "tab:orange"}
 
 
 def draw(

@@ -132,10 +132,10 @@ def load_encoder(backbone: nn.Module, checkpoint: str) -> None:
     backbone.load_state_dict(weights)
 
 
-def judged(trainer: Trainer, method: Method, data: Any, phase: Any) -> Judged:
-    """The method as evaluators see it, on the trainer's device and in its precision."""
+def judged(trainer: Trainer, method: Method, data: Any, phase: Any, loaded: bool = False) -> Judged:
+    """The method as evaluators see it, on the trainer's device and in its precision; `loaded` as in `Judged`."""
     method.to(trainer.strategy.root_device)
-    return Judged(method, data, phase, trainer.precision_plugin.forward_context)
+    return Judged(method, data, phase, trainer.precision_plugin.forward_context, loaded=loaded)
 
 
 class PeriodicEvaluation(Callback):
@@ -231,13 +231,13 @@ def quiet_lightning() -> None:
 
 
 def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
-    """Prints the metrics of the trained encoder beside those of its random weights, and draws report.png.
+    """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
     name: of the method; features: of the test part, None without evaluators that looked at them.
     """
     console = Console()
     few = [key for key in metrics if key.startswith("few/")]
-    table = Table("metric", "random weights", "trained", title="test metrics of the last epoch", title_justify="left")
+    table = Table("metric", "before training", "trained", title="test metrics of the last epoch", title_justify="left")
     for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
         before = metrics.get(f"init/{key}")
         table.add_row(key, "" if before is None else f"{before:.4g}", f"{metrics[key]:.4g}")

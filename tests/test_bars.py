@@ -22,12 +22,12 @@ def test_it_shows_title_labels_and_values() -> None:
     bars = [Bar("simclr", "85.0 ± 9.0", (81.0, 86.0, 88.0), 9.0, 30.0), Bar("by <&>\nol", "80.0", (80.0,), None, None)]
     root, text = image("knn/top1 %", bars, limit=100)
     assert root.tag == f"{SVG}svg"
-    for shown in ("knn/top1 %", "simclr", "85.0 ± 9.0", "by &lt;&amp;&gt;", "random weights"):
+    for shown in ("knn/top1 %", "simclr", "85.0 ± 9.0", "by &lt;&amp;&gt;", "before training"):
         assert f"<!-- {shown} -->" in text
 
 
 def test_no_baseline_no_legend() -> None:
-    assert "random weights" not in image("rankme", [Bar("a", "3", (3.0,), None, None)])[1]
+    assert "before training" not in image("rankme", [Bar("a", "3", (3.0,), None, None)])[1]
 
 
 @pytest.mark.parametrize("values", [(80.0, 90.0), (1.0, 1.0)])

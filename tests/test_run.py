@@ -176,7 +176,9 @@ def test_a_folder_with_another_run_is_refused_by_key(cli: Callable[..., Ended]) 
 def test_an_encoder_starts_from_a_checkpoint_of_its_own_kind_only(cli: Callable[..., Ended]) -> None:
     fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=32", "budget.steps=2")
     assert cli(*fast, "hydra.run.dir=first").status == 0
-    assert cli(*fast, "hydra.run.dir=second", "method=byol", "checkpoint=first").status == 0
+    second = cli(*fast, "hydra.run.dir=second", "method=byol", "checkpoint=first", "evaluators=few_labels")
+    assert second.status == 0
+    assert "nothing is trained from scratch" in second.out
     other = cli(*fast, "hydra.run.dir=third", "backbone=resnet18", "checkpoint=first")
     assert other.status == 2
     assert "checkpoint=first holds another architecture" in other.err

@@ -47,8 +47,8 @@ class FewLabels:
 
     At the end of training of an image model also `few/<n>/pixels_linear` and `few/<n>/pixels_knn`, the same on the
     pixels, and `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
-    `..._std` their standard deviation; with all labels there is one draw. Judged before training, which keeps a copy of
-    the untrained network for `scratch`, the same metrics are those of random weights.
+    `..._std` their standard deviation; with all labels there is one draw. Judged before training, the same metrics are
+    those of random weights, or of the weights that the run started from; the former are kept for `scratch`.
     """
 
     needs_labels = True
@@ -71,7 +71,7 @@ class FewLabels:
         """Nothing during training, which it would hold up."""
         if judged.phase == "periodic":
             return {}
-        if judged.phase == "init":
+        if judged.phase == "init" and not judged.loaded:
             self.untrained = copy.deepcopy(judged.method.encoder)
         x, queries = standardise(judged.train.x, judged.test.x)
         train, test = judged.train._replace(x=x), judged.test._replace(x=queries)
@@ -144,8 +144,8 @@ def summary(metrics: Mapping[str, float], method: str) -> tuple[list[str], list[
     sources = {
         "raw pixels, kNN": "few/{}/pixels_knn",
         "raw pixels, linear probe": "few/{}/pixels_linear",
-        "random weights, kNN": "init/few/{}/knn",
-        "random weights, linear probe": "init/few/{}/linear",
+        "before training, kNN": "init/few/{}/knn",
+        "before training, linear probe": "init/few/{}/linear",
         "trained from scratch": "few/{}/scratch",
         f"{method}, kNN": "few/{}/knn",
         f"{method}, linear probe": "few/{}/linear",

@@ -49,6 +49,7 @@ class Judged:
 
     phase: "init" before step 0, "periodic" during training, "final" at its end.
     precision: makes the autocast context the encoder runs under. batch_size: examples a forward pass.
+    loaded: whether the run started from weights trained elsewhere.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Judged:
         phase: Literal["init", "periodic", "final"],
         precision: Callable[[], AbstractContextManager] = nullcontext,
         batch_size: int = 256,
+        loaded: bool = False,
     ):
         self.method, self.data, self.phase = method, data, phase
-        self.precision, self.batch_size = precision, batch_size
+        self.precision, self.batch_size, self.loaded = precision, batch_size, loaded
 
     @property
     def device(self) -> torch.device:

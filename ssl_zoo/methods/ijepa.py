@@ -59,7 +59,8 @@ class IJEPA(Method):
     Differs from the official code, so that shapes are the same on all processes: there the context is a block of 85 to
     100 % of the image less the targets, cut to the batch's smallest in reading order; here it is a constant share of
     the tokens, drawn among those outside all targets. If they do not suffice, as on very small grids, some target
-    tokens become context, and are then no targets.
+    tokens become context, and are then no targets. Positions and class token are the backbone's own, where there they
+    are fixed sines and there is none.
     """
 
     def __init__(

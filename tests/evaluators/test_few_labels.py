@@ -96,9 +96,16 @@ def test_scratch_begins_with_the_untrained_network() -> None:
     assert found["few/all/linear"] < expected["few/all/linear"]
 
 
-def test_without_the_untrained_network_one_line_and_no_row(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("judged_before", [False, True])
+def test_without_the_untrained_network_one_line_and_no_row(
+    judged_before: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may have started from weights trained elsewhere, with which nothing can be trained from scratch."""
     say.cache_clear()
-    found = few_labels()(judge(digits(), "final", encoder()))
+    evaluator = few_labels()
+    if judged_before:
+        evaluator(judge(digits(), "init", encoder(), loaded=True))
+    found = evaluator(judge(digits(), "final", encoder()))
     assert not any("scratch" in key for key in found)
     assert capsys.readouterr().out.startswith("few_labels: nothing is trained from scratch")
 
@@ -132,7 +139,7 @@ METRICS = {
 def test_summary_orders_columns_and_leaves_out_what_is_unknown() -> None:
     columns, rows = summary(METRICS, "SimCLR")
     assert columns == ["1 label a class", "10 labels a class", "all labels"]
-    assert [row.name for row in rows] == ["random weights, linear probe", "SimCLR, kNN", "SimCLR, linear probe"]
+    assert [row.name for row in rows] == ["before training, linear probe", "SimCLR, kNN", "SimCLR, linear probe"]
     assert rows[0].cells == [(0.351, 0.02), None, (0.95, None)]
     assert rows[2].cells == [(0.773, 0.0214), (0.965, 0.004), (0.99, None)]
     assert summary({"knn/top1": 0.9}, "SimCLR") == ([], [])
