@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,7 +47,7 @@ def chosen(budget: Mapping[str, float | None]) -> tuple[str, float]:
 
 
 def resolve(
-    budget: Mapping[str, float | None], steps_per_epoch: float, examples_per_step: int, flops_per_step: float
+    budget: Mapping[str, float | None], steps_per_epoch: Fraction, examples_per_step: int, flops_per_step: float
 ) -> Budget:
     """Turns `budget.<kind>=<value>` into optimizer steps; everything but minutes is known at start.
 

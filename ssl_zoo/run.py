@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import traceback
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
     examples = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
     flops = session.flops_per_example(method, data)
-    steps_per_epoch = data.num_train // cfg.data.batch_size / cfg.trainer.accumulate_grad_batches
+    steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
     spend = budget.resolve(dict(cfg.budget), steps_per_epoch, examples, flops * examples)
     callbacks = []
     if cfg.trainer.evaluate_every is not None:

@@ -66,7 +66,7 @@ def test_the_gpu_must_be_there_to_be_asked_for() -> None:
             session.device_type("gpu")
 
 
-def test_metrics_are_shown_beside_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_are_shown_beside_those_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     session.show(tmp_path, "simclr", {"knn/top1": 0.75, "init/knn/top1": 0.25}, SimpleNamespace(facts={}), None)
     out = capsys.readouterr().out
     assert "0.25" in out

@@ -6,6 +6,7 @@ import copy
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,6 +163,12 @@ def records(subject: Subject, nudge: int | None = None) -> list[Record]:
     return found
 
 
+@lru_cache(maxsize=1)  # each of a subject's processes is compared with them
+def nudged_records(subject: Subject) -> list[list[Record]]:
+    """`records` of NUDGES draws of rounding errors."""
+    return [records(subject, nudge) for nudge in range(NUDGES)]
+
+
 def _share(x: Tensor) -> Tensor:
     return x.chunk(world_size())[rank()]
 
@@ -202,7 +209,7 @@ def _compare(subject: Subject, alone: list[Record], found: list[Record], process
     errors = largest_differences(alone, found)
     tolerances = dict.fromkeys(errors, TOLERANCE)
     if any(error > TOLERANCE for error, _ in errors.values()):
-        nudged = [records(subject, nudge) for nudge in range(NUDGES)]
+        nudged = nudged_records(subject)
         roundings = [largest_differences(alone, one) for one in nudged]
         for sort in errors:
             rounding = max(differences[sort][0] for differences in roundings)
