@@ -23,9 +23,9 @@ IMAGE_FACTS = ("image_size", "half_size", "in_chans", "mean", "std")
 """What only data with images tells; the other facts in `conf/` are of labels and text."""
 
 
-def rehearse(cfg: DictConfig) -> None:
+def rehearse(cfg: DictConfig) -> Any:
     """Raises what would else be raised once the data is prepared, hours later perhaps: builds every part from the facts
-    that the settings of the data promise, and throws it away.
+    that the settings of the data promise, and throws it away. Returns the method, which is as large as the real one.
 
     Raises:
         ValueError: for a value that a part refuses, or parts of which one is for images and another for text.
@@ -55,7 +55,7 @@ def rehearse(cfg: DictConfig) -> None:
         for part in ("views", "backbone", "method"):
             check_modality(part, expected)
         build_views(expected)
-        build_method(expected)
+        method = build_method(expected)
     finally:
         logging.disable(logging.NOTSET)
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -64,6 +64,7 @@ def rehearse(cfg: DictConfig) -> None:
         hydra.utils.instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {error}. Its settings are {dict(cfg.optimizer)}") from error
+    return method
 
 
 def check_trainer(cfg: DictConfig) -> None:
@@ -144,9 +145,10 @@ def build_trainer(
     """Lightning's Trainer with our checkpoints, loggers and progress bar; other keys of `trainer` pass through."""
     from lightning.pytorch import Trainer
 
-    from ssl_zoo.checkpoints import PeriodicCheckpoint, SafeCheckpointIO
+    from ssl_zoo.checkpoints import SafeCheckpointIO
     from ssl_zoo.loggers import MetricsCSV
     from ssl_zoo.progress import ProgressBar
+    from ssl_zoo.saving import PeriodicCheckpoint
 
     settings = dict(cfg.trainer) | {"precision": precision}
     ours = {key: settings.pop(key) for key in OURS}

@@ -1,4 +1,4 @@
-"""Checkpoints that survive kills, full disks and flipped bytes, and a clean stop when the machine is taken away.
+"""Checkpoints that survive kills, full disks and flipped bytes.
 
 A run keeps its checkpoints as `<run folder>/checkpoints/step-00001234.ckpt`, named by optimizer step. They are
 Lightning's checkpoints (weights, optimizer, loop progress), hold tensors and plain values only, and are always read
@@ -9,9 +9,7 @@ import logging
 import os
 import pickle
 import re
-import signal
 import struct
-import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,10 +17,8 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 
-from ssl_zoo.stop_signals import Interrupted, StopSignals
+from ssl_zoo import results
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +41,10 @@ class DamagedCheckpoint(ValueError):
 
 
 class CheckpointNotWritten(OSError):
-    """A save that failed, most often for lack of room. Nothing was left behind and nothing was replaced."""
+    """A save that failed, most often for lack of room. Nothing was left behind and nothing was replaced.
 
-
-class NonFiniteWeights(RuntimeError):
-    """A parameter is NaN or infinite; nothing was saved."""
+    Only the last save of a run raises it out of training; an earlier one is tried again later.
+    """
 
 
 def verify(path: str | Path) -> None:
@@ -82,7 +77,7 @@ def step_of(path: str | Path) -> int:
 def latest(folder: str | Path) -> Path | None:
     """The newest checkpoint of a run folder that verifies, None if there is none. Names damaged ones in one line."""
     newest, damaged = None, []
-    for path in reversed(_by_step(folder)):
+    for path in reversed(by_step(folder)):
         try:
             verify(path)
         except DamagedCheckpoint as error:
@@ -97,19 +92,38 @@ def latest(folder: str | Path) -> Path | None:
 
 
 def resolve(checkpoint: str | Path) -> Path:
-    """The file meant by `checkpoint=<file or run folder>`, verified. Raises ValueError."""
+    """The file meant by `checkpoint=<file or run folder>`, verified; of a folder, the last one of the run.
+
+    Raises:
+        ValueError: when there is none, or the last one is damaged or missing while an older one is there. Whoever wants
+            the older one names its file.
+    """
     path = Path(checkpoint).expanduser()
     if path.is_file():
         verify(path)
         return path
     if not path.is_dir():
         raise ValueError(f"checkpoint={checkpoint}: no such file or folder. Give a checkpoint file or a run folder.")
-    newest = latest(path)
+    newest, found = latest(path), by_step(path)
     if newest is None:
-        found = len(_by_step(path))
-        what = f"all {found} checkpoints here are damaged" if found else "no checkpoints/step-*.ckpt in this folder"
+        what = (
+            f"all {len(found)} checkpoints here are damaged" if found else "no checkpoints/step-*.ckpt in this folder"
+        )
         raise ValueError(f"checkpoint={checkpoint}: {what}. Give a checkpoint file or another run folder.")
+    if step_of(newest) != (last := max(step_of(found[-1]), _recorded_step(path))):
+        raise ValueError(
+            f"checkpoint={checkpoint}: the run's last checkpoint, of step {last}, is missing or damaged. Give the run "
+            f"folder as it was, or the newest sound file: checkpoint={newest}"
+        )
     return newest
+
+
+def _recorded_step(folder: Path) -> int:
+    """The step of the last checkpoint according to the run's results, 0 if they do not say."""
+    try:
+        return int(results.read(folder).get("checkpoint_step", 0))
+    except (OSError, ValueError):  # no results, or damaged ones: the files speak for themselves
+        return 0
 
 
 class SafeCheckpointIO(CheckpointIO):
@@ -152,109 +166,7 @@ class SafeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class PeriodicCheckpoint(Callback):
-    """Saves every `every` optimizer steps and at the end of training, and keeps the newest `keep`.
-
-    SIGTERM and SIGUSR1 save too: the handler only takes a note; after the step in progress all processes agree, save
-    and raise `Interrupted`. A failed save is reported and tried again `every` steps later, training goes on.
-    Weights that are not finite are never saved: `NonFiniteWeights`. Belongs last among the callbacks.
-
-    folder: `<run folder>/checkpoints`. keep: at least 1; 2 leave a good one should the newest be damaged later.
-    seconds: what saving has cost in this session.
-    """
-
-    def __init__(self, folder: str | Path, every: int, keep: int = 2):
-        if every < 1:
-            raise ValueError(f"trainer.checkpoint_every={every}: must be 1 or more optimizer steps")
-        if keep < 1:
-            raise ValueError(f"keep={keep}: must be 1 or more checkpoints")
-        self.folder, self.every, self.keep = Path(folder), every, keep
-        self.seconds = 0.0
-        self._signals = StopSignals()
-        self._stop = 0  # the signal all processes agreed on, 0 for none
-        self._step = 0  # the last step seen
-        self._saved_step = 0  # the last step a save was tried at, the same on every process
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._signals.hold()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = self._saved_step = trainer.global_step
-        if trainer.is_global_zero and self.folder.is_dir():
-            for part in self.folder.glob(".*.part"):  # of a process killed while it saved
-                part.unlink()
-        self._signals.listen()
-        if trainer.received_sigterm:  # it came before our handler took over
-            self._signals.received = signal.SIGTERM
-        self._agree(trainer, pl_module)
-        self._leave_if_stopped()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Not at the end of the batch before, because Lightning logs that step's metrics only after its hooks.
-        self._leave_if_stopped()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self._step:  # gradients are still being accumulated
-            return
-        self._step = trainer.global_step
-        # On an accelerator agreeing costs a wait for the device, so there it happens every 8th step.
-        if pl_module.device.type == "cpu" or trainer.world_size == 1 or self._step % 8 == 0:
-            self._agree(trainer, pl_module)
-        if self._stop or self._step % self.every == 0:
-            self._save(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._saved_step != self._step:
-            self._save(trainer, pl_module)
-        self._agree(trainer, pl_module)
-        self._leave_if_stopped()
-        self._signals.release()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._signals.release()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._signals.release()  # a resumed run that was already done never comes to on_train_end
-
-    def _agree(self, trainer: Trainer, module: LightningModule) -> None:
-        self._stop = self._signals.received
-        if trainer.world_size > 1:
-            stop = torch.tensor(self._stop, device=module.device)
-            torch.distributed.all_reduce(stop, op=torch.distributed.ReduceOp.MAX)
-            self._stop = int(stop)
-
-    def _leave_if_stopped(self) -> None:
-        if self._stop:
-            newest = _by_step(self.folder)[-1:]
-            log.warning("%s: stopped after step %d", signal.Signals(self._stop).name, self._step)
-            raise Interrupted(self._stop, newest[0] if newest else None)
-
-    def _save(self, trainer: Trainer, module: LightningModule) -> None:
-        _refuse_non_finite(module, self._step)
-        self._saved_step, started = self._step, time.perf_counter()
-        try:
-            trainer.save_checkpoint(self.folder / f"step-{self._step:08d}.ckpt", False)  # all state, not weights alone
-        except CheckpointNotWritten as error:
-            trainer.strategy.barrier()  # only the first process writes; the others wait at save_checkpoint's barrier
-            log.error("%s Training goes on, the next attempt is in %d steps.", error, self.every)
-        else:
-            if trainer.is_global_zero:
-                self._prune()
-        self.seconds += time.perf_counter() - started
-
-    def _prune(self) -> None:
-        """Newer ones than the current step are of a future this run has left; they are not ours to delete."""
-        past = [path for path in _by_step(self.folder) if step_of(path) <= self._step]
-        for path in past[: -self.keep]:
-            try:
-                path.unlink()
-            except OSError as error:
-                log.warning("could not delete an old checkpoint: %s", error)
-
-
-def _by_step(folder: str | Path) -> list[Path]:
+def by_step(folder: str | Path) -> list[Path]:
     """The checkpoints of a run folder, or of its folder `checkpoints`, oldest first."""
     below = Path(folder) / "checkpoints"
     names = (below if below.is_dir() else Path(folder)).glob("step-*.ckpt")
@@ -302,14 +214,3 @@ def _unpickle(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise DamagedCheckpoint(path, "not a checkpoint", remedy)
     return contents
-
-
-def _refuse_non_finite(module: nn.Module, step: int) -> None:
-    names, weights = zip(*module.named_parameters(), strict=True)
-    finite = torch.stack([weight.isfinite().all() for weight in weights])
-    if not finite.all():
-        name = names[int(finite.int().argmin())]
-        raise NonFiniteWeights(
-            f"step {step}: {int((~finite).sum())} parameters are not finite, the first is {name}; nothing was saved, "
-            "the last checkpoint is sound. Lower the learning rate, clip gradients or use a higher precision."
-        )

@@ -9,6 +9,7 @@
      "speed": {"examples_per_second": 971.0, "peak_memory_bytes": 1300000000, "seconds_to_first_step": 8.1},
      "environment": {"torch": "2.11.0", "device": "cpu", "precision": "bf16-mixed", "git": "1a2b3c"},
      "config": {"method": {"temperature": 0.2}},
+     "checkpoint_step": 19500,        optional: the optimizer step of the run's last checkpoint
      "overrides": ["method=simclr", "seed=0"],                       optional: the words on the command line
      "error": {"type": "ValueError", "message": "...", "traceback": "..."}}          of a failed run; traceback optional
 
@@ -110,6 +111,8 @@ def validate(results: Any) -> None:
     for part in ("metrics", "speed"):
         for key, value in results[part].items():
             _check(_is_number(value, int | float | None), f"{part}.{key}", value, "a number or null")
+    step = results.get("checkpoint_step", 0)
+    _check(_is_number(step, int) and step >= 0, "checkpoint_step", step, "a whole number of at least 0")
     overrides = results.get("overrides", [])
     good = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
     _check(good, "overrides", overrides, "a list of text")

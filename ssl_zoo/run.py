@@ -1,5 +1,6 @@
 """The entry point: compose a configuration, have its parts built, train, judge, record."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -57,10 +58,18 @@ def run_job(cfg: DictConfig) -> None:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
             sys.exit(0)  # the first process reports; Lightning would kill it if another one failed
         if cfg.task == "pretrain" and not results.is_complete(folder):
-            results.write(folder, results.blank("interrupted", **outline(cfg)))
+            record(cfg, folder, "interrupted")
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:
         sys.exit(fail(cfg, folder, cause(error)))
+
+
+def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
+    """Writes what is known of a run that did not complete. A disk that refuses it costs a line, no exit status."""
+    try:
+        results.write(folder, results.blank(status, **outline(cfg), **known))
+    except OSError as error:
+        print(f"error: {folder / results.NAME} could not be written: {error}", file=sys.stderr)
 
 
 def cause(error: Exception) -> BaseException:
@@ -75,17 +84,22 @@ def cause(error: Exception) -> BaseException:
 
 
 def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
-    """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
+    """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake.
+
+    A run whose last weights could not be saved is `interrupted`: the same command finishes it once there is room.
+    """
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     trace = "".join(traceback.format_exception(error))
-    if not mistake and not type(error).__module__.startswith("ssl_zoo"):
+    if not mistake and not is_full and not type(error).__module__.startswith("ssl_zoo"):
         print(trace, file=sys.stderr)
     said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
     print(f"error: {said}", file=sys.stderr)  # before the record, which a full disk may refuse
     taken = type(error).__name__ == "FolderTaken" or results.is_complete(folder)  # whose record is not ours to replace
     if cfg.task == "pretrain" and not taken:
         told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
-        results.write(folder, results.blank("failed", **outline(cfg), error=told))
+        unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
+        record(cfg, folder, "interrupted" if unsaved else "failed", error=told)
     return 2 if mistake else 1
 
 
@@ -145,7 +159,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from ssl_zoo import budget, checkpoints, loggers, session
+    from ssl_zoo import budget, checkpoints, loggers, saving, session
     from ssl_zoo.data.order import check_batch
     from ssl_zoo.evaluators.judged import evaluate
 
@@ -159,7 +173,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
-    rehearse(cfg)
+    saving.check_room(folder, rehearse(cfg))
     data = build_data(cfg)
     if "tokenizer_hash" in data.facts:
         shutil.copy(data.tokenizer.path, folder / TOKENIZER)
@@ -197,6 +211,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         examples = learner.batches_seen * cfg.data.batch_size
         spent = {"steps": learner.global_step, "examples": examples, "flops": flops * examples}
         identity["budget"] = {"kind": spend.kind, "value": spend.value, "seconds": learner.elapsed, **spent}
+        identity["checkpoint_step"] = learner.global_step
         identity["environment"] = session.environment(trainer, precision)
         identity["config"] = OmegaConf.to_container(cfg, resolve=True)
         conclude(folder, identity, metrics, evaluators, trainer, learner, data)
@@ -204,26 +219,27 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
 def conclude(
     folder: Path,
-    record: dict[str, Any],
+    known: dict[str, Any],
     metrics: dict[str, float],
     evaluators: Any,
     trainer: Any,
     learner: Any,
     data: Any,
 ) -> None:
-    """Judges the trained encoder, writes results.json, tells the loggers and the user."""
+    """Judges the trained encoder, tells the loggers and the user, then writes results.json: `known` and the rest."""
     from ssl_zoo import loggers, session
     from ssl_zoo.evaluators.judged import evaluate
 
     speed = session.speed(trainer, learner, data.batch_size, STARTED)
     judged = session.judged(trainer, learner.method, data, "final")
     metrics |= evaluate(evaluators, judged)
-    record |= {"metrics": metrics, "speed": speed, "started": STARTED, "finished": time.time()}
-    results.write(folder, results.blank("completed", **record))
+    known |= {"metrics": metrics, "speed": speed, "started": STARTED, "finished": time.time()}
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
-    session.show(folder, record["method"], metrics, data, judged.test if "knn/top1" in metrics else None)
+    session.show(folder, known["method"], metrics, data, judged.test if "knn/top1" in metrics else None)
     loggers.finish(trainer.loggers)
+    results.write(folder, results.blank("completed", **known))  # last: who is completed has all that it promises
+    print(f"results: {folder / results.NAME}")
 
 
 def fill_mask(cfg: DictConfig, folder: Path) -> None:

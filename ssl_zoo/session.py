@@ -30,6 +30,7 @@ from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.overrides import dotted_keys
+from ssl_zoo.saving import PeriodicCheckpoint
 
 FREE = ("logger", "trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps", "name")
 """Keys that may differ between a run and its resumption: they change what is written, not what is learned."""
@@ -165,7 +166,7 @@ class PeriodicEvaluation(Callback):
         self.seconds += time.perf_counter() - started
 
 
-PAUSES = (checkpoints.PeriodicCheckpoint, PeriodicEvaluation)
+PAUSES = (PeriodicCheckpoint, PeriodicEvaluation)
 """Callbacks whose `.seconds` are no training time."""
 
 
@@ -248,4 +249,3 @@ def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, featu
     if features is not None and (features.y >= 0).any():
         picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
         print(f"picture: {folder / 'report.png'}")
-    print(f"results: {folder / results.NAME}")

@@ -1,6 +1,5 @@
-"""Checkpoints: whole or absent after any kill, damage found and named, the last two kept, full disks survived."""
+"""Checkpoints: whole or absent after any kill, damage found and named, full disks survived."""
 
-import errno
 import os
 import random
 import resource
@@ -17,11 +16,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from ssl_zoo import results
 from ssl_zoo.checkpoints import (
     CheckpointNotWritten,
     DamagedCheckpoint,
-    NonFiniteWeights,
-    PeriodicCheckpoint,
     SafeCheckpointIO,
     latest,
     load,
@@ -274,73 +272,15 @@ def test_resolve_takes_a_file_or_a_run_folder(tmp_path: Path) -> None:
         resolve(path)
 
 
-def test_the_last_two_are_kept_and_the_end_is_saved(tmp_path: Path) -> None:
-    rubbish = tmp_path / "checkpoints" / ".step-00000002.ckpt.part"
-    rubbish.parent.mkdir()
-    rubbish.touch()
-    model = train(tmp_path, 11, PeriodicCheckpoint(tmp_path / "checkpoints", every=4))
-    assert names(tmp_path / "checkpoints") == ["step-00000008.ckpt", "step-00000011.ckpt"]
-    saved = load(tmp_path / "checkpoints" / "step-00000011.ckpt")["state_dict"]
-    assert all(torch.equal(weights, saved[name]) for name, weights in model.state_dict().items())
-
-
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, accumulate: int) -> None:
-    settings = {"accumulate_grad_batches": accumulate}
-    whole = train(tmp_path / "a", 10, PeriodicCheckpoint(tmp_path / "a", every=100), **settings)
-    train(tmp_path / "b", 7, PeriodicCheckpoint(tmp_path / "b", every=3, keep=3), **settings)
-    assert names(tmp_path / "b") == [f"step-{step:08d}.ckpt" for step in (3, 6, 7)]
-    damage_truncate(tmp_path / "b" / "step-00000007.ckpt")
-    newest = latest(tmp_path / "b")
-    again = train(tmp_path / "b", 10, PeriodicCheckpoint(tmp_path / "b", every=3), resume=newest, **settings)
-    assert all(torch.equal(weights, again.state_dict()[name]) for name, weights in whole.state_dict().items())
-    # The damaged step 7 was in the future of step 9, when it was due to go; step 10 then saw to it.
-    assert names(tmp_path / "b") == ["step-00000009.ckpt", "step-00000010.ckpt"]
-
-
-def test_a_finished_run_can_be_resumed_and_does_nothing(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    train(tmp_path, 4, PeriodicCheckpoint(tmp_path, every=100))
-    train(tmp_path, 4, PeriodicCheckpoint(tmp_path, every=100), resume=latest(tmp_path))
-    assert names(tmp_path) == ["step-00000004.ckpt"]
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGUSR1}
-
-
-def test_a_failed_save_is_reported_and_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    sound = torch.save
-
-    def full(obj: Any, file: Any) -> None:
-        if "step-00000004" in file.name:
-            file.write(b"half a file")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        sound(obj, file)
-
-    monkeypatch.setattr(torch, "save", full)
-    train(tmp_path, 6, PeriodicCheckpoint(tmp_path, every=2))
-    assert names(tmp_path) == ["step-00000002.ckpt", "step-00000006.ckpt"]
-    (line,) = [record.message for record in caplog.records if record.name == "ssl_zoo.checkpoints"]
-    assert "step-00000004.ckpt could not be written: [Errno 28] No space left on device" in line
-    assert "next attempt is in 2 steps" in line
-
-
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
-    class Poison(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-            if trainer.global_step == 5:
-                next(pl_module.parameters()).data[0, 0] = torch.nan
-
-    with pytest.raises(NonFiniteWeights, match=r"step 6: 4 parameters are not finite, the first is net\.0\.weight"):
-        train(tmp_path, 20, Poison(), PeriodicCheckpoint(tmp_path, every=2))
-    assert names(tmp_path) == ["step-00000002.ckpt", "step-00000004.ckpt"]
-    assert all(weights.isfinite().all() for weights in load(tmp_path / "step-00000004.ckpt")["state_dict"].values())
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"), [({"every": 0}, "trainer.checkpoint_every=0"), ({"every": 1, "keep": 0}, "keep=0")]
-)
-def test_settings_out_of_range(tmp_path: Path, settings: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PeriodicCheckpoint(tmp_path, **settings)
+def test_a_run_folder_stands_for_the_runs_last_checkpoint_only(tmp_path: Path) -> None:
+    older, newer = (save(tmp_path / "checkpoints" / f"step-{step:08d}.ckpt", step=step) for step in (5, 7))
+    assert resolve(tmp_path) == newer
+    results.write(tmp_path, results.blank("running", checkpoint_step=9))
+    with pytest.raises(ValueError, match=r"of step 9, is missing or damaged.*checkpoint=.*step-00000007\.ckpt"):
+        resolve(tmp_path)
+    results.write(tmp_path, results.blank("running", checkpoint_step=7))
+    assert resolve(tmp_path) == newer
+    damage_truncate(newer)
+    with pytest.raises(ValueError, match=r"of step 7, is missing or damaged.*checkpoint=.*step-00000005\.ckpt"):
+        resolve(tmp_path)
+    assert resolve(older) == older

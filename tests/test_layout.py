@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "report": {"bars", "comparison", "results"},
 }
 MAY_USE_LIGHTNING = {
-    "learner", "data", "loggers", "checkpoints", "stop_signals", "session", "progress", "build", "run", "conformance",
+    "learner", "data", "loggers", "checkpoints", "stop_signals", "session", "saving", "progress",
+    "build", "run", "conformance",
 }  # fmt: skip
 LAZY = {"wandb", "datasets", "transformers", "matplotlib", "pandas", "sklearn", "lightly"}
 

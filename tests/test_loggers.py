@@ -19,8 +19,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from ssl_zoo import loggers
-from ssl_zoo.checkpoints import PeriodicCheckpoint
 from ssl_zoo.loggers import MetricsCSV, Wandb, finish, refuse_secrets, tensorboard
+from ssl_zoo.saving import PeriodicCheckpoint
 from ssl_zoo.stop_signals import Interrupted
 from tests.test_checkpoints import train
 from tests.test_stop_signals import SignalItself

@@ -1,5 +1,6 @@
 """The command line end to end: what a run leaves behind, how mistakes end, what a killed run becomes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -207,6 +209,35 @@ def test_a_nan_is_a_failure_on_record(cli: Callable[..., Ended]) -> None:
     found = results.read(Path("run"))
     assert found["status"] == "failed"
     assert found["error"]["type"] in ("NonFiniteLoss", "NonFiniteWeights")
+
+
+def test_a_run_that_cannot_save_its_last_weights_is_no_completed_run(
+    cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = (*QUICK, "evaluators=[]", "data.batch_size=32", "budget.steps=4", "trainer.checkpoint_every=2")
+    sound = torch.save
+
+    def full(obj: Any, file: Any) -> None:
+        if obj["global_step"] == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sound(obj, file)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(torch, "save", full)
+        ended = cli(*fast)
+    assert ended.status == 1
+    assert "The weights of step 4 are lost" in ended.err
+    assert "Traceback" not in ended.err
+    assert results.read(Path("run"))["status"] == "interrupted"
+    again = cli(*fast)
+    assert again.status == 0, again.err
+    assert "resumed from step-00000002" in again.out
+    found = results.read(Path("run"))
+    assert (found["status"], found["checkpoint_step"]) == ("completed", 4)
+    Path("run/checkpoints/step-00000004.ckpt").unlink()
+    refused = cli(*fast, "hydra.run.dir=next", "checkpoint=run")
+    assert refused.status == 2
+    assert "last checkpoint, of step 4, is missing or damaged" in refused.err
 
 
 @pytest.fixture

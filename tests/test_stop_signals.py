@@ -15,7 +15,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from ssl_zoo.checkpoints import PeriodicCheckpoint, latest, load, step_of
+from ssl_zoo.checkpoints import latest, load, step_of
+from ssl_zoo.saving import PeriodicCheckpoint
 from ssl_zoo.stop_signals import Interrupted, StopSignals
 from tests.test_checkpoints import Stream, Tiny, in_child, names, train
 
