@@ -66,6 +66,13 @@ def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     return _unpickle(Path(path), map_location, mmap=False)
 
 
+def card(path: str | Path) -> dict[str, Any]:
+    """What a run of ours has written into its checkpoint about itself, {} in others'. Raises `DamagedCheckpoint`."""
+    about = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
+    found = about.get("card") if isinstance(about, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def step_of(path: str | Path) -> int:
     """The optimizer step in a checkpoint's name: 1234 of step-00001234.ckpt."""
     match = _NAME.fullmatch(Path(path).name)

@@ -59,8 +59,12 @@ def write_json(path: Path | str, value: Any) -> None:
 
     Atomic: a reader, or a crash at any moment, sees the old file or the new one, never half of either.
     """
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a file, or replace one that is there, atomically."""
     path = Path(path)
-    text = json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
     # In the same folder, for os.replace is atomic within one file system only.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -90,8 +94,11 @@ def read(path: Path | str) -> dict[str, Any]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder holds a run that ended well."""
-    return (folder / NAME).exists() and read(folder)["status"] == "completed"
+    """Whether the folder holds a run that ended well, and results that say so and can be read."""
+    try:
+        return read(folder)["status"] == "completed"
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def validate(results: Any) -> None:

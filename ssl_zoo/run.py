@@ -12,10 +12,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware, results
+from ssl_zoo import hardware, results, run_folder
 from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse
 from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
-from ssl_zoo.stop_signals import Interrupted
+from ssl_zoo.stop_signals import Interrupted, at_once
 
 hardware.tune_allocator()
 
@@ -38,7 +38,8 @@ def main() -> None:
     sys.argv = [quoted(argument) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
     try:
-        run_job()
+        with at_once():
+            run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
         print(f"error: {explain(error, CONF)}", file=sys.stderr)
         sys.exit(2)
@@ -57,7 +58,7 @@ def run_job(cfg: DictConfig) -> None:
     except (SystemExit, KeyboardInterrupt) as end:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
             sys.exit(0)  # the first process reports; Lightning would kill it if another one failed
-        if cfg.task == "pretrain" and not results.is_complete(folder):
+        if cfg.task == "pretrain":
             record(cfg, folder, "interrupted")
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:
@@ -65,9 +66,11 @@ def run_job(cfg: DictConfig) -> None:
 
 
 def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
-    """Writes what is known of a run that did not complete. A disk that refuses it costs a line, no exit status."""
+    """Writes what is known of a run that did not complete, unless the folder is another's. A disk that refuses it costs
+    a line, no exit status."""
     try:
-        results.write(folder, results.blank(status, **outline(cfg), **known))
+        if run_folder.may_record(folder):
+            results.write(folder, results.blank(status, **outline(cfg), **known))
     except OSError as error:
         print(f"error: {folder / results.NAME} could not be written: {error}", file=sys.stderr)
 
@@ -95,8 +98,7 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
         print(trace, file=sys.stderr)
     said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
     print(f"error: {said}", file=sys.stderr)  # before the record, which a full disk may refuse
-    taken = type(error).__name__ == "FolderTaken" or results.is_complete(folder)  # whose record is not ours to replace
-    if cfg.task == "pretrain" and not taken:
+    if cfg.task == "pretrain":
         told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
         unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
         record(cfg, folder, "interrupted" if unsaved else "failed", error=told)
@@ -147,18 +149,29 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
+def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, identity: dict[str, Any]) -> None:
+    """Makes the folder this run's and writes `.hydra/`, as Hydra would have done before it was known whose it is."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return
+    run_folder.claim(folder, found, identity["config"], results.blank("running", **identity))
+    (folder / ".hydra").mkdir(exist_ok=True)
+    composed = HydraConfig.instance().cfg
+    assert composed is not None
+    parts = {"config": cfg, "hydra": composed, "overrides": composed.hydra.overrides.task}
+    for name, part in parts.items():
+        results.write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
+
+
 def pretrain(cfg: DictConfig, folder: Path) -> None:
     """Trains and judges in a folder that is this run's alone. Raises: FolderTaken."""
-    from ssl_zoo import session
-
-    with session.only_one(folder):
+    with run_folder.only_one(folder):
         train(cfg, folder)
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
-    from lightning.pytorch.utilities import rank_zero_only
-
     from ssl_zoo import budget, checkpoints, loggers, saving, session
     from ssl_zoo.data.order import check_batch
     from ssl_zoo.evaluators.judged import evaluate
@@ -166,17 +179,17 @@ def train(cfg: DictConfig, folder: Path) -> None:
     session.quiet_lightning()
     identity = outline(cfg)
     loggers.refuse_secrets(identity["config"])
-    resume = session.resume_point(folder, identity["config"])
-    if results.is_complete(folder):
+    found = run_folder.look(folder, identity["config"])
+    resume = found.checkpoint
+    if found.is_over:
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
-    rank_zero_only(results.write)(folder, results.blank("running", **identity))  # what is left if the process is killed
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
     saving.check_room(folder, rehearse(cfg))
+    if resume is None:
+        claim(cfg, folder, found, identity)  # what is left if the process is killed while it prepares the data
     data = build_data(cfg)
-    if "tokenizer_hash" in data.facts:
-        shutil.copy(data.tokenizer.path, folder / TOKENIZER)
     method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
     session.check_method(method, data)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -190,13 +203,31 @@ def train(cfg: DictConfig, folder: Path) -> None:
         every = max(1, round(cfg.trainer.evaluate_every * steps_per_epoch))
         callbacks.append(session.PeriodicEvaluation(data, evaluators, every))
     resumed_at = checkpoints.step_of(resume) if resume else 0
+    if spend.steps is not None and resumed_at > spend.steps:
+        raise run_folder.FolderTaken(
+            f"budget.{spend.kind}={spend.value:g} is {spend.steps} steps, and the run in {folder} has made "
+            f"{resumed_at}. Give at least its budget to go on with it, or another hydra.run.dir"
+        )
+    differences = []
+    if resume is not None:
+        differences = session.data_differences(resume, data.content, found)
+        claim(cfg, folder, found, identity)
+    if "tokenizer_hash" in data.facts:
+        shutil.copy(data.tokenizer.path, folder / TOKENIZER)
     trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
-    learner = build_learner(cfg, method, spend, trainer, {"config": identity["config"], "facts": data.facts})
+    environment = session.environment(trainer, precision)
+    card = {"config": identity["config"], "facts": data.facts, "environment": environment, "content": data.content}
+    if resume is not None:
+        began = checkpoints.card(resume).get("environment", {})
+        differences += run_folder.continuity(began, environment, found)
+    learner = build_learner(cfg, method, spend, trainer, card)
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
         goes_on = f", resumed from {resume.name}" if resume else ""
         print(f"{identity['method']} on {identity['data']}: {precision} ({why}), {spend}; {folder}{goes_on}")
+        for line in differences:
+            print(line)
         for logger in trainer.loggers:
             logger.log_hyperparams(identity["config"])
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
@@ -212,7 +243,9 @@ def train(cfg: DictConfig, folder: Path) -> None:
         spent = {"steps": learner.global_step, "examples": examples, "flops": flops * examples}
         identity["budget"] = {"kind": spend.kind, "value": spend.value, "seconds": learner.elapsed, **spent}
         identity["checkpoint_step"] = learner.global_step
-        identity["environment"] = session.environment(trainer, precision)
+        identity["environment"] = environment
+        speed = session.speed(trainer, learner, cfg.data.batch_size, STARTED)
+        identity["speed"] = speed or found.record.get("speed", {})
         identity["config"] = OmegaConf.to_container(cfg, resolve=True)
         conclude(folder, identity, metrics, evaluators, trainer, learner, data)
 
@@ -230,10 +263,9 @@ def conclude(
     from ssl_zoo import loggers, session
     from ssl_zoo.evaluators.judged import evaluate
 
-    speed = session.speed(trainer, learner, data.batch_size, STARTED)
     judged = session.judged(trainer, learner.method, data, "final")
     metrics |= evaluate(evaluators, judged)
-    known |= {"metrics": metrics, "speed": speed, "started": STARTED, "finished": time.time()}
+    known |= {"metrics": metrics, "started": STARTED, "finished": time.time()}
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
     session.show(folder, known["method"], metrics, data, judged.test if "knn/top1" in metrics else None)

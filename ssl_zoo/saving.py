@@ -49,10 +49,11 @@ def make_room(folder: str | Path) -> None:
 class PeriodicCheckpoint(Callback):
     """Saves every `every` optimizer steps and at the end of training, and keeps the newest `keep`.
 
-    SIGTERM and SIGUSR1 save too: the handler only takes a note; after the step in progress all processes agree, save
-    and raise `Interrupted`. A failed save is reported and tried again `every` steps later, training goes on; the last
-    one is tried again with the room of all older checkpoints but one, and then raises `CheckpointNotWritten`.
-    Weights that are not finite are never saved: `NonFiniteWeights`. Belongs last among the callbacks.
+    The signals of `stop_signals` save too: the handler only takes a note; after the step in progress all processes
+    agree, save and raise `Interrupted`. A failed save is reported and tried again `every` steps later, training goes
+    on; the last one is tried again with the room of all older checkpoints but one, and then raises
+    `CheckpointNotWritten`. Weights that are not finite are never saved: `NonFiniteWeights`. Belongs last among the
+    callbacks.
 
     folder: `<run folder>/checkpoints`. keep: at least 1; 2 leave a good one should the newest be damaged later.
     seconds: what saving has cost in this session.
@@ -127,7 +128,8 @@ class PeriodicCheckpoint(Callback):
     def _leave_if_stopped(self) -> None:
         if self._stop:
             newest = by_step(self.folder)[-1:]
-            log.warning("%s: stopped after step %d", signal.Signals(self._stop).name, self._step)
+            kept = f"the same command goes on from {newest[0].name}" if newest else "nothing was saved yet"
+            log.warning("%s: stopped after step %d; %s", signal.Signals(self._stop).name, self._step, kept)
             raise Interrupted(self._stop, newest[0] if newest else None)
 
     def _save_last(self, trainer: Trainer, module: LightningModule) -> None:

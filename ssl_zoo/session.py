@@ -1,6 +1,5 @@
-"""The parts of one training run that are neither maths nor data: resuming, checks, the trainer, judging, the record."""
+"""The parts of one training run that are neither maths nor data: checks, the trainer, judging, the record."""
 
-import json
 import logging
 import os
 import platform
@@ -9,83 +8,24 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ssl_zoo import checkpoints, hardware, picture, results
+from ssl_zoo import checkpoints, hardware, picture, run_folder
 from ssl_zoo.budget import count_flops
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.judged import Evaluator, Features, Judged, evaluate
 from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
-from ssl_zoo.overrides import dotted_keys
 from ssl_zoo.saving import PeriodicCheckpoint
-
-FREE = ("logger", "trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps", "name")
-"""Keys that may differ between a run and its resumption: they change what is written, not what is learned."""
-
-
-class FolderTaken(ValueError):
-    """The run folder holds a run with other settings; nothing in it was touched."""
-
-
-def resume_point(folder: Path, config: Mapping[str, Any]) -> Path | None:
-    """The checkpoint to go on from, None in a fresh folder. Keeps the configuration there for the next time.
-
-    A run that ended before its first checkpoint leaves nothing to go on from, and the folder to any configuration.
-
-    Raises:
-        FolderTaken: when the folder holds a run of another configuration; names each key that differs.
-    """
-    kept = folder / "config.json"
-    if kept.exists() and (results.is_complete(folder) or any((folder / "checkpoints").glob("step-*.ckpt"))):
-        before, now = (dotted_keys(c) for c in (json.loads(kept.read_text()), config))
-        different = [
-            f"{key}={now.get(key)} (was {before.get(key)})"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-            and not key.startswith(FREE)
-            and not isinstance(before.get(key, now.get(key)), dict)
-        ]
-        if different:
-            raise FolderTaken(
-                f"hydra.run.dir={folder} holds a run with other settings: {', '.join(different)}. "
-                "Give the same settings to resume it, or another hydra.run.dir"
-            )
-    elif int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        results.write_json(kept, dict(config))
-    return checkpoints.latest(folder / "checkpoints")
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder; the first process does so for all of a run's processes.
-
-    Raises:
-        FolderTaken: when another run is at work there.
-    """
-    if rank_zero_only.rank:  # type: ignore[attr-defined]
-        yield
-        return
-    try:
-        held = FileLock(folder / ".lock").acquire(timeout=0)
-    except Timeout:
-        raise FolderTaken(
-            f"hydra.run.dir={folder}: another run is at work there. Wait for its end, or give another folder"
-        ) from None
-    with held:
-        yield
 
 
 def check_method(method: Method, data: Any) -> None:
@@ -191,13 +131,30 @@ def environment(trainer: Trainer, precision: str) -> dict[str, Any]:
         check=False,
     )
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain text: it goes into checkpoints
         "python": platform.python_version(),
         "device": name,
         "processes": trainer.world_size,
         "precision": precision,
         "git": git.stdout.strip() or None,
     }
+
+
+def data_differences(resume: Path, content: str, found: run_folder.Found) -> list[str]:
+    """A warning if the data is no longer what the run began with. content: of the data now, see `ImageData.content`.
+
+    Raises:
+        FolderTaken: when the data is elsewhere and cannot be shown to be the same.
+    """
+    if checkpoints.card(resume).get("content", content) == content:
+        return []
+    if moved := [f"{key}={found.changed[key][0]}" for key in ("data.path", "data.root") if key in found.changed]:
+        raise run_folder.FolderTaken(
+            f"{', '.join(moved)}: this is not the data that the run in {resume.parent.parent} began with, or (files of "
+            "more than 1 GB in all are known by name, size and time) not an exact copy. Give the data of before, or "
+            "another hydra.run.dir"
+        )
+    return ["data: its files have changed since the run began, so the rest of the run learns from other data"]
 
 
 def peak_memory(trainer: Trainer) -> int:
@@ -214,7 +171,10 @@ def flops_per_example(method: Method, data: Any) -> float:
 
 
 def speed(trainer: Trainer, learner: Learner, batch_size: int, started: float) -> dict[str, float]:
-    """Of the training loop with data and views, without its first step, evaluation and checkpoints."""
+    """Of the training loop with data and views, without its first step, evaluation and checkpoints; {} if none was made
+    in this session."""
+    if learner.first_step_done is None:
+        return {}
     return {
         "examples_per_second": learner.steps_per_second() * batch_size,
         "peak_memory_bytes": peak_memory(trainer),

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "report": {"bars", "comparison", "results"},
 }
 MAY_USE_LIGHTNING = {
-    "learner", "data", "loggers", "checkpoints", "stop_signals", "session", "saving", "progress",
+    "learner", "data", "loggers", "checkpoints", "stop_signals", "session", "saving", "run_folder", "progress",
     "build", "run", "conformance",
 }  # fmt: skip
 LAZY = {"wandb", "datasets", "transformers", "matplotlib", "pandas", "sklearn", "lightly"}

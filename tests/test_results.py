@@ -92,6 +92,19 @@ def test_a_file_that_is_no_results_is_named(text: str, tmp_path: Path) -> None:
         results.read(tmp_path)
 
 
+@pytest.mark.parametrize("step", [-1, 0.5, True, "7"])
+def test_the_step_of_the_checkpoint_is_a_count(step: Any) -> None:
+    with pytest.raises(ValueError, match=r"^checkpoint_step=.*a whole number of at least 0"):
+        results.validate(completed() | {"checkpoint_step": step})
+
+
+def test_damaged_results_are_not_complete(tmp_path: Path) -> None:
+    results.write(tmp_path, completed())
+    assert results.is_complete(tmp_path)
+    (tmp_path / "results.json").write_text('{"status": "completed"')
+    assert not results.is_complete(tmp_path)
+
+
 def test_no_file_is_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         results.read(tmp_path)

@@ -175,6 +175,80 @@ def test_a_folder_with_another_run_is_refused_by_key(cli: Callable[..., Ended]) 
     assert "optimizer.lr=0.5 (was 0.002)" in ended.err
 
 
+def everything(folder: str) -> dict[str, bytes]:
+    """All but the log, to which a refused command may add."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != "run.log"]
+    return {str(path): path.read_bytes() for path in files}
+
+
+def test_a_refused_command_changes_nothing(cli: Callable[..., Ended]) -> None:
+    fast = (*QUICK, "evaluators=[]", "data.batch_size=32")
+    assert cli(*fast, "budget.steps=4").status == 0
+    written = [Path("run/.hydra", name).read_text() for name in ("config.yaml", "hydra.yaml", "overrides.yaml")]
+    assert "budget.steps=4" in written[2]
+    for record in ("completed", None):
+        if record is None:
+            Path("run/results.json").unlink()
+        before = everything("run")
+        wrong = ("optimizer.lr=0.5", "optimizer.lr=fast", "budget.steps=3", "method.temperature=0", "data.path=nowhere")
+        for override in wrong if record is None else wrong[:2]:
+            assert cli(*fast, "budget.steps=4", override).status == 2, override
+            assert everything("run") == before, override
+    Path("run/checkpoints/step-00000004.ckpt").write_bytes(b"")
+    before = everything("run")
+    ended = cli(*fast, "budget.steps=4")
+    assert ended.status == 2
+    assert "all 1 checkpoints of the run there are damaged" in ended.err
+    assert everything("run") == before
+
+
+def test_a_completed_run_goes_on_with_a_longer_budget_and_further_evaluators(cli: Callable[..., Ended]) -> None:
+    fast = (*QUICK, "data.batch_size=32")
+    full = "trainer.precision=32-true"
+    assert cli(*fast, full, "evaluators=[]", "budget.steps=4").status == 0
+    more = cli(*fast, full, "evaluators=[knn]", "budget.steps=4")
+    assert more.status == 0, more.err
+    found = results.read(Path("run"))
+    assert (found["status"], found["budget"]["steps"]) == ("completed", 4)
+    assert {"knn/top1", "init/knn/top1"} <= found["metrics"].keys()
+    assert found["speed"]["examples_per_second"] > 0
+    longer = cli(*fast, "evaluators=[knn]", "budget.steps=6", "data.num_workers=1", "trainer.precision=bf16-mixed")
+    assert longer.status == 0, longer.err
+    assert "resumed from step-00000004" in longer.out
+    assert "precision: bf16-mixed, before 32-true: batches, views and masks stay the same" in longer.out
+    assert "budget.steps=6 (was 4): batches and views stay the same, all schedules follow" in longer.out
+    found = results.read(Path("run"))
+    assert (found["status"], found["budget"]["steps"], found["checkpoint_step"]) == ("completed", 6, 6)
+    assert results.read(Path("run/results-step-00000004.json"))["status"] == "completed"
+    shorter = cli(*fast, "evaluators=[knn]", "budget.steps=5")
+    assert shorter.status == 2
+    assert "the run in" in shorter.err
+    assert "has made 6" in shorter.err
+
+
+def test_moved_data_resumes_where_its_content_is_the_same(cli: Callable[..., Ended], data_root: Path) -> None:
+    texts = [f"text number {number} with some words" for number in range(60)]
+    for name, lines in (("one", texts), ("two", texts), ("other", [*texts[1:], "another text"])):
+        Path(name).mkdir()
+        Path(name, "all.txt").write_text("\n".join(lines))
+    fast = (*QUICK, "data=text_folder", "method=mlm", "backbone=text_tiny", "evaluators=[]", "data.batch_size=2")
+    fast += (
+        "data.documents=line",
+        "data.row_length=16",
+        "data.tokenizer.vocab_size=300",
+        "data.heldout=0.1",
+        "trainer.checkpoint_every=2",
+    )
+    assert cli(*fast, "data.path=one", "budget.steps=2").status == 0
+    before = everything("run")
+    ended = cli(*fast, "data.path=other", "budget.steps=3")
+    assert ended.status == 2
+    assert "data.path=other: this is not the data" in ended.err
+    assert everything("run") == before
+    ended = cli(*fast, "data.path=two", "budget.steps=3")
+    assert ended.status == 0, ended.err
+
+
 def test_an_encoder_starts_from_a_checkpoint_of_its_own_kind_only(cli: Callable[..., Ended]) -> None:
     fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=32", "budget.steps=2")
     assert cli(*fast, "hydra.run.dir=first").status == 0
@@ -292,6 +366,19 @@ def test_a_terminated_run_saves_and_says_so(tmp_path: Path, roots: tuple[Path, P
     assert process.returncode == 128 + signal.SIGTERM, out
     assert results.read(tmp_path / "run")["status"] == "interrupted"
     checkpoints.verify(checkpoints.resolve(tmp_path / "run"))
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_data_is_prepared_is_recorded(tmp_path: Path, roots: tuple[Path, Path]) -> None:
+    process = start(tmp_path, roots, "evaluators=[]", "budget.steps=2000")
+    record, deadline = tmp_path / "run" / "results.json", time.time() + 120
+    while not record.exists() and time.time() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGUSR2)
+    out = finish(process)
+    assert process.returncode == 128 + signal.SIGUSR2, out
+    assert results.read(tmp_path / "run")["status"] == "interrupted"
+    assert "SIGUSR2: " in out
 
 
 @pytest.mark.slow

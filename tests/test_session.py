@@ -1,6 +1,5 @@
 """Resuming, the checks before training, and what is shown at the end."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,23 +17,6 @@ def backbone() -> nn.Module:
     net = nn.Linear(2, 4)
     net.num_features = 4  # type: ignore[assignment]
     return net
-
-
-def test_a_fresh_folder_keeps_the_configuration_and_an_equal_one_resumes(tmp_path: Path) -> None:
-    config = {"method": {"lr": 1.0}, "logger": {}}
-    assert session.resume_point(tmp_path, config) is None
-    assert json.loads((tmp_path / "config.json").read_text()) == config
-    assert session.resume_point(tmp_path, config | {"logger": {"wandb": {"project": "x"}}}) is None
-
-
-def test_another_configuration_is_refused_by_key(tmp_path: Path) -> None:
-    session.resume_point(tmp_path, {"method": {"lr": 1.0}})
-    assert session.resume_point(tmp_path, {"method": {"lr": 3.0}}) is None  # nothing was done with the first one
-    session.resume_point(tmp_path, {"method": {"lr": 1.0}})
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "step-00000001.ckpt").touch()
-    with pytest.raises(session.FolderTaken, match=r"method\.lr=2\.0 \(was 1\.0\)"):
-        session.resume_point(tmp_path, {"method": {"lr": 2.0}})
 
 
 def test_a_run_is_complete_when_its_results_say_so(tmp_path: Path) -> None:
@@ -92,13 +74,3 @@ def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
     started = backbone()
     session.load_encoder(started, str(tmp_path / "step-00000001.ckpt"))
     torch.testing.assert_close(started.state_dict(), kept, rtol=0, atol=0)
-
-
-def test_a_folder_is_one_runs_alone(tmp_path: Path) -> None:
-    for _ in range(2):  # it is free again afterwards
-        with (
-            session.only_one(tmp_path),
-            pytest.raises(session.FolderTaken, match="another run"),
-            session.only_one(tmp_path),
-        ):
-            pytest.fail("two runs in one folder")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ssl_zoo.checkpoints import latest, load, step_of
 from ssl_zoo.saving import PeriodicCheckpoint
-from ssl_zoo.stop_signals import Interrupted, StopSignals
+from ssl_zoo.stop_signals import STOP_SIGNALS, Interrupted, StopSignals, at_once
 from tests.test_checkpoints import Stream, Tiny, in_child, names, train
 
 STEPS = 60
@@ -114,9 +114,11 @@ def test_a_process_told_to_stop_saves_and_a_resumed_one_ends_with_the_same_weigh
     assert all(torch.equal(weights, again.state_dict()[key]) for key, weights in whole.state_dict().items())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_the_step_in_progress_is_finished_and_saved(tmp_path: Path, number: signal.Signals) -> None:
-    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)]
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_the_step_in_progress_is_finished_and_saved(
+    tmp_path: Path, number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(s) for s in STOP_SIGNALS]
     whole = train(tmp_path / "whole", 5)
     with pytest.raises(Interrupted) as caught:
         train(tmp_path, 20, SignalItself(5, number), PeriodicCheckpoint(tmp_path / "checkpoints", every=3))
@@ -127,7 +129,67 @@ def test_the_step_in_progress_is_finished_and_saved(tmp_path: Path, number: sign
     saved = load(tmp_path / "checkpoints" / "step-00000005.ckpt")
     assert saved["global_step"] == 5
     assert all(torch.equal(weights, saved["state_dict"][key]) for key, weights in whole.state_dict().items())
-    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+    assert [signal.getsignal(s) for s in STOP_SIGNALS] == handlers
+    assert f"{number.name}: the step in progress is finished and saved, then the run stops" in capfd.readouterr().err
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    class Twice(Callback):
+        def on_before_optimizer_step(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(10)  # a signal ends it
+
+    with pytest.raises(Interrupted) as caught:
+        train(tmp_path, 20, Twice(), PeriodicCheckpoint(tmp_path / "checkpoints", every=3))
+    assert caught.value.code == 130
+    assert names(tmp_path / "checkpoints") == ["step-00000003.ckpt"]
+    said = capfd.readouterr().err
+    assert "a second Ctrl-C stops at once" in said
+    assert "second SIGINT: stopping at once" in said
+
+
+def test_other_signals_may_come_again_and_again(tmp_path: Path) -> None:
+    """SIGXCPU does, every second."""
+
+    class Thrice(Callback):
+        def on_before_optimizer_step(self, trainer: Trainer, *_: Any) -> None:
+            for number in (signal.SIGXCPU, signal.SIGXCPU, signal.SIGINT) if trainer.global_step == 4 else ():
+                os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted):
+        train(tmp_path, 20, Thrice(), PeriodicCheckpoint(tmp_path / "checkpoints", every=30))
+    assert names(tmp_path / "checkpoints") == ["step-00000005.ckpt"]
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_before_training_a_signal_stops_at_once_and_says_so(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted) as caught, at_once():
+        signal.raise_signal(number)
+    assert caught.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    assert f"{number.name}: no training is in progress" in capfd.readouterr().err
+
+
+def test_before_training_a_child_ends_as_any_process_does() -> None:
+    with at_once():
+        child = in_child(lambda: time.sleep(30))
+        os.kill(child, signal.SIGTERM)
+        assert ended(child) == -signal.SIGTERM
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with at_once():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_accumulated_gradients_are_not_lost(tmp_path: Path) -> None:

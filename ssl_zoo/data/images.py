@@ -138,6 +138,11 @@ class ImageData(LightningDataModule):
         check_batch(self.num_train, self.batch_size, self.trainer.world_size if self.trainer else 1)
 
     @property
+    def content(self) -> str:
+        """Changes with the content of the source, not with its place."""
+        return self.source.fingerprint()
+
+    @property
     def num_train(self) -> int:
         """Training examples, labelled or not."""
         return len(self.labels["train"])

@@ -1,5 +1,6 @@
 """Text for every method: packed rows or padded documents for training, padded documents for evaluation."""
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,11 @@ class TextData(LightningDataModule):
             "has_labels": self._has_labels,
             **self._floor(),
         }
+
+    @property
+    def content(self) -> str:
+        """Changes with the content of the source, not with its place."""
+        return json.dumps(self._corpus().key(), sort_keys=True)
 
     @property
     def expected_facts(self) -> dict[str, Any]:
