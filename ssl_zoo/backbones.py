@@ -23,6 +23,7 @@ def image_backbone(
     image_size: int,
     small_stem: bool | None = None,
     pretrained: bool | str = False,
+    zero_init_last: bool | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
     """A timm image model without its classifier: (B, in_chans, image_size, image_size) float -> (B, D).
@@ -31,6 +32,8 @@ def image_backbone(
         ResNet: 3x3 stride-1 convolution, no max-pool. ConvNeXt: 2x2 patches, not 4x4. ViT: patches that leave about
         8x8 tokens. Other families have no agreed small stem and are refused.
     pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file (`load_weights`).
+    zero_init_last: of ResNets, whether the last BatchNorm of each residual branch starts at zero, so that the network
+        starts as its shortcuts alone; None leaves timm's default (True) and suits models without the option.
     timm_kwargs: anything the model takes, such as `drop_path_rate` or `patch_size`.
 
     Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
@@ -46,6 +49,8 @@ def image_backbone(
         timm_kwargs = {"patch_size": _patch_size(image_size)} | timm_kwargs
     if is_model_in_modules(name, {"vision_transformer", "eva"}):
         timm_kwargs = {"dynamic_img_size": True} | timm_kwargs  # multi-crop: views of several sizes
+    if zero_init_last is not None:
+        timm_kwargs = {"zero_init_last": zero_init_last} | timm_kwargs
     model = create("backbone.name", name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
     if small and not is_vit:
         _shrink_stem(model, name)

@@ -11,7 +11,7 @@ from omegaconf.errors import InterpolationKeyError
 
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
-OURS = ("checkpoint_every", "evaluate_every", "compile", "channels_last")
+OURS = ("checkpoint_every", "evaluate_before", "evaluate_every", "compile", "channels_last")
 """Keys of `trainer` that are not Lightning's."""
 FIXED = {
     "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time", "logger", "callbacks", "plugins",
@@ -61,7 +61,7 @@ def rehearse(cfg: DictConfig) -> None:
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
     hydra.utils.instantiate(cfg.schedule)
     try:
-        hydra.utils.instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+        build_optimizer(cfg)([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {error}. Its settings are {dict(cfg.optimizer)}") from error
 
@@ -168,6 +168,11 @@ def build_trainer(
     )
 
 
+def build_optimizer(cfg: DictConfig) -> Any:
+    """What makes the optimizer from parameter groups: a partial with all settings but `decay_norms_and_biases`."""
+    return hydra.utils.instantiate({key: v for key, v in cfg.optimizer.items() if key != "decay_norms_and_biases"})
+
+
 def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: dict[str, Any]) -> Any:
     """The LightningModule that steps `method` until `spend` is spent; `card` goes into its checkpoints."""
     from ssl_zoo import session
@@ -175,12 +180,13 @@ def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: 
 
     return Learner(
         method,
-        hydra.utils.instantiate(cfg.optimizer),
+        build_optimizer(cfg),
         hydra.utils.instantiate(cfg.schedule),
         seed=cfg.seed,
         total_steps=spend.steps,
         minutes=spend.minutes,
         compile_method=cfg.trainer.compile,
+        decay_norms_and_biases=cfg.optimizer.get("decay_norms_and_biases", False),
         card=card,
         pauses=[callback for callback in trainer.callbacks if isinstance(callback, session.PAUSES)],
     )

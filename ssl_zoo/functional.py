@@ -200,6 +200,23 @@ def embed_views(network: nn.Module, views: list[Tensor]) -> list[Tensor]:
     return outputs
 
 
+VIEWS_PER_BATCH_NORM = ("joint", "separate")
+
+
+def project_views(
+    backbone: nn.Module, projector: nn.Module, views: list[Tensor], views_per_batch_norm: str
+) -> list[Tensor]:
+    """projector(backbone(view)) for each view, with the same views in the BatchNorms of both networks.
+
+    views_per_batch_norm: "joint" normalises all views of one shape together in the backbone, and all views together in
+        the projector; "separate" normalises each view by its own statistics. Published numbers come from both, and
+        the two have nearly orthogonal gradients (https://github.com/lightly-ai/lightly/pull/2031).
+    """
+    if views_per_batch_norm == "separate":
+        return [projector(backbone(view)) for view in views]
+    return list(projector(torch.cat(embed_views(backbone, views))).chunk(len(views)))
+
+
 def off_diagonal(x: Tensor) -> Tensor:
     """A square matrix with zeros on its diagonal."""
     return x - x.diagonal().diag()
@@ -246,6 +263,13 @@ def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), [p.detach() for p in online.parameters()], 1 - decay)
     for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
         mine.copy_(theirs)
+
+
+def choice(options: tuple[str, ...], **values: str) -> None:
+    """Raises ValueError unless each value is one of `options`; names become keys of `method.`."""
+    for name, value in values.items():
+        if value not in options:
+            raise ValueError(f"method.{name}={value}: give one of {', '.join(options)}")
 
 
 def positive(**values: float) -> None:

@@ -44,12 +44,14 @@ class Learner(LightningModule):
         total_steps: int | None = None,
         minutes: float | None = None,
         compile_method: bool = False,
+        decay_norms_and_biases: bool = False,
         card: dict[str, Any] | None = None,
         pauses: Sequence[Pause] = (),
     ):
         super().__init__()
         self.method, self.make_optimizer, self.schedule, self.seed = method, optimizer, schedule, seed
         self.total_steps, self.minutes = total_steps, minutes
+        self.decay_norms_and_biases = decay_norms_and_biases
         self.compile_method, self.card, self.pauses = compile_method, card or {}, pauses
         self.batches_seen = 0  # global batches consumed, of which several may make one optimizer step
         self.now = 0.0  # progress at the current step
@@ -98,7 +100,8 @@ class Learner(LightningModule):
             self.method.compile()  # in place: checkpoint keys keep their names
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Weight decay spares norms, biases and what a backbone lists in `no_weight_decay()`, as the papers do."""
+        """Weight decay spares norms, biases and what a backbone lists in `no_weight_decay()`, as most papers do, unless
+        `decay_norms_and_biases` asks for it on every parameter."""
         decay = self.make_optimizer.keywords.get("weight_decay", 0.0)  # type: ignore[attr-defined]
         spared = [
             f"{name}.{parameter}".lstrip(".")
@@ -106,7 +109,11 @@ class Learner(LightningModule):
             if callable(listing := getattr(module, "no_weight_decay", None))
             for parameter in listing()
         ]
-        groups = param_groups_weight_decay(self.method, decay, no_weight_decay_list=spared)
+        if self.decay_norms_and_biases:
+            trained = [p for p in self.method.parameters() if p.requires_grad]
+            groups = [{"params": trained, "weight_decay": decay}]
+        else:
+            groups = param_groups_weight_decay(self.method, decay, no_weight_decay_list=spared)
         constant = {p for name in self.method.constant_rate for p in self.method.get_submodule(name).parameters()}
         parts = [
             group | {"params": part, "constant": part_is_constant}

@@ -186,7 +186,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
         for logger in trainer.loggers:
             logger.log_hyperparams(identity["config"])
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
-        before = evaluate(evaluators, session.judged(trainer, method, data, "init", loaded))
+        asked = evaluators if cfg.trainer.evaluate_before else {}
+        before = evaluate(asked, session.judged(trainer, method, data, "init", loaded))
         metrics |= {f"init/{name}": value for name, value in before.items()}
     trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
     if learner.progress < 1:

@@ -31,7 +31,7 @@ from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.overrides import dotted_keys
 
-FREE = ("logger", "trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps", "name")
+FREE = ("logger", "trainer.checkpoint_every", "trainer.evaluate_", "trainer.log_every_n_steps", "name")
 """Keys that may differ between a run and its resumption: they change what is written, not what is learned."""
 
 

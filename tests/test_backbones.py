@@ -42,6 +42,18 @@ def test_convolutional_nets(name: str, in_chans: int, size: int, features: int, 
     assert (output[0] - output[1]).abs().max() > 0
 
 
+@pytest.mark.parametrize(("zero_init_last", "start"), [(True, 0.0), (False, 1.0), (None, 0.0)])
+def test_residual_branches_start_at_zero_or_not(zero_init_last: bool | None, start: float) -> None:
+    model: Any = image_backbone("resnet18", 3, 32, zero_init_last=zero_init_last)
+    assert [float(block.bn2.weight.mean()) for block in (*model.layer1, *model.layer4)] == [start] * 4
+
+
+def test_zero_init_last_of_a_network_without_it_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backbone.name=vit_tiny_patch16_224 .*zero_init_last"):
+        image_backbone("vit_tiny_patch16_224", 3, 32, zero_init_last=True)
+    image_backbone("vit_tiny_patch16_224", 3, 32, zero_init_last=None)
+
+
 @pytest.mark.parametrize("name", ["resnet10t", "resnet18", "seresnet18", "resnet50d"])
 def test_small_resnet_stem_keeps_the_resolution(name: str) -> None:
     torch.manual_seed(0)

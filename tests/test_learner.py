@@ -114,6 +114,15 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
     assert len(spared["params"]) == 3
 
 
+def test_norms_and_biases_are_decayed_when_asked(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    learner = make_learner(Toy(), 8, decay_norms_and_biases=True)
+    make_trainer(tmp_path, 1).fit(learner, datamodule=Stream())
+    (group,) = learner.trainer.optimizers[0].param_groups
+    assert group["weight_decay"] == 0.5
+    assert len(group["params"]) == 4
+
+
 class HalfConstant(Toy):
     constant_rate = ("backbone.0",)
 

@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank
+from ssl_zoo.functional import (
+    VIEWS_PER_BATCH_NORM,
+    all_gather,
+    choice,
+    global_views,
+    positive,
+    project_views,
+    rank,
+)
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -43,13 +51,23 @@ class SupCon(Method):
     min_views: ClassVar[int] = 2
     uses_labels: ClassVar[bool] = True
 
-    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        temperature: float,
+        views_per_batch_norm: str = "joint",
+    ):
+        """views_per_batch_norm: see `functional.project_views`."""
         super().__init__(backbone)
+        choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.temperature = temperature
+        self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """All views enter one loss, as in the paper; the local crops of multi-crop are anchors, never keys."""
-        z = [self.projector(h) for h in embed_views(self.backbone, batch.views)]
+        z = project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
         return {"loss": supcon(z, len(global_views(batch.views)), batch.labels, self.temperature)}
