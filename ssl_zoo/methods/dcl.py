@@ -17,6 +17,7 @@ from ssl_zoo.functional import (
     positive,
     project_views,
     rank,
+    similarities,
     view_pairs,
     world_size,
 )
@@ -40,7 +41,7 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tens
     keys = all_gather(queries)  # (2BW, D)
     example = (torch.arange(len(queries), device=z1.device) % len(z1)) + rank() * len(z1)
     own = example[:, None] == all_gather(example)  # of the same example, the query itself included
-    negatives = (queries @ keys.T / temperature).masked_fill(own, -torch.inf).logsumexp(dim=1)
+    negatives = (similarities(queries, keys) / temperature).masked_fill(own, -torch.inf).logsumexp(dim=1)
     return negatives.mean() - (weight * agreement).mean() / temperature
 
 
