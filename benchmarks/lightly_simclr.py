@@ -86,8 +86,8 @@ def train(options: argparse.Namespace) -> None:
     """One run, from random weights to results.json."""
     started, device = time.time(), torch.device(options.device)
     with hydra.initialize_config_dir(str(build.CONF), version_base="1.3"):
-        examples = f"data.eval_examples={options.eval_examples or 'null'}"
-        cfg = hydra.compose("config", [*OUR_DATA, examples, f"seed={options.seed}"])
+        sizes = [f"data.eval_examples={options.eval_examples or 'null'}", f"data.batch_size={options.batch_size}"]
+        cfg = hydra.compose("config", [*OUR_DATA, *sizes, f"seed={options.seed}"])
     hardware.prepare_torch(options.device, options.precision)
     data = build.build_data(cfg)
 
