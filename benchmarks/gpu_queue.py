@@ -217,7 +217,12 @@ class Queue:
 
     def record(self, item: Item, folder: Path, seconds: float, tail: list[str]) -> None:
         """Appends the result of an item: the numbers of its results.json, or else the end of what it printed."""
-        line = {"name": item.name, "command": item.command, "seconds": round(seconds, 1), "date": str(date.today())}
+        line: dict[str, Any] = {
+            "name": item.name,
+            "command": item.command,
+            "seconds": round(seconds, 1),
+            "date": str(date.today()),
+        }
         if (folder / results.NAME).exists():
             run = results.read(folder)
             line |= {key: run[key] for key in ("seed", "metrics", "budget", "speed", "environment")}

@@ -62,8 +62,8 @@ def their_network(method: Method, norms: bool) -> tuple[nn.Module, nn.Module]:
     """(torchvision's ResNet-18 with a stem for small images, lightly's projector), with the weights of `method`."""
     backbone = resnet18(weights=None)
     backbone.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    backbone.maxpool = nn.Identity()  # type: ignore[assignment]
-    backbone.fc = nn.Identity()  # type: ignore[assignment]
+    backbone.maxpool = nn.Identity()
+    backbone.fc = nn.Identity()
     backbone.load_state_dict(method.backbone.state_dict())
     projector = SimCLRProjectionHead(512, 1024, 128, batch_norm=norms)
     ours = list(method.get_submodule("projector").state_dict().values())
@@ -80,7 +80,7 @@ class Reference:
         self.weights = [*self.backbone.parameters(), *self.projector.parameters()]
         spared = [] if cfg.optimizer.decay_norms_and_biases else [p for p in self.weights if p.ndim < 2]
         decayed = [p for p in self.weights if p.ndim > 1] if spared else self.weights
-        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=5e-4)
         self.criterion = NTXentLoss(temperature=cfg.method.temperature)
 
