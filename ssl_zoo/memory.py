@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather
+from ssl_zoo.functional import all_gather, similarities
 
 
 class Queue(nn.Module):
@@ -24,8 +24,7 @@ class Queue(nn.Module):
     @torch.no_grad()
     def nearest(self, z: Tensor, count: int) -> Tensor:
         """The `count` keys of largest dot product with each row of z, best first: (B, D) -> (B, count, D)."""
-        with torch.autocast(device_type=z.device.type, enabled=False):  # in bf16 many keys would tie
-            return self.keys[(z.float() @ self.keys.T).topk(count, dim=1).indices]
+        return self.keys[similarities(z, self.keys).topk(count, dim=1).indices]
 
     @torch.no_grad()
     def push(self, x: Tensor) -> None:

@@ -18,10 +18,22 @@ from ssl_zoo.functional import (
     info_nce,
     negative_cosine,
     rank,
+    similarities,
     warmup_cosine,
     warmup_linear,
 )
 from tests import distributed
+
+
+def test_similarities_are_float32_products_under_autocast_too() -> None:
+    x, y = torch.randn(2, 5, 64, requires_grad=True), torch.randn(9, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = similarities(x, y)
+        half = similarities(x.bfloat16(), y)
+    assert found.dtype == half.dtype == torch.float32
+    torch.testing.assert_close(found, torch.einsum("abd,kd->abk", x, y))
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, y.sum(dim=0).expand_as(x))
 
 
 def test_info_nce_equals_a_loop() -> None:

@@ -1,8 +1,9 @@
-"""One step of every method, in float32, in bf16 and with other views; and labels unused. By existing."""
+"""One step of every method, in float32, in bf16 and with other views; losses in float32; and labels unused. By existing."""
 
 import pytest
 
 from ssl_zoo.conformance import checks, subjects
+from ssl_zoo.conformance.precision import precision
 
 
 @pytest.mark.parametrize("method", subjects.names())
@@ -14,4 +15,10 @@ def test_a_step(method: str) -> None:
 @pytest.mark.parametrize("method", subjects.names())
 def test_labels_are_unused(method: str) -> None:
     findings = [finding for subject in subjects.of(method) for finding in checks.labels(subject)]
+    assert not checks.failures(findings)
+
+
+@pytest.mark.parametrize("method", subjects.names())
+def test_losses_are_computed_in_float32_under_autocast(method: str) -> None:
+    findings = [finding for subject in subjects.of(method) for finding in precision(subject)]
     assert not checks.failures(findings)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, positive, rank, view_pairs, world_size
+from ssl_zoo.functional import all_gather, embed_views, positive, rank, similarities, view_pairs, world_size
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -31,7 +31,7 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tens
     keys = all_gather(queries)  # (2BW, D)
     example = (torch.arange(len(queries), device=z1.device) % len(z1)) + rank() * len(z1)
     own = example[:, None] == all_gather(example)  # of the same example, the query itself included
-    negatives = (queries @ keys.T / temperature).masked_fill(own, -torch.inf).logsumexp(dim=1)
+    negatives = (similarities(queries, keys) / temperature).masked_fill(own, -torch.inf).logsumexp(dim=1)
     return negatives.mean() - (weight * agreement).mean() / temperature
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, positive, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, positive, similarities, view_pairs
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
@@ -22,7 +22,9 @@ def contrast(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Ten
 
     q: (B, D); k: (B, D), unit length; negatives: (K, D), unit length."""
     q = F.normalize(q.float(), dim=1)
-    logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ negatives.T], dim=1) / temperature  # (B, 1 + K)
+    logits = (
+        torch.cat([(q * k).sum(dim=1, keepdim=True), similarities(q, negatives)], dim=1) / temperature
+    )  # (B, 1 + K)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.int64, device=q.device))
 
 

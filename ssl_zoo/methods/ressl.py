@@ -10,15 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import ema_copy, ema_update, fraction, positive
+from ssl_zoo.functional import ema_copy, ema_update, fraction, positive, similarities
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
 
 def relations(z: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """Logarithms (B, K) of the softmax over the cosine similarities of z (B, D) with unit-length keys (K, D)."""
-    with torch.autocast(device_type=z.device.type, enabled=False):  # bf16 errors would grow by 1 / temperature
-        return (F.normalize(z.float(), dim=1) @ keys.T / temperature).log_softmax(dim=1)
+    return (similarities(F.normalize(z.float(), dim=1), keys) / temperature).log_softmax(dim=1)
 
 
 class ReSSL(Method):

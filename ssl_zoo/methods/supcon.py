@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank
+from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank, similarities
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -30,7 +30,7 @@ def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float)
     column = torch.arange(len(anchors), device=labels.device)
     column = torch.where(column < shared, column + rank() * shared, -1)
     itself = column[:, None] == torch.arange(len(keys), device=labels.device)
-    logits = (anchors @ keys.T / temperature).masked_fill(itself, -torch.inf)
+    logits = (similarities(anchors, keys) / temperature).masked_fill(itself, -torch.inf)
     log_shares = F.log_softmax(logits, dim=1)
     positives = same & ~itself
     return -(log_shares.masked_fill(~positives, 0).sum(dim=1) / positives.sum(dim=1)).mean()
