@@ -22,9 +22,8 @@ def contrast(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Ten
 
     q: (B, D); k: (B, D), unit length; negatives: (K, D), unit length."""
     q = F.normalize(q.float(), dim=1)
-    logits = (
-        torch.cat([(q * k).sum(dim=1, keepdim=True), similarities(q, negatives)], dim=1) / temperature
-    )  # (B, 1 + K)
+    agreement = (q * k).sum(dim=1, keepdim=True)
+    logits = torch.cat([agreement, similarities(q, negatives)], dim=1) / temperature  # (B, 1 + K)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.int64, device=q.device))
 
 
