@@ -263,8 +263,22 @@ def warmup_linear(progress: float, warmup: float, flat: float) -> float:
 
 
 def ema_copy(module: nn.Module) -> nn.Module:
-    """A copy for an EMA to move; it takes no gradient."""
-    return copy.deepcopy(module).requires_grad_(False)
+    """A copy for an EMA to move; it takes no gradient and has neither dropout nor drop path (`ema_mode`)."""
+    copied = copy.deepcopy(module).requires_grad_(False)
+    copied.is_ema = True  # type: ignore[assignment]  # by which `Method.train` finds it
+    ema_mode(copied, training=True)
+    return copied
+
+
+def ema_mode(module: nn.Module, training: bool) -> None:
+    """Evaluation mode, so that dropout and drop path are off; layers with running statistics follow `training`.
+
+    So BatchNorm normalises by the batch while the student trains, as in the official codes of MoCo, BYOL, DINO and MSN,
+    and targets have no noise of their own: DINO and iBOT give drop path to the student only, data2vec and DINOv2 put
+    the teacher into evaluation mode.
+    """
+    for part in module.modules():
+        part.training = training and hasattr(part, "running_var")
 
 
 @torch.no_grad()

@@ -224,6 +224,7 @@ def speed(trainer: Trainer, learner: Learner, batch_size: int, started: float) -
 def quiet_lightning() -> None:
     """Keeps Lightning's warnings and drops its notices and its own handler, which would print each line twice."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # of Lightning's own calls
+    warnings.filterwarnings("ignore", message="Found .* in eval mode")  # EMA teachers, see `functional.ema_mode`
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

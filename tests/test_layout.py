@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "hidden": {"functional", "masks", "tokens"},
     "memory": {"functional"},
     "functional": set(),
-    "method": set(),
+    "method": {"functional"},
     "results": set(),
     "job": {"results"},
     "report": {"bars", "comparison", "results"},

@@ -1,4 +1,4 @@
-"""One step of every method, in float32, in bf16 and with other views; losses in float32; labels unused."""
+"""One step of every method, in float32, in bf16 and with other views; float32 losses; labels unused. By existing."""
 
 import pytest
 

@@ -130,7 +130,7 @@ class All4One(Method):
         centroid = torch.stack([match(centroids[i], mixed[j], self.temperature) for i, j in view_pairs(shown)]).mean()
         feature = feature_contrast([(t[i], z[j]) for i, j in pairs])
         if self.training:
-            self.queue.push(t[0])
+            self.queue.push(t[0], batch.indices)
         loss = self.weights[0] * neighbour + self.weights[1] * centroid + self.weights[2] * feature
         return {"loss": loss, "neighbour": neighbour, "centroid": centroid, "feature": feature}
 

@@ -67,7 +67,6 @@ class Data2Vec(Method):
         # One draw for each view: its rows are shared out over the processes as the examples are.
         masks = [self.mask(eligible(self.backbone, view), grid(self.backbone, view)) for view in views]
         view, mask = torch.cat(views), torch.cat(masks)
-        self.teacher.eval()  # no dropout in the targets, as in the official code
         with torch.no_grad():
             targets = layer_targets(encode(self.teacher, view).layers, self.num_layers)
         x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))

@@ -60,7 +60,8 @@ class IJEPA(Method):
     100 % of the image less the targets, cut to the batch's smallest in reading order; here it is a constant share of
     the tokens, drawn among those outside all targets. If they do not suffice, as on very small grids, some target
     tokens become context, and are then no targets. Positions and class token are the backbone's own, where there they
-    are fixed sines and there is none.
+    are fixed sines and there is none. The linear layers of the predictor start as torch's do; there from a truncated
+    normal distribution of 0.02, with zero biases, the last layers of block i divided by sqrt(2 i).
     """
 
     def __init__(

@@ -16,6 +16,7 @@ from ssl_zoo.functional import (
     all_gather,
     choice,
     global_views,
+    mean_over,
     positive,
     project_views,
     rank,
@@ -26,8 +27,8 @@ from ssl_zoo.method import Batch, Method
 
 
 def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float) -> Tensor:
-    """L_out, mean over the anchors, in float32. The paper sums over them; the official code takes the mean, too, and
-    multiplies it by the temperature, which we do not.
+    """L_out, mean over the anchors that have a positive, in float32; 0 if none of the global batch has one. The paper
+    sums over the anchors; the official code takes the mean, too, and multiplies it by the temperature, which we do not.
 
     z: V projections (B, D) of the same examples, of which the first `num_global` are global views; labels (B,).
     Anchors are all views of this process, keys the global views of all processes; an anchor is not its own key.
@@ -42,7 +43,9 @@ def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float)
     logits = (similarities(anchors, keys) / temperature).masked_fill(itself, -torch.inf)
     log_shares = F.log_softmax(logits, dim=1)
     positives = same & ~itself
-    return -(log_shares.masked_fill(~positives, 0).sum(dim=1) / positives.sum(dim=1)).mean()
+    counts = positives.sum(dim=1)
+    losses = -log_shares.masked_fill(~positives, 0).sum(dim=1) / counts.clamp(min=1)
+    return mean_over(losses, counts > 0)
 
 
 class SupCon(Method):
