@@ -3,7 +3,7 @@
 import pytest
 
 from ssl_zoo.conformance import checks, subjects
-from ssl_zoo.conformance.precision import precision
+from ssl_zoo.conformance.products import precision
 
 
 @pytest.mark.parametrize("method", subjects.names())

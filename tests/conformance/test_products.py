@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.conformance import subjects
 from ssl_zoo.conformance.checks import failures
-from ssl_zoo.conformance.precision import precision
+from ssl_zoo.conformance.products import precision
 from ssl_zoo.functional import similarities
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.simclr import SimCLR
