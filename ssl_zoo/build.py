@@ -54,8 +54,9 @@ def rehearse(cfg: DictConfig) -> None:
         expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
         for part in ("views", "backbone", "method"):
             check_modality(part, expected)
-        build_views(expected)
-        build_method(expected)
+        views, method = build_views(expected)[0], build_method(expected)
+        if expected.facts["modality"] == "image":
+            check_crops(expected, views, method.backbone)
     finally:
         logging.disable(logging.NOTSET)
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -95,6 +96,18 @@ def check_modality(part: str, cfg: DictConfig) -> None:
             f"{part} asks for {wanted} (facts.{fact}), and this data is {other}. Choose {part} for {other}, or data "
             f"with {wanted}, e.g. data={'digits' if wanted == 'images' else 'stdlib_docs'}"
         ) from error
+
+
+def check_crops(cfg: DictConfig, views: Any, backbone: Any) -> None:
+    """Raises ValueError for local crops that are too small for the backbone: see `backbones.check_view_sizes`."""
+    import torch
+
+    from ssl_zoo.backbones import check_view_sizes
+
+    side, channels = cfg.facts["image_size"], cfg.facts["in_chans"]
+    made = views(torch.zeros(1, channels, side, side, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 0, 0)
+    sides = [view.shape[-1] for view in made if view.ndim == 4]
+    check_view_sizes(backbone, cfg.backbone.get("name", "?"), sides, channels)
 
 
 def build_views(cfg: DictConfig) -> list[Any]:

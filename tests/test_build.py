@@ -27,6 +27,7 @@ def composed(*overrides: str) -> DictConfig:
         (["optimizer.lr=0"], "optimizer.lr=0"),
         (["checkpoint=nowhere"], "checkpoint=nowhere"),
         (["+trainer.max_epochs=3"], "trainer.max_epochs"),
+        (["method=dino", "views=multicrop", "data.image_size=16"], "local crops of 8 pixels"),
     ],
 )
 def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: str) -> None:

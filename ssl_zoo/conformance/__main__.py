@@ -18,6 +18,7 @@ from rich.console import Console
 from ssl_zoo import session
 from ssl_zoo.conformance import checks, learning, subjects
 from ssl_zoo.conformance.checks import Finding
+from ssl_zoo.conformance.precision import bf16_gradients
 from ssl_zoo.conformance.subjects import Subject
 
 
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    findings = [f for subject in examined for check in (*checks.EACH, checks.compiled) for f in guarded(check, subject)]
+    each = (*checks.EACH, bf16_gradients, checks.compiled)
+    findings = [f for subject in examined for check in each for f in guarded(check, subject)]
     findings += checks.two_processes(examined)
     if not given.no_learning:
         findings += guarded(partial(learns, given.method, arguments), examined[0])
