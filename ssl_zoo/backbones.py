@@ -36,6 +36,8 @@ def image_backbone(
     pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file (`load_weights`).
     timm_kwargs: anything the model takes, such as `drop_path_rate` or `patch_size`.
 
+    The network says by `small_stem` which stem it has.
+
     Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
     """
     if not isinstance(pretrained, bool | str):
@@ -57,6 +59,7 @@ def image_backbone(
     if isinstance(pretrained, str):
         load_weights(model, pretrained)
     exact_convolutions(model)
+    model.small_stem = small
     model.num_features = _feature_width(model, name, in_chans, image_size)
     return model
 
