@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationKeyError
 
 PACKAGE = Path(__file__).parent
@@ -53,7 +53,7 @@ def rehearse(cfg: DictConfig) -> None:
     try:
         expected = cfg.copy()
         expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
-        for part in ("views", "backbone", "method"):
+        for part in ("backbone", "method", "views"):
             check_modality(part, expected)
         views, method = build_views(expected)[0], build_method(expected)
         if expected.facts["modality"] == "image":
@@ -144,12 +144,33 @@ def check_modality(part: str, cfg: DictConfig) -> None:
     try:
         OmegaConf.to_container(cfg[part], resolve=True)
     except InterpolationKeyError as error:
+        if "paper_views." in str(error):  # views=auto
+            raise ValueError(
+                f"views=auto: this method declares no views for data of {cfg.facts['modality']}; another kind of data "
+                "may be what it is for. Else choose views, such as views=weak for images or views=tokens for text"
+            ) from error
         fact = str(error).partition("facts.")[2].partition("'")[0]
         wanted, other = ("images", "text") if fact in IMAGE_FACTS else ("text", "images")
         raise ValueError(
             f"{part} asks for {wanted} (facts.{fact}), and this data is {other}. Choose {part} for {other}, or data "
             f"with {wanted}, e.g. data={'digits' if wanted == 'images' else 'stdlib_docs'}"
         ) from error
+
+
+def pin_views(cfg: DictConfig) -> None:
+    """Puts the views that `views=auto` stands for in its place, and takes those away that are not used."""
+    with open_dict(cfg):
+        cfg.views = cfg.views.copy()
+        cfg.pop("paper_views", None)
+
+
+def views_name(cfg: DictConfig, choices: Any) -> str:
+    """The file of conf/views that a run uses, and "auto" if the method chose it; `cfg.facts` must be known."""
+    chosen = choices["views"]
+    if not chosen.startswith("auto"):
+        return str(chosen)
+    slot = chosen.removeprefix("auto").lstrip("_") or cfg.facts["modality"]
+    return f"{choices[f'views@paper_views.{slot}']} (auto)"
 
 
 def check_crops(cfg: DictConfig, views: Any, backbone: Any) -> None:
@@ -181,6 +202,7 @@ def build_data(cfg: DictConfig) -> Any:
     data.prepare_data()
     data.setup()
     cfg.facts = data.facts
+    pin_views(cfg)
     data.attach(*build_views(cfg))
     on_gpu = session.device_type(cfg.trainer.accelerator) == "cuda"
     if cfg.trainer.compile and on_gpu and data.facts["modality"] == "image":  # rows of text have too many lengths

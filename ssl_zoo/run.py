@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo import hardware, results
-from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse, use_own_backbone
+from ssl_zoo.build import (
+    CONF,
+    build_data,
+    build_learner,
+    build_method,
+    build_trainer,
+    rehearse,
+    use_own_backbone,
+    views_name,
+)
 from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted
 
@@ -192,7 +201,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
         goes_on = f", resumed from {resume.name}" if resume else ""
         if origin is not None:
             print(f"checkpoint={cfg.checkpoint}: {encoder_card.summary(origin)}")
-        print(f"{identity['method']} on {identity['data']}: {precision} ({why}), {spend}; {folder}{goes_on}")
+        parts = f"{identity['method']} on {identity['data']}, views {views_name(cfg, choices)}"
+        print(f"{parts}: {precision} ({why}), {spend}; {folder}{goes_on}")
         for logger in trainer.loggers:
             logger.log_hyperparams(identity["config"])
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))

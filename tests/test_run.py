@@ -86,7 +86,7 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         ),
         (
             ["method=mae", "data=stdlib_docs"],
-            "views asks for images (facts.image_size), and this data is text",
+            "backbone asks for images (facts.in_chans), and this data is text",
         ),
         (["method=mlm", "views=simclr"], "views asks for images (facts.image_size)"),
     ],
