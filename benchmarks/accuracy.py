@@ -67,9 +67,9 @@ def rows(only: list[str]) -> Iterator[tuple[str, str]]:
         elif "stdlib_docs" in chosen:
             yield f"{name} (text)", f"experiment=table_text method={name}"
         else:
-            # the experiments' views are two, for joint embeddings
-            one_view = " views=weak" * ("paper_views.digits=weak" in chosen)
-            yield name, f"experiment={'table_vit' if 'vit' in chosen else 'table_images'} method={name}{one_view}"
+            # The experiments' views are two equal ones; ReSSL's method is a weaker one for the teacher.
+            own = " views=weak" * ("paper_views.digits=weak" in chosen) + " views=ressl" * (name == "ressl")
+            yield name, f"experiment={'table_vit' if 'vit' in chosen else 'table_images'} method={name}{own}"
         if name in TEXT_BY_CONFIG:
             yield f"{name} (text)", f"experiment=table_windows method={name}"
         if name == "supervised":
