@@ -2,11 +2,12 @@
 
 import inspect
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import InterpolationKeyError
 
 PACKAGE = Path(__file__).parent
@@ -52,10 +53,11 @@ def rehearse(cfg: DictConfig) -> None:
     try:
         expected = cfg.copy()
         expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
-        for part in ("views", "backbone", "method"):
+        for part in ("backbone", "method", "views"):
             check_modality(part, expected)
-        build_views(expected)
-        build_method(expected)
+        views, method = build_views(expected)[0], build_method(expected)
+        if expected.facts["modality"] == "image":
+            check_crops(expected, views, method.backbone)
     finally:
         logging.disable(logging.NOTSET)
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -64,6 +66,59 @@ def rehearse(cfg: DictConfig) -> None:
         build_optimizer(cfg)([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {error}. Its settings are {dict(cfg.optimizer)}") from error
+
+
+def use_own_backbone(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
+    """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on, so that nothing has to
+    be repeated on the command line. Dropout and what saves memory stay as configured.
+
+    Args:
+        given: overrides of the command line, "key=value".
+        choices: the names of the chosen files by group; the backbone's becomes that of the checkpoint.
+
+    Returns:
+        The card of the encoder, None where the checkpoint is too old to have one; see `encoder_card`.
+
+    Raises:
+        ValueError: when the command line asks for something else than the checkpoint holds, or the data is of another
+            modality.
+    """
+    from ssl_zoo import encoder_card
+
+    checkpoint = str(cfg.checkpoint)
+    card, tokenizer = encoder_card.read(checkpoint)
+    if card is None:
+        return None
+    keys = {argument.split("=")[0].lstrip("+~") for argument in given}
+    choice, arguments, facts = card["backbone"], card["arguments"], card["facts"]
+    if choice not in {path.stem for path in (CONF / "backbone").glob("*.yaml")}:
+        raise ValueError(f"checkpoint={checkpoint} holds backbone={choice}, which conf/backbone does not have")
+    if "backbone" in keys and choices["backbone"] != choice:
+        raise ValueError(encoder_card.mismatch("backbone", choices["backbone"], choice, checkpoint))
+    mine: Any = OmegaConf.to_container(cfg.backbone)
+    for key in sorted(key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")):
+        if not encoder_card.is_free(key) and mine.get(key) != arguments.get(key):
+            raise ValueError(encoder_card.mismatch(f"backbone.{key}", mine.get(key), arguments.get(key), checkpoint))
+    for_images = "image_size" in facts
+    if for_images != ("image_size" in cfg.data):
+        kind = "images" if for_images else "text"
+        raise ValueError(
+            f"data={choices['data']}: the encoder of checkpoint={checkpoint} is for {kind}. Choose other data"
+        )
+
+    shipped = OmegaConf.load(CONF / "backbone" / f"{choice}.yaml")
+    free = {key: value for key, value in mine.items() if encoder_card.is_free(key)}
+    cfg.backbone = {"_target_": OmegaConf.select(shipped, "_target_"), **arguments, **free}
+    with read_write(choices):
+        choices["backbone"] = choice
+    if for_images:
+        for name, value in facts.items():
+            if f"data.{name}" not in keys:
+                cfg.data[name] = value
+        encoder_card.check(card, OmegaConf.to_container(cfg.data), checkpoint)  # type: ignore[arg-type]
+    elif tokenizer is not None and not any(key.startswith("data.tokenizer") for key in keys):
+        cfg.data.tokenizer.name = str(tokenizer)
+    return card
 
 
 def check_trainer(cfg: DictConfig) -> None:
@@ -89,12 +144,45 @@ def check_modality(part: str, cfg: DictConfig) -> None:
     try:
         OmegaConf.to_container(cfg[part], resolve=True)
     except InterpolationKeyError as error:
+        if "paper_views." in str(error):  # views=auto
+            raise ValueError(
+                f"views=auto: this method declares no views for data of {cfg.facts['modality']}; another kind of data "
+                "may be what it is for. Else choose views, such as views=weak for images or views=tokens for text"
+            ) from error
         fact = str(error).partition("facts.")[2].partition("'")[0]
         wanted, other = ("images", "text") if fact in IMAGE_FACTS else ("text", "images")
         raise ValueError(
             f"{part} asks for {wanted} (facts.{fact}), and this data is {other}. Choose {part} for {other}, or data "
             f"with {wanted}, e.g. data={'digits' if wanted == 'images' else 'stdlib_docs'}"
         ) from error
+
+
+def pin_views(cfg: DictConfig) -> None:
+    """Puts the views that `views=auto` stands for in its place, and takes those away that are not used."""
+    with open_dict(cfg):
+        cfg.views = cfg.views.copy()
+        cfg.pop("paper_views", None)
+
+
+def views_name(cfg: DictConfig, choices: Any) -> str:
+    """The file of conf/views that a run uses, and "auto" if the method chose it; `cfg.facts` must be known."""
+    chosen = choices["views"]
+    if not chosen.startswith("auto"):
+        return str(chosen)
+    slot = chosen.removeprefix("auto").lstrip("_") or cfg.facts["modality"]
+    return f"{choices[f'views@paper_views.{slot}']} (auto)"
+
+
+def check_crops(cfg: DictConfig, views: Any, backbone: Any) -> None:
+    """Raises ValueError for local crops that are too small for the backbone: see `backbones.check_view_sizes`."""
+    import torch
+
+    from ssl_zoo.backbones import check_view_sizes
+
+    side, channels = cfg.facts["image_size"], cfg.facts["in_chans"]
+    made = views(torch.zeros(1, channels, side, side, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 0, 0)
+    sides = [view.shape[-1] for view in made if view.ndim == 4]
+    check_view_sizes(backbone, cfg.backbone.get("name", "?"), sides, channels)
 
 
 def build_views(cfg: DictConfig) -> list[Any]:
@@ -114,6 +202,7 @@ def build_data(cfg: DictConfig) -> Any:
     data.prepare_data()
     data.setup()
     cfg.facts = data.facts
+    pin_views(cfg)
     data.attach(*build_views(cfg))
     on_gpu = session.device_type(cfg.trainer.accelerator) == "cuda"
     if cfg.trainer.compile and on_gpu and data.facts["modality"] == "image":  # rows of text have too many lengths

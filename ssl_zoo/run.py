@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo import hardware, results
-from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse
+from ssl_zoo.build import (
+    CONF,
+    build_data,
+    build_learner,
+    build_method,
+    build_trainer,
+    rehearse,
+    use_own_backbone,
+    views_name,
+)
 from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted
 
@@ -26,7 +35,6 @@ from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 STARTED = time.time()
 TASKS = ("pretrain", "fill_mask")
-TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
 
 OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], replace=True)
 
@@ -145,11 +153,15 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from ssl_zoo import budget, checkpoints, loggers, session
+    from ssl_zoo import budget, checkpoints, encoder_card, loggers, session
     from ssl_zoo.data.order import check_batch
     from ssl_zoo.evaluators.judged import evaluate
 
     session.quiet_lightning()
+    choices = HydraConfig.get().runtime.choices
+    origin = None
+    if cfg.checkpoint is not None:
+        origin = use_own_backbone(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
     identity = outline(cfg)
     loggers.refuse_secrets(identity["config"])
     resume = session.resume_point(folder, identity["config"])
@@ -161,8 +173,10 @@ def train(cfg: DictConfig, folder: Path) -> None:
     hardware.prepare_torch(device, precision)
     rehearse(cfg)
     data = build_data(cfg)
+    if origin is not None:
+        encoder_card.check(origin, data.facts, str(cfg.checkpoint))
     if "tokenizer_hash" in data.facts:
-        shutil.copy(data.tokenizer.path, folder / TOKENIZER)
+        shutil.copy(data.tokenizer.path, folder / encoder_card.TOKENIZER)
     method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
     session.check_method(method, data)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -178,11 +192,17 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resumed_at = checkpoints.step_of(resume) if resume else 0
     trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
-    learner = build_learner(cfg, method, spend, trainer, {"config": identity["config"], "facts": data.facts})
+    arguments = OmegaConf.to_container(cfg.backbone, resolve=True)
+    encoder = encoder_card.describe(choices["backbone"], arguments, method.backbone, data.facts)  # type: ignore[arg-type]
+    card = {"config": identity["config"], "facts": data.facts, "encoder": encoder}
+    learner = build_learner(cfg, method, spend, trainer, card)
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
         goes_on = f", resumed from {resume.name}" if resume else ""
-        print(f"{identity['method']} on {identity['data']}: {precision} ({why}), {spend}; {folder}{goes_on}")
+        if origin is not None:
+            print(f"checkpoint={cfg.checkpoint}: {encoder_card.summary(origin)}")
+        parts = f"{identity['method']} on {identity['data']}, views {views_name(cfg, choices)}"
+        print(f"{parts}: {precision} ({why}), {spend}; {folder}{goes_on}")
         for logger in trainer.loggers:
             logger.log_hyperparams(identity["config"])
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
@@ -231,7 +251,7 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
     """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
     from rich.console import Console
 
-    from ssl_zoo import checkpoints, fill
+    from ssl_zoo import checkpoints, encoder_card, fill
     from ssl_zoo.data.tokenizer import TextTokenizer
 
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
@@ -247,12 +267,14 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
     hardware.prepare_torch("cpu", "32-true")
     method = build_method(trained)
     method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
-    kept = path.parent.parent / TOKENIZER
+    kept = path.parent.parent / encoder_card.TOKENIZER
     if not kept.exists():
         raise ValueError(
             f"checkpoint={cfg.checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was"
         )
     tokenizer = TextTokenizer(kept)
+    if tokenizer.identity != card["facts"]["tokenizer_hash"]:
+        raise ValueError(f"{kept} is not the tokenizer of checkpoint={cfg.checkpoint}. Give the run folder as it was")
     Console().print(fill.table(cfg.text, fill.guesses(method, tokenizer, cfg.text)))
 
 

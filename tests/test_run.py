@@ -86,7 +86,7 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         ),
         (
             ["method=mae", "data=stdlib_docs"],
-            "views asks for images (facts.image_size), and this data is text",
+            "backbone asks for images (facts.in_chans), and this data is text",
         ),
         (["method=mlm", "views=simclr"], "views asks for images (facts.image_size)"),
     ],
@@ -173,15 +173,50 @@ def test_a_folder_with_another_run_is_refused_by_key(cli: Callable[..., Ended]) 
     assert "optimizer.lr=0.5 (was 0.002)" in ended.err
 
 
-def test_an_encoder_starts_from_a_checkpoint_of_its_own_kind_only(cli: Callable[..., Ended]) -> None:
+def test_an_encoder_goes_on_with_its_own_backbone_and_inputs(cli: Callable[..., Ended]) -> None:
+    """Nothing has to be repeated, and what contradicts the checkpoint is refused."""
     fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=32", "budget.steps=2")
-    assert cli(*fast, "hydra.run.dir=first").status == 0
+    first = cli(*fast, "hydra.run.dir=first", "backbone=resnet18", "backbone.small_stem=false", "data.image_size=16")
+    assert first.status == 0, first.err
     second = cli(*fast, "hydra.run.dir=second", "method=byol", "checkpoint=first", "evaluators=few_labels")
-    assert second.status == 0
+    assert second.status == 0, second.err
     assert "nothing is trained from scratch" in second.out
-    other = cli(*fast, "hydra.run.dir=third", "backbone=resnet18", "checkpoint=first")
+    assert "checkpoint=first: backbone=resnet18" in second.out
+    on_photos = cli(*fast, "hydra.run.dir=third", "data=cifar10", "views=mild", "checkpoint=second")
+    assert on_photos.status == 0, on_photos.err
+    found = results.read(Path("third"))
+    assert found["config"]["backbone"]["small_stem"] is False
+    assert found["config"]["data"]["image_size"] == 16
+    assert found["config"]["data"]["in_chans"] == 1
+    for given, trained in (
+        ("backbone=resnet10t", "resnet18"),
+        ("backbone.small_stem=true", "False"),
+        ("data.image_size=32", "16"),
+    ):
+        ended = cli(*fast, "hydra.run.dir=fourth", given, "checkpoint=first")
+        assert ended.status == 2
+        said = f"{given.replace('true', 'True')}: the encoder of checkpoint=first was trained with {trained}"
+        assert said in ended.err
+    assert "is for images" in cli(*fast, "hydra.run.dir=fourth", "method=mlm", "checkpoint=first").err
+
+
+def test_a_text_encoder_goes_on_with_its_own_tokenizer(cli: Callable[..., Ended]) -> None:
+    fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=8", "budget.steps=1")
+    first = cli(*fast, "hydra.run.dir=first", "method=mlm", "backbone.depth=1", "data.tokenizer.vocab_size=512")
+    assert first.status == 0, first.err
+    second = cli(*fast, "hydra.run.dir=second", "method=simcse", "data=imdb", "checkpoint=first")
+    assert second.status == 0, second.err
+    assert Path("second/tokenizer.json").read_bytes() == Path("first/tokenizer.json").read_bytes()
+    backbone = results.read(Path("second"))["config"]["backbone"]
+    assert (backbone["depth"], backbone["proj_drop_rate"]) == (1, 0.1)  # dropout is the method's
+    other = cli(
+        *fast, "hydra.run.dir=third", "data=imdb", "method=mlm", "checkpoint=first", "data.tokenizer.vocab_size=512"
+    )
     assert other.status == 2
-    assert "checkpoint=first holds another architecture" in other.err
+    assert "data.tokenizer: it is not the one that checkpoint=first was trained with" in other.err
+    Path("first/tokenizer.json").write_bytes(Path("first/tokenizer.json").read_bytes() + b" ")
+    filled = cli("task=fill_mask", "checkpoint=first", "text=a [MASK]", "hydra.run.dir=fill")
+    assert "is not the tokenizer of checkpoint=first" in filled.err
 
 
 def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
