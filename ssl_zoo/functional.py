@@ -174,15 +174,20 @@ def negative_cosine(x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
+def sinkhorn(scores: Tensor, temperature: float, iterations: int, valid: Tensor | None = None) -> Tensor:
     """Soft assignments (B, K), each row summing to 1, that use all K prototypes equally over the global batch.
 
     Sinkhorn-Knopp on exp(scores / temperature) in float32 and in logarithms; scores (B, K). Caron et al., "SwAV", 2020,
-    https://arxiv.org/abs/2006.09882, Section 3.1 and Appendix A; `temperature` is their epsilon.
+    https://arxiv.org/abs/2006.09882, Section 3.1 and Appendix A; `temperature` is their epsilon. valid: (B,) bool, the
+    rows that count in the balance, all by default; the others' assignments are finite and mean nothing.
     """
     logs = all_gather(scores.float()) / temperature  # (W * B, K)
+    weights = torch.zeros((), device=logs.device)  # logarithms
+    if valid is not None:
+        # Finite, so that a batch without any valid row gives no NaN; exp of it is 0 all the same.
+        weights = torch.where(all_gather(valid), 0.0, -1e4).unsqueeze(1)
     for _ in range(iterations):
-        logs = logs - logs.logsumexp(dim=0)
+        logs = logs - (logs + weights).logsumexp(dim=0)
         logs = logs - logs.logsumexp(dim=1, keepdim=True)
     return logs.exp().chunk(world_size())[rank()]
 

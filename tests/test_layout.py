@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "methods": {"method", "functional", "heads", "hidden", "masks", "memory", "tokens"},
     "learner": {"method", "functional"},
     "data": {"method", "functional", "views", "data"},
-    "evaluators": {"data", "evaluators", "method"},
+    "evaluators": {"data", "evaluators", "masks", "method"},
     "views": {"views"},
     "conformance": {
         "conformance",

@@ -1,14 +1,21 @@
-"""One step of every method, in float32, in bf16 and with other views; float32 losses; labels unused. By existing."""
+"""One step of every method: in float32, in bf16, with other views and lengths; float32 losses; labels unused."""
 
 import pytest
 
 from ssl_zoo.conformance import checks, subjects
+from ssl_zoo.conformance.lengths import lengths
 from ssl_zoo.conformance.products import precision
 
 
 @pytest.mark.parametrize("method", subjects.names())
 def test_a_step(method: str) -> None:
     findings = [finding for subject in subjects.of(method) for finding in checks.step(subject)]
+    assert not checks.failures(findings)
+
+
+@pytest.mark.parametrize("method", subjects.names())
+def test_short_ragged_and_equal_rows(method: str) -> None:
+    findings = [finding for subject in subjects.of(method) for finding in lengths(subject)]
     assert not checks.failures(findings)
 
 

@@ -18,11 +18,12 @@ from rich.console import Console
 from ssl_zoo import session
 from ssl_zoo.conformance import checks, learning, subjects
 from ssl_zoo.conformance.checks import Finding
+from ssl_zoo.conformance.lengths import lengths
 from ssl_zoo.conformance.precision import bf16_gradients
 from ssl_zoo.conformance.products import precision
 from ssl_zoo.conformance.subjects import Subject
 
-CHECKS = (*checks.EACH, precision, bf16_gradients, checks.compiled)
+CHECKS = (*checks.EACH, lengths, precision, bf16_gradients, checks.compiled)
 """Of one subject."""
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.corpus import Corpus, Survey, build, survey
-from ssl_zoo.data.order import check_batch, steps, stratified
+from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
 from ssl_zoo.data.text_sources import open_source
 from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.data.tokens import Tokens
@@ -225,7 +225,11 @@ class TextData(LightningDataModule):
     def train_rows_from(self, start_step: int) -> Iterator[Rows]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         packed, documents = self.train_rows == "packed", self._train_documents()
-        for epoch, positions in steps(self.num_train, self.batch_size, self.seed, start_step, rank, world_size):
+        check_shares(self.batch_size, world_size)
+        share = self.batch_size // world_size
+        own = slice(rank * share, (rank + 1) * share)
+        for epoch, batch in steps(self.num_train, self.batch_size, self.seed, start_step):
+            positions = batch[own]
             if packed:
                 # other cuts in each epoch, so that no word stays at the edge of a row
                 offset = int(np.random.default_rng((self.seed, epoch, 1)).integers(self.row_length))
@@ -233,7 +237,9 @@ class TextData(LightningDataModule):
                 labels = np.full(len(positions), -1, dtype=np.int64)
             else:
                 positions = documents[positions]
-                rows = self._tokens.padded(positions, self.max_length, self.tokenizer.pad_id, multiple=8)
+                # Random numbers of a step are drawn for the global batch: all processes pad to its longest document.
+                longest = self._tokens.longest(documents[batch], self.max_length, multiple=8)
+                rows = self._tokens.padded(positions, longest, self.tokenizer.pad_id, multiple=longest)
                 labels = self._tokens.labels[positions]
             yield Rows(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(positions), epoch)
 

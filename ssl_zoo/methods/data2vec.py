@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, mean_over, positive
+from ssl_zoo.masks import mask_token
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens
 
@@ -54,7 +55,7 @@ class Data2Vec(Method):
         self.ema_decay, self.final_decay = ema_decay, final_decay
         self.teacher = ema_copy(backbone)
         dim = self.backbone.num_features
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+        self.mask_token = mask_token(dim)
         widths = [dim, *[2 * dim] * (num_head_layers - 1), dim]
         layers = [layer for width, out in pairwise(widths) for layer in (nn.Linear(width, out), nn.GELU())]
         self.head = nn.Sequential(*layers[:-1])

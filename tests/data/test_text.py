@@ -154,6 +154,20 @@ def test_ranks_share_the_batches_of_one_process(labelled: Path) -> None:
         rows(data, 1)
 
 
+def test_ranks_pad_to_the_longest_document_of_the_global_batch(labelled: Path) -> None:
+    whole = rows(imdb_like(labelled, train_rows="documents"), 60)
+    shares = []
+    for rank in range(4):
+        data = imdb_like(labelled, train_rows="documents")
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=4)  # type: ignore[assignment]
+        shares.append(rows(data, 60))
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert len({part.rows.shape for part in parts}) == 1
+        for name in ("rows", "labels", "indices"):
+            assert torch.equal(getattr(batch, name), torch.cat([getattr(part, name) for part in parts]))
+    assert len({batch.rows.shape for batch in whole}) > 1
+
+
 def test_documents_come_one_a_row(labelled: Path) -> None:
     data = imdb_like(labelled, train_rows="documents", max_length=20)
     tokens = tokens_of(data)
