@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "methods": {"method", "functional", "heads", "hidden", "masks", "memory", "tokens"},
     "learner": {"method", "functional"},
     "data": {"method", "functional", "views", "data"},
-    "evaluators": {"data", "evaluators", "method"},
+    "evaluators": {"data", "evaluators", "method", "proportion"},
     "views": {"views"},
     "conformance": {
         "conformance",
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "memory": {"functional"},
     "functional": set(),
     "method": set(),
+    "proportion": set(),
     "results": set(),
     "job": {"results"},
     "report": {"bars", "comparison", "results"},

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.evaluators.judged import Judged, frozen
+from ssl_zoo.proportion import Proportion
 
 
 @runtime_checkable
@@ -90,7 +91,7 @@ class Mask:
         count = int(hidden.sum())
         floors = self._floors(rows[rows >= data.facts["num_special"]], rows[hidden])
         return {
-            "mask/top1": correct / count,
+            "mask/top1": Proportion(correct / count, count),
             "mask/loss": loss / count,
             "mask/perplexity": math.exp(min(loss / count, 700.0)),  # e to more overflows
         } | floors
