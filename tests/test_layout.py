@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "method": set(),
     "proportion": set(),
     "results": set(),
+    "transcript": set(),
     "job": {"results"},
     "report": {"bars", "comparison", "results"},
 }

@@ -180,9 +180,8 @@ def table(metrics: Mapping[str, float], method: str) -> Table:
     """The table to print, the best cell of each column in bold; below each accuracy its binomial interval."""
     columns, rows = summary(metrics, method)
     counts = {value.n for value in metrics.values() if isinstance(value, Proportion)}
-    of = f" of {max(counts):,} examples" if counts else ""
-    below = "; below it the 95 % interval by the number of test examples" if counts else ""
-    shown = Table(title=f"test accuracy in %{of}, mean ± standard deviation over draws of the labels{below}")
+    below = f";\nbelow it the 95 % interval by n = {max(counts):,} test examples" if counts else ""
+    shown = Table(title=f"test accuracy in %, mean ± standard deviation over draws of the labels{below}")
     shown.add_column("")
     for column in columns:
         shown.add_column(column, justify="right")

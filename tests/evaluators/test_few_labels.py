@@ -162,7 +162,7 @@ def test_below_each_accuracy_stands_its_binomial_interval() -> None:
     with console.capture() as shown:
         console.print(table(shares, "SimCLR"))
     lines = shown.get().splitlines()
-    assert "400 examples" in lines[0]
+    assert "n = 400 test examples" in lines[1]
     (place,) = [i for i, line in enumerate(lines) if "SimCLR, linear probe" in line]
     below = [cell.strip() for cell in lines[place + 1].split("│")[2:5]]
     assert below == ["72.9 to 81.1", "94.2 to 97.9", "97.5 to 99.6"]
