@@ -10,8 +10,8 @@ import torch
 
 from ssl_zoo.method import Batch, Method
 
-LONG_ENOUGH = 0.25
-"""Seconds of one forward and backward pass from which the time grows with the number of examples."""
+LONG_ENOUGH = 1.0
+"""Seconds of a forward and backward pass that need no larger or second pass to be believed."""
 
 
 def seconds_per_example(
@@ -25,14 +25,14 @@ def seconds_per_example(
     """Wall-clock seconds of views, forward and backward pass of one example; loading and optimizer are left out.
 
     Measured on a copy of `method`, which is on `device`, with growing parts of the batch `raw` as the loader gave it,
-    until a pass takes `LONG_ENOUGH` or holds `share` examples: a second or two in all. `method` and every random state
+    until a pass takes `LONG_ENOUGH` or holds `share` examples: some seconds in all. `method` and every random state
     are as before. data: a data module with its views attached; share: this process's examples of a batch; precision:
     makes the autocast context of training.
     """
     copied = copy.deepcopy(method).train()
     raw = data.transfer_batch_to_device(raw, device, 0)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        batch, in_views = _second_time(lambda: data.on_after_batch_transfer(raw, 0), device)
+        batch, in_views = _timed(lambda: data.on_after_batch_transfer(raw, 0), device)
         count = min(8, share)
         while True:
             part = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
@@ -42,25 +42,25 @@ def seconds_per_example(
                     loss = copied(part, 0.0)["loss"]
                 loss.backward()
 
-            _, in_step = _second_time(step, device)
+            _, in_step = _timed(step, device)
             if in_step >= LONG_ENOUGH or count == share:
                 return in_views / len(batch.labels) + in_step / count
             count = min(4 * count, share)
 
 
-def _second_time(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """What `work` returns and the seconds it takes when it is done again: the first time, kernels are loaded."""
-    work()
-    _wait(device)
-    started = time.perf_counter()
-    found = work()
-    _wait(device)
-    return found, time.perf_counter() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What `work` returns and the seconds it takes, the second time if the first was short or on a GPU, which loads
+    its kernels then."""
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        found = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - started
+        if device.type != "cuda" and seconds >= LONG_ENOUGH:
+            break
+    return found, seconds
 
 
 def in_words(seconds: float) -> str:

@@ -26,7 +26,7 @@ def begin(folder: Path) -> None:
     except OSError:
         return
     _active.extend([_Copied(sys.stdout, file), _Copied(sys.stderr, file)])
-    sys.stdout, sys.stderr = _active  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _active
 
 
 def end() -> None:

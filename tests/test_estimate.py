@@ -34,7 +34,7 @@ class Data:
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "sizes"), [(256, 256, [8, 8, 32, 32]), (20, 20, [8, 8, 20, 20]), (64, 4, [4, 4])]
+    ("count", "share", "sizes"), [(512, 512, [8, 8, 32, 32, 128]), (20, 20, [8, 8, 20, 20]), (64, 4, [4, 4])]
 )
 def test_seconds_of_views_and_step(count: int, share: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: Slow.clock)
