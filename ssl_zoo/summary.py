@@ -75,7 +75,9 @@ def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str
     compared = []
     for key, value in metrics.items():
         before = metrics.get(f"init/{key}")
-        if key.startswith("few/") or not isinstance(value, Proportion) or not isinstance(before, Proportion):
+        if key.startswith("few/") or key == "mask/majority_top1":
+            continue
+        if not isinstance(value, Proportion) or not isinstance(before, Proportion):
             continue
         floor = metrics.get("mask/majority_top1") if key.startswith("mask/") else majority
         if is_greater(value, before) and (floor is None or value.interval[0] > floor):

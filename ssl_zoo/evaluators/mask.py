@@ -100,6 +100,6 @@ class Mask:
         counts = ordinary.bincount()
         surprise = -(counts[targets].double() / len(ordinary)).log()
         return {
-            "mask/majority_top1": (targets == counts.argmax()).double().mean().item(),
+            "mask/majority_top1": Proportion((targets == counts.argmax()).double().mean().item(), len(targets)),
             "mask/unigram_perplexity": surprise.mean().exp().item(),
         }
