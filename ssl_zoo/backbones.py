@@ -31,15 +31,16 @@ def image_backbone(
 ) -> nn.Module:
     """A timm image model without its classifier: (B, in_chans, image_size, image_size) float -> (B, D).
 
-    small_stem: keep the resolution that a stem made for 224 pixels throws away; None means "up to 64 pixels".
-        ResNet: 3x3 stride-1 convolution, no max-pool. ConvNeXt: 2x2 patches, not 4x4. ViT: patches that leave about
-        8x8 tokens. Other families have no agreed small stem and are refused.
+    small_stem: keep the resolution that a stem made for 224 pixels throws away. True: the smallest stem (ResNet: 3x3
+        stride-1 convolution, no max-pool; ConvNeXt: 2x2 patches, not 4x4; ViT: patches that leave about 8x8 tokens);
+        False: timm's stem; None: by the size of the images, see `stem_stride` (ViT: the small one up to 64 pixels).
+        Other families have no agreed small stem: it is refused, and so is None up to 64 pixels.
     pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file (`load_weights`).
     zero_init_last: of ResNets, whether the last BatchNorm of each residual branch starts at zero, so that the network
         starts as its shortcuts alone; None leaves timm's default (True) and suits models without the option.
     timm_kwargs: anything the model takes, such as `drop_path_rate` or `patch_size`.
 
-    The network says by `small_stem` which stem it has.
+    The network says by `small_stem` which stem it has; None for a stride between the two, which follows from image_size.
 
     Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
     """
@@ -57,14 +58,18 @@ def image_backbone(
     if zero_init_last is not None:
         timm_kwargs = {"zero_init_last": zero_init_last} | timm_kwargs
     model = create("backbone.name", name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
-    if small and not is_vit:
-        _shrink_stem(model, name)
+    between = False
+    if not is_vit:
+        stride = stem_stride(name, image_size, small_stem)
+        _shrink_stem(model, name, stride)
+        small = stride < 4
+        between = small and stride != stem_stride(name, image_size, True)
     if small:
         log.info("backbone.name=%s: small stem for images of %d pixels", name, image_size)
     if isinstance(pretrained, str):
         load_weights(model, pretrained)
     exact_convolutions(model)
-    model.small_stem = small
+    model.small_stem = None if between else small
     model.num_features = _feature_width(model, name, in_chans, image_size)
     return model
 
@@ -89,24 +94,47 @@ def _patch_size(image_size: int) -> int:
     return min(divisors, key=lambda p: abs(image_size // p - 8), default=1)
 
 
-def _shrink_stem(model: Any, name: str) -> None:
-    """In place: 2x2 patches for larger ones, a 3x3 stride-1 convolution for any other, no max-pool.
+def stem_stride(name: str, image_size: int, small_stem: bool | None = None) -> int:
+    """The stride of the stem of a convolutional network: 1, 2 or 4, which is timm's own; ConvNeXt has no 1.
 
-    The middle of each filter stays, scaled to the variance that the initialisation gives a filter of the new size.
+    With None, the stride whose last grid, `image_size / (8 * stride)` wide, is nearest to 4x4 as a ratio: a ResNet gets
+    1 up to 45 pixels, 2 up to 90, then 4. So the cost of an image of 23 to 181 pixels lies within a factor of two of
+    that of 32 pixels, where a small stem for "up to 64 pixels" cost ten times as much at 64 as at 65.
+
+    Raises:
+        ValueError: for a small stem of a family that has none.
     """
+    if small_stem is False:
+        return 4
     if not is_model_in_modules(name, {"resnet", "convnext"}):
+        if small_stem is None and image_size > 64:
+            return 4
         raise ValueError(
             f"backbone.name={name}: no small stem is known for this family. Give backbone.small_stem=false to keep "
             "the stem made for large images, or choose a ResNet, a ConvNeXt or a ViT."
         )
+    strides = (2, 4) if is_model_in_modules(name, {"convnext"}) else (1, 2, 4)
+    return strides[0] if small_stem else min(strides, key=lambda s: abs(math.log2(image_size / (8 * s) / 4)))
+
+
+def _shrink_stem(model: Any, name: str, stride: int) -> None:
+    """In place, from timm's stride 4. ResNet: without max-pool at 2, and with a 3x3 stride-1 convolution at 1.
+    ConvNeXt: 2x2 patches at 2.
+
+    The middle of each filter stays, scaled to the variance that the initialisation gives a filter of the new size.
+    """
+    if stride == 4:
+        return
+    if is_model_in_modules(name, {"resnet"}):
+        model.maxpool = nn.Identity()
+        if stride == 2:  # that of the first convolution, which stays
+            return
     conv = model.get_submodule(model.pretrained_cfg["first_conv"])
     old = conv.kernel_size[0]
     new, stride, padding = (2, 2, 0) if conv.kernel_size == conv.stride else (3, 1, 1)
     middle = slice((old - new) // 2, (old + new) // 2)
     conv.weight = nn.Parameter(conv.weight.detach()[:, :, middle, middle].contiguous() * (old / new))
     conv.kernel_size, conv.stride, conv.padding = (new, new), (stride, stride), (padding, padding)
-    if is_model_in_modules(name, {"resnet"}):
-        model.maxpool = nn.Identity()
 
 
 def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) -> int:

@@ -10,12 +10,12 @@ COLOUR, BASELINE, INK, FAINT = "#2f6f8f", "#c3c9d0", "#22303c", "#6b7785"
 
 @dataclass(frozen=True)
 class Bar:
-    """values: one a run; half_width: of their mean's interval, None if unknown; baseline: None if not measured."""
+    """values: one a run; interval: of their mean, None if unknown; baseline: None if not measured."""
 
     label: str
     text: str  # the value as it is to be read
     values: tuple[float, ...]
-    half_width: float | None
+    interval: tuple[float, float] | None
     baseline: float | None
 
     @property
@@ -34,14 +34,16 @@ def draw(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | N
     axes = figure.add_subplot()
     for place, bar in enumerate(bars):
         axes.barh(place - 0.1, bar.mean, 0.42, color=COLOUR, label="trained" if place == 0 else None)
-        if bar.half_width is not None:
-            axes.errorbar(bar.mean, place - 0.1, xerr=bar.half_width, color=INK, capsize=4, linewidth=1.4)
+        if bar.interval is not None:
+            low, high = bar.interval
+            error = [[bar.mean - low], [high - bar.mean]]
+            axes.errorbar(bar.mean, place - 0.1, xerr=error, color=INK, capsize=4, linewidth=1.4)
         if len(bar.values) > 1:
             height = [place - 0.1] * len(bar.values)
             axes.plot(bar.values, height, "o", color="white", markeredgecolor=INK, markersize=3.5, zorder=3)
         if bar.baseline is not None:
             axes.barh(place + 0.24, bar.baseline, 0.18, color=BASELINE)
-        end = max([bar.mean + (bar.half_width or 0), *bar.values])
+        end = max([bar.interval[1] if bar.interval else bar.mean, *bar.values])
         axes.annotate(
             bar.text, (end, place - 0.1), (7, 0), textcoords="offset points", va="center", fontsize=9.5, color=INK
         )

@@ -239,6 +239,8 @@ def build_trainer(
 
     settings = dict(cfg.trainer) | {"precision": precision}
     ours = {key: settings.pop(key) for key in OURS}
+    if max_steps is not None:  # a short run is logged ten times too
+        settings["log_every_n_steps"] = min(settings["log_every_n_steps"], max(1, max_steps // 10))
     extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values()]
     checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
     return Trainer(

@@ -49,11 +49,14 @@ def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
         x = [position + (place - (len(rows) - 1) / 2) * thickness for position, _, _ in known]
         heights = [100 * mean for _, mean, _ in known]
         errors = [100 * (deviation or 0) for _, _, deviation in known]
+        ends = [min(height + error, 100.0) for height, error in zip(heights, errors, strict=True)]
+        down = [min(height, error) for height, error in zip(heights, errors, strict=True)]
+        up = [end - height for height, end in zip(heights, ends, strict=True)]
         colour = COLOURS.get(row.name.split(",")[0], "tab:blue")
         faint = 0.5 if row.name.endswith("kNN") else 1.0
-        axes.bar(x, heights, thickness, yerr=errors, label=row.name, capsize=2, color=colour, alpha=faint)
-        for left, height, error in zip(x, heights, errors, strict=True):
-            axes.text(left, height + error + 0.7, f"{height:.0f}", ha="center", fontsize=8)
+        axes.bar(x, heights, thickness, yerr=[down, up], label=row.name, capsize=2, color=colour, alpha=faint)
+        for left, height, end in zip(x, heights, ends, strict=True):
+            axes.text(left, end + 0.7, f"{height:.0f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylim(0, 118)
     axes.set_yticks(range(0, 101, 20))

@@ -49,17 +49,22 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Plain numbers: of each metric the mean, the half width of its 95 % interval and the count."""
+    """Plain numbers: of each metric the mean, the half width and the ends of its 95 % interval, the count of runs and
+    that of the test examples that an accuracy is of."""
     keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    parts = [part for key in keys for part in (key, f"{key} ci95", f"{key} n")]
+    parts = [f"{key}{part}" for key in keys for part in ("", " ci95", " low", " high", " n", " examples")]
     writer.writerow([*NAMES, "settings", "seeds", "n", *parts])
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
             estimate = row.estimates.get(key)
-            numbers += [estimate.mean, estimate.half_width, len(estimate.values)] if estimate else [None, None, 0]
+            if estimate is None:
+                numbers += [None, None, None, None, 0, None]
+                continue
+            ends = estimate.interval(is_accuracy(key)) or (None, None)
+            numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
         seeds = " ".join(str(seed) for seed in row.seeds)
         writer.writerow([*(row.names[name] for name in (*NAMES, "settings")), seeds, len(row.seeds), *numbers])
     return text.getvalue()
@@ -84,12 +89,12 @@ def _figure(comparison: Comparison, key: str) -> str:
             estimate, baseline = row.estimates[key], row.estimates.get(f"init/{key}")
             scale = 100 if is_accuracy(key) else 1
             others = ", ".join(filter(None, (row.names[name] for name in comparison.varying if name != "method")))
-            half = estimate.half_width
+            ends = estimate.interval(is_accuracy(key))
             bar = bars.Bar(
                 label="\n".join(filter(None, (row.names["method"], others))),
                 text=row.cell(key),
                 values=tuple(scale * value for value in estimate.values),
-                half_width=None if half is None else scale * half,
+                interval=None if ends is None else (scale * ends[0], scale * ends[1]),
                 baseline=scale * baseline.mean if baseline else None,
             )
             shown.append(bar)

@@ -6,6 +6,7 @@
      "seed": 0,                       whole number, null if unknown
      "budget": {"kind": "epochs", "value": 100, "steps": 19500, "examples": 4992000, "flops": 8.3e15, "seconds": 512.4},
      "metrics": {"knn/top1": 0.871, "init/knn/top1": 0.312},         accuracies are fractions; init/ is before training
+     "counts": {"knn/top1": 10000},                                  optional: test examples that each accuracy is of
      "speed": {"examples_per_second": 971.0, "peak_memory_bytes": 1300000000, "seconds_to_first_step": 8.1},
      "environment": {"torch": "2.11.0", "device": "cpu", "precision": "bf16-mixed", "git": "1a2b3c"},
      "config": {"method": {"temperature": 0.2}},
@@ -110,6 +111,10 @@ def validate(results: Any) -> None:
     for part in ("metrics", "speed"):
         for key, value in results[part].items():
             _check(_is_number(value, int | float | None), f"{part}.{key}", value, "a number or null")
+    counts = results.get("counts", {})
+    _check(isinstance(counts, dict), "counts", counts, "an object")
+    for key, value in counts.items():
+        _check(_is_number(value, int) and value > 0, f"counts.{key}", value, "a whole number of at least 1")
     overrides = results.get("overrides", [])
     good = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
     _check(good, "overrides", overrides, "a list of text")

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware, results
+from ssl_zoo import hardware, results, transcript
 from ssl_zoo.build import (
     CONF,
     build_data,
@@ -69,6 +69,8 @@ def run_job(cfg: DictConfig) -> None:
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:
         sys.exit(fail(cfg, folder, cause(error)))
+    finally:
+        transcript.end()
 
 
 def cause(error: Exception) -> BaseException:
@@ -84,13 +86,15 @@ def cause(error: Exception) -> BaseException:
 
 def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
+    taken = type(error).__name__ == "FolderTaken" or results.is_complete(folder)  # whose record is not ours to replace
+    if not taken:
+        transcript.begin(folder)
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     trace = "".join(traceback.format_exception(error))
     if not mistake and not type(error).__module__.startswith("ssl_zoo"):
         print(trace, file=sys.stderr)
     said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
     print(f"error: {said}", file=sys.stderr)  # before the record, which a full disk may refuse
-    taken = type(error).__name__ == "FolderTaken" or results.is_complete(folder)  # whose record is not ours to replace
     if cfg.task == "pretrain" and not taken:
         told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
         results.write(folder, results.blank("failed", **outline(cfg), error=told))
@@ -153,9 +157,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from ssl_zoo import budget, checkpoints, encoder_card, loggers, session
+    from ssl_zoo import budget, checkpoints, encoder_card, loggers, session, summary
     from ssl_zoo.data.order import check_batch
-    from ssl_zoo.evaluators.judged import evaluate
 
     session.quiet_lightning()
     choices = HydraConfig.get().runtime.choices
@@ -168,6 +171,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     if results.is_complete(folder):
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
     rank_zero_only(results.write)(folder, results.blank("running", **identity))  # what is left if the process is killed
+    transcript.begin(folder)
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
@@ -182,7 +186,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
 
     examples = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
-    flops = session.flops_per_example(method, data)
+    first = next(iter(data.train_dataloader()))
+    flops = session.flops_per_example(method, data, first)
     steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
     spend = budget.resolve(dict(cfg.budget), steps_per_epoch, examples, flops * examples)
     callbacks = []
@@ -198,16 +203,20 @@ def train(cfg: DictConfig, folder: Path) -> None:
     learner = build_learner(cfg, method, spend, trainer, card)
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
-        goes_on = f", resumed from {resume.name}" if resume else ""
         if origin is not None:
             print(f"checkpoint={cfg.checkpoint}: {encoder_card.summary(origin)}")
-        parts = f"{identity['method']} on {identity['data']}, views {views_name(cfg, choices)}"
-        print(f"{parts}: {precision} ({why}), {spend}; {folder}{goes_on}")
+        left = 60 * spend.minutes if spend.minutes else 0.0
+        if spend.steps:
+            left = (spend.steps - resumed_at) * session.seconds_per_step(trainer, method, data, first)
+        names = {**choices, "views": views_name(cfg, choices)}
+        line = summary.first_line(names, data, method, flops, left, precision=f"{precision} ({why})", budget=spend)
+        print(f"{line}; {folder}{f', resumed from {resume.name}' if resume else ''}", flush=True)
         for logger in trainer.loggers:
             logger.log_hyperparams(identity["config"])
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
         asked = evaluators if cfg.trainer.evaluate_before else {}
-        before = evaluate(asked, session.judged(trainer, method, data, "init", loaded))
+        judged = session.judged(trainer, method, data, "init", loaded)
+        before = summary.evaluate_aloud("before training", asked, judged)
         metrics |= {f"init/{name}": value for name, value in before.items()}
     trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
     if learner.progress < 1:
@@ -233,17 +242,18 @@ def conclude(
     data: Any,
 ) -> None:
     """Judges the trained encoder, writes results.json, tells the loggers and the user."""
-    from ssl_zoo import loggers, session
-    from ssl_zoo.evaluators.judged import evaluate
+    from ssl_zoo import loggers, session, summary
 
     speed = session.speed(trainer, learner, data.batch_size, STARTED)
     judged = session.judged(trainer, learner.method, data, "final")
-    metrics |= evaluate(evaluators, judged)
-    record |= {"metrics": metrics, "speed": speed, "started": STARTED, "finished": time.time()}
+    metrics |= summary.evaluate_aloud("after training", evaluators, judged)
+    record |= {"metrics": metrics, "counts": summary.counts(metrics), "speed": speed}
+    record |= {"started": STARTED, "finished": time.time()}
     results.write(folder, results.blank("completed", **record))
     for logger in trainer.loggers:
-        logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
-    session.show(folder, record["method"], metrics, data, judged.test if "knn/top1" in metrics else None)
+        logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
+    looked_at = "knn/top1" in metrics or "linear/top1" in metrics  # so the features are there
+    session.show(folder, record["method"], metrics, data, judged.test if looked_at else None)
     loggers.finish(trainer.loggers)
 
 
@@ -254,6 +264,7 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
     from ssl_zoo import checkpoints, encoder_card, fill
     from ssl_zoo.data.tokenizer import TextTokenizer
 
+    transcript.begin(folder)
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
     path = checkpoints.resolve(cfg.checkpoint)

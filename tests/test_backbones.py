@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_zoo.backbones import check_view_sizes, exact_convolutions, image_backbone, load_weights
+from ssl_zoo.backbones import check_view_sizes, exact_convolutions, image_backbone, load_weights, stem_stride
 from ssl_zoo.conformance.precision import BF16_TOLERANCE, bf16_errors
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -24,8 +25,14 @@ CONF = Path(__file__).parents[1] / "conf"
         ("resnet10t", 1, 16, 512, 2),
         ("resnet18", 3, 32, 512, 4),
         ("resnet50", 3, 32, 2048, 4),
-        ("resnet50", 3, 65, 2048, 3),  # above 64 pixels the stem stays: reduction 32
+        ("resnet18", 3, 45, 512, 6),
+        ("resnet18", 3, 46, 512, 3),
+        ("resnet10t", 3, 64, 512, 4),
+        ("resnet50", 3, 65, 2048, 5),
+        ("resnet50", 3, 96, 2048, 3),
+        ("resnet50", 3, 128, 2048, 4),
         ("convnext_tiny", 3, 32, 768, 2),
+        ("convnext_tiny", 3, 65, 768, 4),
         ("convnext_tiny", 3, 96, 768, 3),
         ("convnext_tiny", 3, 64, 768, 4),
     ],
@@ -69,6 +76,37 @@ def test_small_resnet_stem_keeps_the_resolution(name: str) -> None:
     assert first.weight.shape[-2:] == (3, 3)
     fan_out = first.out_channels * 9
     assert float(first.weight.std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+
+
+def test_cost_follows_the_size_without_a_cliff() -> None:
+    """An image costs about what one of 32 pixels does: up to a factor of two, and the ceilings of odd grids."""
+    stride = {size: stem_stride("resnet18", size) for size in range(8, 225)}
+    assert [stride[size] for size in (8, 32, 45, 46, 64, 90, 91, 128, 224)] == [1, 1, 1, 2, 2, 2, 4, 4, 4]
+    assert all(2.75 < size / (8 * stride[size]) < 5.75 for size in range(23, 182))
+    costs = {}
+    for size in (32, 64, 65, 90):
+        model: Any = image_backbone("resnet18", 3, size).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, 3, size, size))
+        costs[size] = counter.get_total_flops() / 1e9
+    assert costs[32] == pytest.approx(1.11, rel=0.01)
+    assert all(0.5 < cost / costs[32] < 2.5 for cost in costs.values()), costs
+
+
+@pytest.mark.parametrize(("small_stem", "stride"), [(True, 1), (None, 2), (False, 4)])
+def test_a_stem_of_stride_two_is_the_own_convolution_without_the_pooling(small_stem: bool | None, stride: int) -> None:
+    torch.manual_seed(0)
+    model: Any = image_backbone("resnet18", 3, 64, small_stem).eval()
+    assert stem_stride("resnet18", 64, small_stem) == stride
+    assert model.forward_features(torch.zeros(1, 3, 64, 64)).shape[-1] == 8 // stride
+    assert model.conv1.kernel_size == ((3, 3) if small_stem else (7, 7))
+
+
+def test_a_family_without_small_stem_keeps_its_own_above_64_pixels() -> None:
+    assert stem_stride("efficientnet_b0", 65) == stem_stride("efficientnet_b0", 32, small_stem=False) == 4
+    for given in ((64, None), (224, True)):
+        with pytest.raises(ValueError, match=r"backbone\.small_stem=false"):
+            stem_stride("efficientnet_b0", *given)
 
 
 def test_large_stem_on_request() -> None:

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "methods": {"method", "functional", "heads", "hidden", "masks", "memory", "tokens"},
     "learner": {"method", "functional"},
     "data": {"method", "functional", "views", "data"},
-    "evaluators": {"data", "evaluators", "masks", "method"},
+    "evaluators": {"data", "evaluators", "masks", "method", "proportion"},
     "views": {"views"},
     "conformance": {
         "conformance",
@@ -35,7 +35,9 @@ MAY_IMPORT = {
     "memory": {"functional"},
     "functional": set(),
     "method": {"functional"},
+    "proportion": set(),
     "results": set(),
+    "transcript": set(),
     "job": {"results"},
     "report": {"bars", "comparison", "results"},
 }

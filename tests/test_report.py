@@ -92,6 +92,8 @@ def test_csv_holds_plain_numbers(sweep: Path) -> None:
     simclr = rows["simclr"]
     assert float(simclr["knn/top1"]) == pytest.approx(0.81)
     assert float(simclr["knn/top1 ci95"]) == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-5)
+    ends = [float(simclr[f"knn/top1 {end}"]) for end in ("low", "high")]
+    assert ends == pytest.approx([0.81 - 0.024841, 0.81 + 0.024841], abs=1e-5)
     assert (simclr["seeds"], simclr["n"], simclr["budget"]) == ("0 1 2", "3", "40 epochs")
     assert rows["byol"]["knn/top1 n"] == "2"
     assert float(simclr["rankme"]) == 41.0

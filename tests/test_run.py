@@ -129,6 +129,25 @@ def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
     assert results.read(Path("run")) == found
 
 
+def test_the_first_minutes(cli: Callable[..., Ended]) -> None:
+    """The cost before it starts, one line an evaluation, every accuracy with its n, and a log of a run of few steps."""
+    ended = cli(*QUICK, "budget.steps=3", "evaluators=[knn,linear]", "data.batch_size=32")
+    assert ended.status == 0, ended.err
+    said = ended.out.splitlines()
+    (first,) = [line for line in said if line.startswith("simclr on digits (1,397 training examples, 10 classes)")]
+    for part in ("views digits", "resnet10t (4.92 M parameters, 0.", "GFLOP per example", "adamw", "3 steps", "about "):
+        assert part in first
+    evaluated = [line for line in said if "evaluating knn, linear on 400 test examples" in line]
+    assert [line.split(":")[0] for line in evaluated] == ["before training", "after training"]
+    assert all(line.endswith(" s") for line in evaluated)
+    shown = [line.partition("%  ")[2].split("  ")[0] for line in said if "loss" in line]
+    assert shown == ["step 1", "step 2", "step 3"]
+    assert "nan" not in ended.out
+    assert pandas.read_csv("run/metrics.csv")["train/loss"].notna().sum() == 3
+    found = results.read(Path("run"))
+    assert found["counts"]["linear/top1"] == found["counts"]["init/knn/top1"] == 400
+
+
 def test_a_corrected_command_runs_in_the_folder_of_the_mistake(cli: Callable[..., Ended]) -> None:
     fast = (*QUICK, "evaluators=[]", "data.batch_size=32", "budget.steps=2")
     assert cli(*fast, "method.temperature=0").status == 2

@@ -41,8 +41,8 @@ class TextData(LightningDataModule):
     tokenizer: see `tokenizer.prepare_tokenizer`; replace: `documents.clean`; source: `text_sources.open_source`.
     splits: which splits are for what: {"pretrain": [...], "train": ..., "test": ...}. By default pretrain is
         the train split, that is called "train", and test is "test" where there is such a split. Without a test split,
-        `heldout` of the documents, chosen by their content, are held out and take its place. Test text is never
-        trained on.
+        `heldout` of the documents, chosen by their content, are held out and take its place (see `corpus.Corpus`). Test
+        text is never trained on.
     train_rows: what an epoch of training holds. "packed": all pretraining text in rows of `row_length` tokens, a
         separator after each document, no padding, labels -1. "documents": each pretraining document in a row of its
         own, cut after `max_length` tokens and padded. "labelled": the same for the labelled documents of the train
@@ -63,7 +63,7 @@ class TextData(LightningDataModule):
         row_length: int = 128,
         max_length: int = 256,
         train_rows: str | None = None,
-        heldout: float = 0.01,
+        heldout: float | None = None,
         eval_examples: int | None = None,
         eval_rows: int = 2048,
         replace: dict[str, str] | None = None,
@@ -73,8 +73,10 @@ class TextData(LightningDataModule):
         _check_sizes(batch_size=batch_size, row_length=row_length, max_length=max_length, eval_rows=eval_rows)
         if train_rows not in (None, *TRAIN_ROWS):
             raise ValueError(f"data.train_rows={train_rows}: give one of {', '.join(TRAIN_ROWS)}")
-        if not 0 <= heldout < 1:
-            raise ValueError(f"data.heldout={heldout} must lie in [0, 1)")
+        if heldout is not None and not (isinstance(heldout, int | float) and 0 <= heldout < 1):
+            raise ValueError(
+                f"data.heldout={heldout} must lie in [0, 1), or be null to choose by the number of documents"
+            )
         self.batch_size, self.seed = batch_size, seed
         self.row_length, self.max_length = row_length, max_length
         self.train_rows, self.heldout = train_rows, heldout
@@ -277,8 +279,9 @@ class TextData(LightningDataModule):
         """
         rows = self._tokens.heldout(self.row_length, self.eval_rows)
         if not len(rows):
+            share = "null" if self.heldout is None else self.heldout
             raise ValueError(
-                f"data.heldout={self.heldout}: the text held out of training is shorter than one row, "
+                f"data.heldout={share}: the text held out of training is shorter than one row, "
                 f"data.row_length={self.row_length} tokens. Give a larger fraction or shorter rows"
             )
         return torch.from_numpy(rows)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.evaluators.judged import Judged, say
+from ssl_zoo.proportion import Proportion
 
 
 def votes(
@@ -71,7 +72,7 @@ class KNN:
         names = [self.name, *(f"{self.name}{k}" for k in self.k[1:])]
         return {f"{name}/top1": accuracy for name, accuracy in zip(names, accuracies, strict=True)}
 
-    def accuracies(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> list[float]:
+    def accuracies(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> list[Proportion]:
         """For each k, the share of queries (M, D) that the bank (N, D), with labels (N,), gives their truth (M,)."""
         if self.center:
             mean = bank.mean(dim=0)
@@ -79,4 +80,4 @@ class KNN:
         ks = [min(k, len(bank)) for k in self.k]
         num_classes = int(max(labels.max(), truth.max())) + 1
         scores = votes(bank, labels, queries, ks, self.temperature, num_classes)
-        return [(score.argmax(dim=1) == truth).double().mean().item() for score in scores]
+        return [Proportion((score.argmax(dim=1) == truth).double().mean().item(), len(truth)) for score in scores]

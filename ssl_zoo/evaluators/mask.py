@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssl_zoo.evaluators.judged import Judged, frozen
 from ssl_zoo.masks import counts
+from ssl_zoo.proportion import Proportion
 
 
 @runtime_checkable
@@ -89,7 +90,7 @@ class Mask:
         count = int(hidden.sum())
         floors = self._floors(rows[rows >= data.facts["num_special"]], rows[hidden])
         return {
-            "mask/top1": correct / count,
+            "mask/top1": Proportion(correct / count, count),
             "mask/loss": loss / count,
             "mask/perplexity": math.exp(min(loss / count, 700.0)),  # e to more overflows
         } | floors
@@ -98,6 +99,6 @@ class Mask:
         frequencies = ordinary.bincount()
         surprise = -(frequencies[targets].double() / len(ordinary)).log()
         return {
-            "mask/majority_top1": (targets == frequencies.argmax()).double().mean().item(),
+            "mask/majority_top1": Proportion((targets == frequencies.argmax()).double().mean().item(), len(targets)),
             "mask/unigram_perplexity": surprise.mean().exp().item(),
         }

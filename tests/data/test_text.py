@@ -301,6 +301,7 @@ def test_unlabelled_text_has_facts_and_no_labels(labelled: Path) -> None:
         ({"row_length": 2.5}, r"data\.row_length=2\.5: give a whole number"),
         ({"train_rows": "windows"}, r"data\.train_rows=windows: give one of packed, documents, labelled"),
         ({"heldout": 1.0}, r"data\.heldout=1\.0 must lie in \[0, 1\)"),
+        ({"heldout": "much"}, r"data\.heldout=much must lie in \[0, 1\)"),
         ({"splits": {"train": "train", "valid": "test"}}, r"data\.splits\.valid: there is no such use"),
         ({"splits": {"train": "train", "test": "train"}}, r"data\.splits=.* a test split that is neither"),
         ({"splits": {"test": "test"}}, r"data\.splits=.*: give pretrain or train"),
