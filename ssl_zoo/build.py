@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,21 @@ def build_data(cfg: DictConfig) -> Any:
     data = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all")
     data.prepare_data()
     data.setup()
-    cfg.facts = data.facts
+    cfg.facts = literal(data.facts)
     data.attach(*build_views(cfg))
     on_gpu = session.device_type(cfg.trainer.accelerator) == "cuda"
     if cfg.trainer.compile and on_gpu and data.facts["modality"] == "image":  # rows of text have too many lengths
         data.views.compile()
     return data
+
+
+def literal(value: Any) -> Any:
+    """`value` with its texts escaped, so that OmegaConf gives them back as they are: a class may be called "${x}"."""
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def build_method(cfg: DictConfig, checkpoint: str | None = None) -> Any:

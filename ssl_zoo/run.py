@@ -178,7 +178,9 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resumed_at = checkpoints.step_of(resume) if resume else 0
     trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
-    learner = build_learner(cfg, method, spend, trainer, {"config": identity["config"], "facts": data.facts})
+    choices = {group: HydraConfig.get().runtime.choices[group] for group in ("method", "backbone")}
+    card = {"config": identity["config"], "facts": data.facts, "choices": choices}
+    learner = build_learner(cfg, method, spend, trainer, card)
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
         goes_on = f", resumed from {resume.name}" if resume else ""
@@ -230,22 +232,26 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
     """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
     from rich.console import Console
 
-    from ssl_zoo import checkpoints, fill
+    from ssl_zoo import card, checkpoints, fill
     from ssl_zoo.data.tokenizer import TextTokenizer
+    from ssl_zoo.methods.mlm import MLM
 
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
     path = checkpoints.resolve(cfg.checkpoint)
     saved = checkpoints.load(path)
-    if "ssl_zoo" not in saved:
-        raise ValueError(f"checkpoint={cfg.checkpoint} was not written by a run of ours: give a run of method=mlm")
-    card = saved["ssl_zoo"]["card"]
-    trained = OmegaConf.create({**card["config"], "facts": card["facts"]})
-    if "mask_id" not in card["facts"] or not trained.method["_target_"].endswith("MLM"):
+    stored = card.read(saved, cfg.checkpoint)
+    trained = card.compose(stored)
+    if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
         raise ValueError(f"checkpoint={cfg.checkpoint} is no masked-token model: give a run of method=mlm")
     hardware.prepare_torch("cpu", "32-true")
-    method = build_method(trained)
-    method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    method = hydra.utils.instantiate(
+        trained.method, backbone=hydra.utils.instantiate(trained.backbone, _convert_="all"), _convert_="all"
+    )
+    try:
+        method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={cfg.checkpoint}: its weights are not those of its model: {error}") from error
     kept = path.parent.parent / TOKENIZER
     if not kept.exists():
         raise ValueError(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ssl_zoo import build
@@ -76,6 +76,12 @@ def test_views_of_images_are_compiled_on_a_gpu(
         monkeypatch.setattr("ssl_zoo.session.device_type", lambda accelerator, device=device: device)
         build.build_data(composed(f"data={data}", "data.batch_size=8", f"trainer.compile={wanted}"))
     assert len(compiled) == fused
+
+
+def test_names_of_the_data_are_never_interpolated() -> None:
+    facts = {"class_names": ["${oc.env:HOME}", r"\${a}", r"\\${seed} ${", "$5", "plain\\"], "num_classes": 5}
+    cfg = OmegaConf.create({"facts": build.literal(facts)})
+    assert OmegaConf.to_container(cfg, resolve=True) == {"facts": facts}
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar10_captions", "imdb"])

@@ -190,6 +190,8 @@ def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
     assert ended.status == 0, ended.err
     assert "probability" in ended.out
     assert ended.out.count("%") == 5
+    kept = checkpoints.load(checkpoints.resolve("run"))["ssl_zoo"]["card"]
+    assert kept["choices"] == {"method": "mlm", "backbone": "text_tiny"}
     assert cli("task=fill_mask", "checkpoint=run", "text=no blank", "hydra.run.dir=fill").status == 2
     assert cli(*QUICK[:2], "evaluators=[]", "budget.steps=1", "hydra.run.dir=simclr").status == 0
     Path("run/tokenizer.json").rename("elsewhere.json")
