@@ -113,7 +113,8 @@ class ProcessLauncher(Launcher):
 
     def _command(self, config: DictConfig, overrides: list[str], folder: Path) -> list[str]:
         job = config.hydra.job
-        passed_on = [text for text in config.hydra.overrides.hydra if not _OF_THE_SWEEP.match(text)]
+        given = OmegaConf.to_container(config.hydra.overrides.hydra)  # references to credentials stay unresolved
+        passed_on = [str(text) for text in given if not _OF_THE_SWEEP.match(str(text))]
         quoted = str(folder).replace("'", r"\'")
         ours = ["hydra.mode=RUN", f"hydra.job.num={job.num}", f"hydra.job.id={job.id}", f"hydra.run.dir='{quoted}'"]
         return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *ours]

@@ -1,5 +1,6 @@
 """The entry point: compose a configuration, have its parts built, train, judge, record."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 from ssl_zoo import hardware, results
 from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse
+from ssl_zoo.credentials import Filter, masked, masked_text
 from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted
 
@@ -39,7 +41,7 @@ def main() -> None:
     try:
         run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
-        print(f"error: {explain(error, CONF)}", file=sys.stderr)
+        print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"error: hydra.run.dir cannot be made or written: {error}. Give another folder", file=sys.stderr)
@@ -50,6 +52,8 @@ def main() -> None:
 def run_job(cfg: DictConfig) -> None:
     """One run in the folder that Hydra made for it; ends the process unless all went well."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Filter())
     try:
         check_config(cfg)
         {"pretrain": pretrain, "fill_mask": fill_mask}[cfg.task](cfg, folder)
@@ -77,14 +81,14 @@ def cause(error: Exception) -> BaseException:
 def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake."""
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
-    trace = "".join(traceback.format_exception(error))
+    trace = masked_text("".join(traceback.format_exception(error)))
     if not mistake and not type(error).__module__.startswith("ssl_zoo"):
         print(trace, file=sys.stderr)
     said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
-    print(f"error: {said}", file=sys.stderr)  # before the record, which a full disk may refuse
+    print(f"error: {masked_text(str(said))}", file=sys.stderr)  # before the record, which a full disk may refuse
     taken = type(error).__name__ == "FolderTaken" or results.is_complete(folder)  # whose record is not ours to replace
     if cfg.task == "pretrain" and not taken:
-        told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
+        told = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
         results.write(folder, results.blank("failed", **outline(cfg), error=told))
     return 2 if mistake else 1
 
@@ -121,7 +125,7 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(cfg)
     assert isinstance(config, dict)
     config.pop("facts")
-    return {
+    known = {
         "experiment": cfg.name or choices.get("experiment"),
         "method": choices["method"],
         "backbone": cfg.backbone.get("name", choices["backbone"]),
@@ -131,6 +135,7 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
         "overrides": [str(o) for o in HydraConfig.get().overrides.task],
         "config": config,
     }
+    return {key: masked(value) for key, value in known.items()}
 
 
 def pretrain(cfg: DictConfig, folder: Path) -> None:
@@ -145,13 +150,12 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from ssl_zoo import budget, checkpoints, loggers, session
+    from ssl_zoo import budget, checkpoints, session
     from ssl_zoo.data.order import check_batch
     from ssl_zoo.evaluators.judged import evaluate
 
     session.quiet_lightning()
     identity = outline(cfg)
-    loggers.refuse_secrets(identity["config"])
     resume = session.resume_point(folder, identity["config"])
     if results.is_complete(folder):
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
@@ -200,7 +204,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         spent = {"steps": learner.global_step, "examples": examples, "flops": flops * examples}
         identity["budget"] = {"kind": spend.kind, "value": spend.value, "seconds": learner.elapsed, **spent}
         identity["environment"] = session.environment(trainer, precision)
-        identity["config"] = OmegaConf.to_container(cfg, resolve=True)
+        identity["config"] = masked(OmegaConf.to_container(cfg, resolve=True))
         conclude(folder, identity, metrics, evaluators, trainer, learner, data)
 
 
