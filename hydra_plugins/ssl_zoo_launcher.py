@@ -33,6 +33,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_zoo.job import LOG, Job, say
+from ssl_zoo.overrides import quote
 
 
 @dataclass
@@ -115,8 +116,12 @@ class ProcessLauncher(Launcher):
         job = config.hydra.job
         given = OmegaConf.to_container(config.hydra.overrides.hydra)  # references to credentials stay unresolved
         passed_on = [str(text) for text in given if not _OF_THE_SWEEP.match(str(text))]
-        quoted = str(folder).replace("'", r"\'")
-        ours = ["hydra.mode=RUN", f"hydra.job.num={job.num}", f"hydra.job.id={job.id}", f"hydra.run.dir='{quoted}'"]
+        ours = [
+            "hydra.mode=RUN",
+            f"hydra.job.num={job.num}",
+            f"hydra.job.id={job.id}",
+            f"hydra.run.dir={quote(str(folder))}",
+        ]
         return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *ours]
 
     def _environment(self, sweep: Path) -> dict[str, str]:

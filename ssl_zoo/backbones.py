@@ -62,9 +62,19 @@ def create(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise ValueError(f"{key}={name}: timm has no such model. Nearest names: {', '.join(near) or 'none'}.")
+    section = key.partition(".")[0]
+    for option, value in kwargs.items():
+        if option.endswith("_rate") and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise ValueError(f"{section}.{option}={value} is a share to drop: give a number from 0 to less than 1")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
-    except (TypeError, AssertionError, OSError, RuntimeError) as error:  # timm hands options on unchecked
+    except (
+        TypeError,
+        ArithmeticError,
+        AssertionError,
+        OSError,
+        RuntimeError,
+    ) as error:  # timm hands options on unchecked
         hint = " Weights come from the Hugging Face hub; without it, give a local file as backbone.pretrained."
         raise ValueError(f"{key}={name} with {kwargs}: {error}{hint * pretrained}") from error
 
@@ -116,7 +126,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     """
     try:
         state = load_state_dict(path, weights_only=True)
-    except (OSError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+    except (OSError, LookupError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ValueError(f"backbone.pretrained={path}: no such file, or not one of weights ({error!r}).") from error
     # Integers, the batch counters of BatchNorm, are left out of the count: old files lack them.
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if tensor.is_floating_point()}

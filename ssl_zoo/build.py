@@ -1,8 +1,8 @@
 """Builds the parts of a run from its configuration. Only this file and run.py see a DictConfig."""
 
-import inspect
 import logging
 import re
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,17 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from ssl_zoo import settings
+
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
-OURS = ("checkpoint_every", "evaluate_every", "compile", "channels_last")
-"""Keys of `trainer` that are not Lightning's."""
-FIXED = {
-    "max_steps", "max_epochs", "min_steps", "min_epochs", "max_time", "logger", "callbacks", "plugins",
-    "limit_val_batches", "use_distributed_sampler", "enable_checkpointing", "enable_progress_bar",
-    "enable_model_summary", "default_root_dir",
-}  # fmt: skip
-"""Keys of Lightning's Trainer that the budget and the run folder decide."""
+OURS = {"checkpoint_every": int, "evaluate_every": float | None, "compile": bool, "channels_last": bool}
+"""Keys of `trainer` that are not Lightning's, and their types."""
+OPEN = (
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "gradient_clip_val", "gradient_clip_algorithm",
+    "accumulate_grad_batches", "log_every_n_steps", "deterministic", "benchmark", "detect_anomaly", "profiler",
+)  # fmt: skip
+"""Keys of Lightning's Trainer that a run may set; the budget, the data module and the run folder decide the others."""
 IMAGE_FACTS = ("image_size", "half_size", "in_chans", "mean", "std")
 """What only data with images tells; the other facts in `conf/` are of labels and text."""
 
@@ -32,23 +33,15 @@ def rehearse(cfg: DictConfig) -> None:
         ValueError: for a value that a part refuses, or parts of which one is for images and another for text.
     """
     import torch
-    from lightning.pytorch import Trainer
 
     from ssl_zoo import budget, checkpoints
 
-    for key in cfg.trainer:
-        if key in FIXED or key not in (*OURS, *inspect.signature(Trainer).parameters):
-            raise ValueError(
-                f"trainer.{key} is no key of Lightning's Trainer that a run leaves open. Leave it out; how long a run "
-                f"lasts is budget.epochs or budget.steps, what it writes logger and trainer.checkpoint_every"
-            )
-
+    check_settings(cfg)
     check_trainer(cfg)
     budget.chosen(dict(cfg.budget))
     if cfg.checkpoint is not None:
         checkpoints.resolve(str(cfg.checkpoint))
-    if not cfg.optimizer.lr > 0:
-        raise ValueError(f"optimizer.lr={cfg.optimizer.lr} must be above 0")
+    settings.at_least("optimizer.lr", cfg.optimizer.lr, 0, excluded=True)
     logging.disable(logging.INFO)  # each part tells what it is when it is built in earnest
     try:
         expected = cfg.copy()
@@ -56,33 +49,74 @@ def rehearse(cfg: DictConfig) -> None:
         for part in ("views", "backbone", "method"):
             check_modality(part, expected)
         build_views(expected)
-        build_method(expected)
+        check_queues(build_method(expected), cfg.data.batch_size)
     finally:
         logging.disable(logging.NOTSET)
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
-    hydra.utils.instantiate(cfg.schedule)
+    try:
+        hydra.utils.instantiate(cfg.schedule)(0.0)  # it checks its settings when it is called
+    except TypeError as error:
+        raise ValueError(f"schedule: {error}. Leave that key out, or see conf/schedule/ for those there are") from error
     try:
         hydra.utils.instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError) as error:
         raise ValueError(f"optimizer: {error}. Its settings are {dict(cfg.optimizer)}") from error
 
 
+def check_settings(cfg: DictConfig) -> None:
+    """Raises ValueError where a value is of no type that its part takes, or is set by the run itself."""
+    for name in ("data", "views", "backbone", "method", "optimizer", "schedule", "evaluators", "logger"):
+        section = OmegaConf.to_container(cfg[name]) if cfg.get(name) else {}
+        assert isinstance(section, dict)
+        if name in ("evaluators", "logger"):
+            for key, part in section.items():
+                if not isinstance(part, dict) or "_target_" not in part:
+                    raise ValueError(f"{name}.{key}={part}: give one of those in conf/{name}/, by {name}={key}")
+        settings.check_part(name, section)
+    if "seed" in cfg.data:
+        raise ValueError("data.seed is no key: give seed=...")
+
+
 def check_trainer(cfg: DictConfig) -> None:
-    """Raises ValueError where Lightning refuses a value of `trainer`, or the processes cannot share a batch evenly."""
+    """Raises ValueError for a key of `trainer` that a run does not leave open, a value that Lightning or we refuse, or
+    processes that cannot share a batch evenly."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch import Trainer
 
     from ssl_zoo import hardware, session
     from ssl_zoo.data.order import check_shares
 
+    hints = typing.get_type_hints(Trainer.__init__) | OURS | {"log_every_n_steps": int, "precision": str | int}
+    for key, value in cfg.trainer.items():
+        if key not in (*OURS, *OPEN):
+            raise ValueError(
+                f"trainer.{key} is no key of Lightning's Trainer that a run leaves open. Leave it out; how long a run "
+                f"lasts is budget.epochs or budget.steps, what it writes logger and trainer.checkpoint_every"
+            )
+        settings.check(f"trainer.{key}", value, hints[key])
+    for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every"):
+        settings.at_least(f"trainer.{key}", cfg.trainer[key], 1)
+    for key in ("gradient_clip_val", "evaluate_every"):
+        settings.at_least(f"trainer.{key}", cfg.trainer[key], 0, excluded=True)
     device = session.device_type(cfg.trainer.accelerator)
-    settings = {key: value for key, value in cfg.trainer.items() if key not in OURS}
-    settings["precision"], _ = hardware.choose_precision(cfg.trainer.precision, device)
+    given = {key: value for key, value in cfg.trainer.items() if key not in OURS}
+    given["precision"], _ = hardware.choose_precision(cfg.trainer.precision, device)
     try:
-        trainer = Trainer(**settings, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer = Trainer(**given, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}") from error
     check_shares(cfg.data.batch_size, trainer.world_size)
+
+
+def check_queues(method: Any, batch_size: int) -> None:
+    """Raises ValueError for a queue that one batch would fill more than once: most of its keys would never be used."""
+    from ssl_zoo.memory import Queue
+
+    for module in method.modules():
+        if isinstance(module, Queue) and (size := len(module.keys)) < batch_size:
+            raise ValueError(
+                f"method.queue_size={size} is less than data.batch_size={batch_size}: give {batch_size} or more"
+            )
 
 
 def check_modality(part: str, cfg: DictConfig) -> None:
@@ -158,12 +192,12 @@ def build_trainer(
     from ssl_zoo.loggers import MetricsCSV
     from ssl_zoo.progress import ProgressBar
 
-    settings = dict(cfg.trainer) | {"precision": precision}
-    ours = {key: settings.pop(key) for key in OURS}
+    given = dict(cfg.trainer) | {"precision": precision}
+    ours = {key: given.pop(key) for key in OURS}
     extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values()]
     checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
     return Trainer(
-        **settings,
+        **given,
         max_steps=max_steps or -1,
         max_epochs=-1,  # the data never ends: the budget does
         logger=[MetricsCSV(folder, resumed_at), *extra],

@@ -22,9 +22,9 @@ MASK = "***"
 _NAME = r"(?:api_?key|access_?key|password|passwd|secret|(?:access|auth|hf|hub)_token)"
 _KEY = re.compile(rf"(?:.*[_.-])?{_NAME}", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@'\"$]*:[^/\s@'\"]+(?=@)")
-# key=value, or key: value as in a dict; the value in quotes, or up to the next separator.
-_ASSIGNED = re.compile(
-    rf"\b(?P<key>(?:[\w./-]+[_.-])?{_NAME})(?P<equals>['\"]?\s*[=:]\s*)(?P<value>'[^']*'|\"[^\"]*\"|[^\s,}}\]'\"]+)",
+_VALUE = r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,}\]'\"]+)"
+_ASSIGNED = re.compile(  # key=value anywhere; key: value only as in a mapping, for a sentence may hold those words
+    rf"(?P<key>\b(?:[\w./-]+[_.-])?{_NAME}=|(?:[{{,]\s*|['\"])(?:[\w.-]+[_.-])?{_NAME}['\"]?\s*:\s*){_VALUE}",
     re.IGNORECASE,
 )
 
@@ -116,5 +116,5 @@ def _replaced(value: Any, key: str, new: Callable[[str, str], str], in_texts: bo
         return value
     value = _IN_ADDRESS.sub(lambda match: new(match.group(), "address"), value)
     if in_texts:
-        value = _ASSIGNED.sub(lambda match: match["key"] + match["equals"] + new(match["value"], match["key"]), value)
+        value = _ASSIGNED.sub(lambda match: match["key"] + new(match["value"], match["key"]), value)
     return value

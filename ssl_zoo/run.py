@@ -12,10 +12,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware, results
+from ssl_zoo import hardware, results, settings
 from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse
 from ssl_zoo.credentials import Filter, masked, masked_text
-from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
+from ssl_zoo.overrides import check_key, check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted
 
 hardware.tune_allocator()
@@ -27,6 +27,8 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 STARTED = time.time()
+ONLY_PRINT = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+"""Options of Hydra after which a command writes to the terminal and nothing else."""
 TASKS = ("pretrain", "fill_mask")
 TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
 
@@ -36,9 +38,13 @@ OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], 
 def main() -> None:
     """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
     os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
-    sys.argv = [quoted(argument) for argument in sys.argv]
+    if ONLY_PRINT & set(sys.argv):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
+    is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
+    sys.argv = [quoted(argument, is_sweep) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
     try:
+        refuse_empty_folder(sys.argv)
         run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
         print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
@@ -46,6 +52,14 @@ def main() -> None:
     except OSError as error:
         print(f"error: hydra.run.dir cannot be made or written: {error}. Give another folder", file=sys.stderr)
         sys.exit(2)
+
+
+def refuse_empty_folder(arguments: list[str]) -> None:
+    """Raises ValueError before Hydra writes a run's files among whatever lies in the working folder."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") in ("", ".", "./", "null"):
+            raise ValueError(f"{argument}: give a folder for the run alone, or leave {key} out for one of its own")
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -107,7 +121,10 @@ def check_config(cfg: DictConfig) -> None:
     # The default's type is a key's schema: compose once more without the values, and compare.
     mine, default = (dotted_keys(OmegaConf.to_container(c)) for c in (cfg, hydra.compose("config", groups)))  # type: ignore[arg-type]
     for key in values:
+        check_key(key, mine.get(key), default)
         check_type(key, mine.get(key), default.get(key))
+    for key, hint in {"seed": int, "text": str | None, "checkpoint": str | None, "name": str | None}.items():
+        settings.check(key, cfg[key], hint)
     budgets = [key for key in values if key.startswith("budget.")]
     if budgets:  # a budget on the command line replaces the default one
         cfg.budget = {kind: value if f"budget.{kind}" in budgets else None for kind, value in cfg.budget.items()}
@@ -115,7 +132,7 @@ def check_config(cfg: DictConfig) -> None:
         ("seed", cfg.seed, 0, 2**32 - 1),
         ("data.batch_size", cfg.data.batch_size, 1, 2**31),
     ):
-        if isinstance(value, int) and not least <= value <= most:
+        if not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{key}={value}: give a whole number from {least} to {most}")
 
 

@@ -51,6 +51,11 @@ def test_honest_keys_are_none(key: str) -> None:
     assert masked({key: "abc", "text": f"{key}=abc"}) == {key: "abc", "text": f"{key}=abc"}
 
 
+@pytest.mark.parametrize("text", ["/etc/passwd: no such file", "wrong password: try again", "the secret: it is gone"])
+def test_a_sentence_is_left_alone(text: str) -> None:
+    assert masked_text(text) == text
+
+
 @pytest.mark.parametrize("value", [None, "", True, "${oc.env:WANDB_API_KEY}"])
 def test_what_tells_nothing_stays(value: Any) -> None:
     assert masked({"api_key": value}) == {"api_key": value}

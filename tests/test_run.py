@@ -73,10 +73,42 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         (["+method.foo=5"], "method: "),
         (["+trainer.max_steps=5"], "trainer.max_steps is no key"),
         (["+trainer.foo=5"], "trainer.foo is no key"),
+        (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches is no key"),
+        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run is no key"),
+        (["seed=null"], "seed=null must be a whole number"),
+        (["data.path=null"], "data.path=null must be text"),
+        (["data.batch_size=null"], "data.batch_size=None: give a whole number from 1"),
+        (["data.splits=null"], "data.splits=null must be a mapping"),
+        (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches=0 must be at least 1"),
+        (["trainer.accumulate_grad_batches=-2"], "trainer.accumulate_grad_batches=-2 must be at least 1"),
+        (["trainer.log_every_n_steps=0"], "trainer.log_every_n_steps=0 must be at least 1"),
+        (["trainer.log_every_n_steps=null"], "trainer.log_every_n_steps=null must be a whole number"),
+        (["trainer.checkpoint_every=null"], "trainer.checkpoint_every=null must be a whole number"),
+        (["trainer.gradient_clip_val=nan"], "trainer.gradient_clip_val=nan must be"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1 must be above 0"),
+        (["trainer.evaluate_every=0"], "trainer.evaluate_every=0 must be above 0"),
+        (["trainer.evaluate_every=abc"], "trainer.evaluate_every=abc must be a finite number or null"),
+        (["schedule.warmup=2"], "schedule.warmup=2"),
+        (["schedule.warmup=null"], "schedule.warmup=null must be a finite number"),
+        (["+schedule.foo=1"], "schedule: warmup_cosine() got an unexpected keyword argument 'foo'"),
+        (["optimizer.lr=inf"], "optimizer.lr=inf must be a finite number"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9] must be a list of 2"),
+        (["backbone.small_stem=maybe"], "backbone.small_stem=maybe must be true or false or null"),
+        (["backbone.pretrained=/etc/passwd"], "backbone.pretrained=/etc/passwd: no such file, or not one of weights"),
+        (["+backbone.drop_path_rate=2"], "backbone.drop_path_rate=2 is a share to drop"),
+        (["backbone.name=null"], "backbone.name=null must be text"),
+        (["method=moco", "method.queue_size=16"], "method.queue_size=16 is less than data.batch_size=256"),
+        (["method._target_=os.system"], "method._target_: which code runs is not set key by key"),
+        (["+evaluators.foo=1"], "evaluators.foo=1: give one of those in conf/evaluators/"),
+        (["+budget.hours=2"], "exactly one of epochs, steps, examples, flops, minutes must be set, not budget.hours=2"),
+        (["+data.seed=5"], "data.seed is no key"),
+        (["+foo=1"], "foo: no such key"),
+        (["facts=3"], "facts is what the data turned out to be"),
+        (["hydra.run.dir="], "hydra.run.dir=: give a folder for the run alone"),
         (["trainer.precision=foo"], "trainer: Precision 'foo' is invalid"),
         (["trainer.strategy=foo"], "trainer: You selected an invalid strategy name"),
         (["trainer.devices=0"], "trainer: `Trainer(devices=0)`"),
-        (["backbone.pretrained=3"], "backbone.pretrained=3: give true, false or the path"),
+        (["backbone.pretrained=3"], "backbone.pretrained=3: no such file"),
         (["data.splits.train=3"], "data.splits.train=[3]: give the name of a split"),
         (["method=byol", "method.temperature=1"], "the chosen method has no such key. It belongs to method=all4one"),
         (["optimizer.lr=[1"], "optimizer.lr=[1: not of the form key=value"),
@@ -100,6 +132,13 @@ def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], said: st
     assert said in ended.err
     assert "Traceback" not in ended.out + ended.err
     assert not Path("run/checkpoints").exists()
+
+
+def test_help_into_a_closed_pipe_ends_without_a_word() -> None:
+    command = f"{sys.executable} -m ssl_zoo.run --help | head -1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(ended.stdout.splitlines()) == 1
 
 
 def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
