@@ -44,9 +44,7 @@ def image_backbone(
     is_vit = is_model_in_modules(name, {"vision_transformer", "eva", "deit", "beit"})
     if small and is_vit:
         timm_kwargs = {"patch_size": _patch_size(image_size)} | timm_kwargs
-    if is_model_in_modules(name, {"vision_transformer", "eva"}):
-        timm_kwargs = {"dynamic_img_size": True} | timm_kwargs  # multi-crop: views of several sizes
-    model = create("backbone.name", name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
+    model = _create_for_any_size(name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
     if small and not is_vit:
         _shrink_stem(model, name)
     if small:
@@ -77,6 +75,19 @@ def create(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any
     ) as error:  # timm hands options on unchecked
         hint = " Weights come from the Hugging Face hub; without it, give a local file as backbone.pretrained."
         raise ValueError(f"{key}={name} with {kwargs}: {error}{hint * pretrained}") from error
+
+
+def _create_for_any_size(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
+    """The model, made to take images of other sizes than its own where its constructor knows how: for multi-crop."""
+    cfg = timm.get_pretrained_cfg(name.partition(".")[0])
+    options: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
+    for option in options if cfg is not None and cfg.fixed_input_size else []:
+        try:
+            return create("backbone.name", name, pretrained, option | kwargs)
+        except ValueError as error:
+            if not isinstance(error.__cause__, TypeError) or next(iter(option)) not in str(error.__cause__):
+                raise
+    return create("backbone.name", name, pretrained, kwargs)
 
 
 def _patch_size(image_size: int) -> int:

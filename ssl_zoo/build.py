@@ -48,8 +48,10 @@ def rehearse(cfg: DictConfig) -> None:
         expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
         for part in ("views", "backbone", "method"):
             check_modality(part, expected)
-        build_views(expected)
-        check_queues(build_method(expected), cfg.data.batch_size)
+        views, method = build_views(expected), build_method(expected)
+        check_queues(method, cfg.data.batch_size)
+        if expected.facts["modality"] == "image":
+            check_sizes(method, views[0], expected.facts["in_chans"], expected.facts["image_size"])
     finally:
         logging.disable(logging.NOTSET)
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -117,6 +119,24 @@ def check_queues(method: Any, batch_size: int) -> None:
             raise ValueError(
                 f"method.queue_size={size} is less than data.batch_size={batch_size}: give {batch_size} or more"
             )
+
+
+def check_sizes(method: Any, views: Any, in_chans: int, image_size: int) -> None:
+    """Raises ValueError where the backbone cannot take a view, such as a local crop, of another size than its own."""
+    import torch
+
+    blank = torch.zeros(1, in_chans, image_size, image_size, dtype=torch.uint8)
+    made = views(blank, torch.zeros(1, dtype=torch.int64), 0, 0)
+    others = {view.shape[-1]: view for view in made if view.dim() == 4 and view.shape[-1] != image_size}
+    for size, view in others.items():
+        try:
+            with torch.no_grad():
+                method.backbone.eval()(view)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"views: the backbone, made for images of {image_size} pixels, takes no view of {size} ({error}). "
+                "Choose views of one size, e.g. views=simclr, or a backbone that takes several, such as a ResNet or ViT"
+            ) from error
 
 
 def check_modality(part: str, cfg: DictConfig) -> None:

@@ -160,3 +160,11 @@ def test_every_file_builds(path: Path) -> None:
     if "name" not in merged.backbone or "in_chans" in merged.backbone:  # transformers looks into its mask
         inputs = torch.zeros(2, 3, 32, 32) if "in_chans" in merged.backbone else torch.ones(2, 8, dtype=torch.int64)
         assert model(inputs.to("meta")).shape == (2, model.num_features)
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "deit_tiny_distilled_patch16_224", "resnet10t"])
+def test_views_of_several_sizes_are_taken_where_the_constructor_knows_how(name: str) -> None:
+    small = {"depths": (1, 1, 1, 1)} if "swin" in name else {"depth": 1} if "deit" in name else {}
+    model = image_backbone(name, in_chans=3, image_size=224, **small).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 96, 96)).shape == (1, model.num_features)
