@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import bars, results
+from ssl_zoo import bars, clean, results
 from ssl_zoo.comparison import COSTS, NAMES, Comparison, compare, is_accuracy, is_better_low
 
 
@@ -35,14 +35,15 @@ def load(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return results.read(file)
-    except ValueError as error:
-        return results.blank("failed", error={"type": "unreadable", "message": str(error)})
+        found = results.read(file)
+    except (ValueError, OSError) as error:
+        found = results.blank("failed", error={"type": "unreadable", "message": str(error)})
+    return clean.plain(found)
 
 
 def to_markdown(comparison: Comparison) -> str:
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
-    parts.append("\n".join(f"- {note}" for note in comparison.notes))
+    parts.append("\n".join(f"- {clean.markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
     return "\n\n".join(parts) + "\n"
@@ -54,14 +55,15 @@ def to_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [part for key in keys for part in (key, f"{key} ci95", f"{key} n")]
-    writer.writerow([*NAMES, "settings", "seeds", "n", *parts])
+    writer.writerow([*NAMES, "settings", "seeds", "n", *map(clean.spreadsheet, parts)])
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
             estimate = row.estimates.get(key)
             numbers += [estimate.mean, estimate.half_width, len(estimate.values)] if estimate else [None, None, 0]
         seeds = " ".join(str(seed) for seed in row.seeds)
-        writer.writerow([*(row.names[name] for name in (*NAMES, "settings")), seeds, len(row.seeds), *numbers])
+        names = (clean.spreadsheet(row.names[name]) for name in (*NAMES, "settings"))
+        writer.writerow([*names, seeds, len(row.seeds), *numbers])
     return text.getvalue()
 
 
@@ -122,7 +124,7 @@ def show(comparison: Comparison) -> None:
 
 
 def _markdown(lines: list[list[str]]) -> str:
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    escaped = [[clean.markdown(cell) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]])
 
 

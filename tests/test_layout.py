@@ -37,7 +37,10 @@ MAY_IMPORT = {
     "method": set(),
     "results": set(),
     "job": {"results"},
-    "report": {"bars", "comparison", "results"},
+    "report": {"bars", "clean", "comparison", "results"},
+    "clean": set(),
+    "settings": set(),
+    "credentials": set(),
 }
 MAY_USE_LIGHTNING = {
     "learner", "data", "loggers", "checkpoints", "stop_signals", "session", "progress", "build", "run", "conformance",
