@@ -2,12 +2,19 @@
 
 Class names, experiment names and error messages end up on terminals, in Markdown, HTML, spreadsheets and figures, each
 with characters of its own that mean something. `plain` comes first, then what the writer is. HTML takes `html.escape`.
-Only the standard library is used, as in `results.py`.
+Only the standard library is used, as in `results.py`. Showing can fail all the same: see `only_shown`.
 """
 
+import logging
+import os
 import re
+import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])?")
 _JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
@@ -49,3 +56,25 @@ def figure(text: str) -> str:
     """For matplotlib: `$` is a dollar, and a name that begins with `_` stays in the legend. Lines stay lines."""
     lines = [plain(line).replace("\\$", "$").replace("$", r"\$") for line in text.split("\n")]
     return "\n".join(f" {line}" if line.startswith("_") else line for line in lines)
+
+
+def tolerate_any_letter() -> None:
+    """Has stdout and stderr replace what they cannot encode, as on a terminal of ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def only_shown(what: str) -> Iterator[None]:
+    """What is done inside is for the eye: if it fails, whatever the reason, that is a warning and no more.
+
+    Where stdout has gone away, as behind `| head`, the rest of the process writes to nowhere.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except Exception as error:  # of matplotlib, of a terminal, of a disk
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        log.warning("%s could not be shown (%s: %s)", what, type(error).__name__, error)

@@ -163,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
     given = parser.parse_args(arguments)
+    clean.tolerate_any_letter()
     try:
         runs = load(given.folders)
     except ValueError as error:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware, results, settings
+from ssl_zoo import clean, hardware, results, settings
 from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse
 from ssl_zoo.credentials import Filter, masked, masked_text
 from ssl_zoo.overrides import check_key, check_type, dotted_keys, explain, nearest, quoted
@@ -38,6 +38,7 @@ OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], 
 def main() -> None:
     """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
     os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
+    clean.tolerate_any_letter()
     if ONLY_PRINT & set(sys.argv):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
     is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
@@ -245,8 +246,8 @@ def conclude(
     results.write(folder, results.blank("completed", **record))
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
+    loggers.finish(trainer.loggers)  # before anything is shown, which may fail
     session.show(folder, record["method"], metrics, data, judged.test if "knn/top1" in metrics else None)
-    loggers.finish(trainer.loggers)
 
 
 def fill_mask(cfg: DictConfig, folder: Path) -> None:

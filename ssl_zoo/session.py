@@ -24,6 +24,7 @@ from torch import nn
 
 from ssl_zoo import checkpoints, hardware, picture, results
 from ssl_zoo.budget import count_flops
+from ssl_zoo.clean import only_shown
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.judged import Evaluator, Features, Judged, evaluate
 from ssl_zoo.evaluators.zero_shot import TwoTowers
@@ -233,19 +234,23 @@ def quiet_lightning() -> None:
 def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
     """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
+    The run is complete by then: whatever goes wrong here is a warning.
     name: of the method; features: of the test part, None without evaluators that looked at them.
     """
-    console = Console()
-    few = [key for key in metrics if key.startswith("few/")]
-    table = Table("metric", "before training", "trained", title="test metrics of the last epoch", title_justify="left")
-    for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
-        before = metrics.get(f"init/{key}")
-        table.add_row(key, "" if before is None else f"{before:.4g}", f"{metrics[key]:.4g}")
-    if table.row_count:
-        console.print(table)
-    if few:
-        console.print(few_labels.table(metrics, name))
+    with only_shown("the table of metrics"):
+        console = Console()
+        table = Table("metric", "before training", "trained", title="test metrics of the last epoch")
+        table.title_justify = "left"
+        for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
+            before = metrics.get(f"init/{key}")
+            table.add_row(key, "" if before is None else f"{before:.4g}", f"{metrics[key]:.4g}")
+        if table.row_count:
+            console.print(table)
+        if any(key.startswith("few/") for key in metrics):
+            console.print(few_labels.table(metrics, name))
     if features is not None and (features.y >= 0).any():
-        picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
-        print(f"picture: {folder / 'report.png'}")
-    print(f"results: {folder / results.NAME}")
+        with only_shown("the picture of the run"):
+            picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
+            print(f"picture: {folder / 'report.png'}")
+    with only_shown("where the results are"):
+        print(f"results: {folder / results.NAME}")

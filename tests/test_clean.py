@@ -1,5 +1,9 @@
 """Names are shown as they are, whatever they would mean to the program that shows them."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from ssl_zoo import clean
@@ -54,3 +58,23 @@ def test_matplotlib_draws_the_name(name: str) -> None:
     (shown,) = axes.legend().get_texts()
     assert shown.get_text().strip().replace(r"\$", "$") == name
     figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("end", ["| head -c 0", "> /dev/full"])
+def test_a_terminal_that_has_gone_away_ends_nothing(end: str) -> None:
+    code = (
+        "from ssl_zoo.clean import only_shown\n"
+        "for _ in range(3):\n    with only_shown('it'):\n        print('x' * 1_000_000)\n"
+    )
+    command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {end}', sys.executable, code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "could not be shown" in ended.stderr
+
+
+def test_a_terminal_of_ascii_takes_any_letter() -> None:
+    code = "from ssl_zoo.clean import tolerate_any_letter as t; t(); print('größe \\udcff')"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (ended.returncode, ended.stdout) == (0, b"gr??e ?\n")

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 import torch
+from PIL import Image
 
 from ssl_zoo import checkpoints, results
 from tests.conftest import Ended
@@ -166,6 +168,31 @@ def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
     assert "this run is complete" in again.out
     assert cli(*QUICK, "optimizer.lr=fast").status == 2
     assert results.read(Path("run")) == found
+
+
+@pytest.mark.slow
+def test_no_name_of_a_class_and_no_terminal_fails_a_finished_run(tmp_path: Path, cache_root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 4)):
+        for name in (b"$5_$10", b"${oc.env:HOME}", b"bad\xffname", "猫".encode(), b"[/red]"):
+            folder = Path(os.fsdecode(os.fsencode(tmp_path) + f"/data/{split}/".encode() + name))
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    settings = (
+        "data=folder",
+        f"data.path={tmp_path}/data",
+        "data.image_size=16",
+        "data.batch_size=8",
+        "budget.steps=1",
+    )
+    more = ("backbone=resnet10t", "method.hidden_dim=32", "evaluators=[knn]", *QUICK)
+    environment = os.environ | {"SSL_ZOO_CACHE": str(cache_root), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "ssl_zoo.run", *settings, *more]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert results.read(tmp_path / "run")["status"] == "completed"
+    assert (tmp_path / "run" / "report.png").exists()
 
 
 def test_a_corrected_command_runs_in_the_folder_of_the_mistake(cli: Callable[..., Ended]) -> None:
