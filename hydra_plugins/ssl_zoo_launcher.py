@@ -115,6 +115,7 @@ class ProcessLauncher(Launcher):
     def _command(self, config: DictConfig, overrides: list[str], folder: Path) -> list[str]:
         job = config.hydra.job
         given = OmegaConf.to_container(config.hydra.overrides.hydra)  # references to credentials stay unresolved
+        assert isinstance(given, list)
         passed_on = [str(text) for text in given if not _OF_THE_SWEEP.match(str(text))]
         ours = [
             "hydra.mode=RUN",

@@ -68,8 +68,7 @@ def rehearse(cfg: DictConfig) -> None:
 def check_settings(cfg: DictConfig) -> None:
     """Raises ValueError where a value is of no type that its part takes, or is set by the run itself."""
     for name in ("data", "views", "backbone", "method", "optimizer", "schedule", "evaluators", "logger"):
-        section = OmegaConf.to_container(cfg[name]) if cfg.get(name) else {}
-        assert isinstance(section, dict)
+        section: Any = OmegaConf.to_container(cfg[name]) if cfg.get(name) else {}
         if name in ("evaluators", "logger"):
             for key, part in section.items():
                 if not isinstance(part, dict) or "_target_" not in part:

@@ -53,8 +53,7 @@ def compose(card: Mapping[str, Any], groups: Sequence[str] = ("backbone", "metho
     names = {group: shipped_name(group, card) for group in groups}
     config = _compose_shipped([f"{group}={name}" for group, name in names.items()])
     for group in groups:
-        raw = OmegaConf.to_container(config[group])
-        assert isinstance(raw, dict)
+        raw: Any = OmegaConf.to_container(config[group])
         stored = card["config"].get(group, {})
         config[group] = _merge(raw, stored if isinstance(stored, dict) else {}, group)
     facts = {key: value for key, value in card["facts"].items() if key != "class_names"}  # texts that no part reads

@@ -251,7 +251,7 @@ def transformers_backbone(
         raise ValueError(
             f"backbone.pretrained={pretrained}: give true or false; a folder of weights is a backbone.name"
         )
-    never = {"trust_remote_code": False}  # the default asks on the terminal whether to run what a repository holds
+    never: Any = {"trust_remote_code": False}  # the default asks on the terminal whether to run what a repository holds
     read: Any = AutoConfig.for_model if name in CONFIG_MAPPING else partial(AutoConfig.from_pretrained, **never)
     # RoBERTa numbers positions from pad_id + 1. The other special ids may lie outside a small vocabulary.
     new: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
