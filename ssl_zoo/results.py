@@ -118,8 +118,6 @@ def validate(results: Any) -> None:
     for key, value in results["budget"].items():
         good = _is_number(value, int | float | None) or key == "kind"
         _check(good, f"budget.{key}", value, "a number or null")
-    for key, value in results["environment"].items():
-        _check(isinstance(value, str | int | float | None), f"environment.{key}", value, "text, a number or null")
     overrides = results.get("overrides", [])
     good = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
     _check(good, "overrides", overrides, "a list of text")
