@@ -40,7 +40,7 @@ def image_backbone(
         starts as its shortcuts alone; None leaves timm's default (True) and suits models without the option.
     timm_kwargs: anything the model takes, such as `drop_path_rate` or `patch_size`.
 
-    The network says by `small_stem` which stem it has; None for a stride between the two, which follows from image_size.
+    The network says by `small_stem` which stem it has; None for a stride between, by image_size.
 
     Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
     """
@@ -53,11 +53,9 @@ def image_backbone(
     is_vit = is_model_in_modules(name, {"vision_transformer", "eva", "deit", "beit"})
     if small and is_vit:
         timm_kwargs = {"patch_size": _patch_size(image_size)} | timm_kwargs
-    if is_model_in_modules(name, {"vision_transformer", "eva"}):
-        timm_kwargs = {"dynamic_img_size": True} | timm_kwargs  # multi-crop: views of several sizes
     if zero_init_last is not None:
         timm_kwargs = {"zero_init_last": zero_init_last} | timm_kwargs
-    model = create("backbone.name", name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
+    model = _create_for_any_size(name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
     between = False
     if not is_vit:
         stride = stem_stride(name, image_size, small_stem)
@@ -79,11 +77,34 @@ def create(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise ValueError(f"{key}={name}: timm has no such model. Nearest names: {', '.join(near) or 'none'}.")
+    section = key.partition(".")[0]
+    for option, value in kwargs.items():
+        if option.endswith("_rate") and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise ValueError(f"{section}.{option}={value} is a share to drop: give a number from 0 to less than 1")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
-    except (TypeError, AssertionError, OSError, RuntimeError) as error:  # timm hands options on unchecked
+    except (
+        TypeError,
+        ArithmeticError,
+        AssertionError,
+        OSError,
+        RuntimeError,
+    ) as error:  # timm hands options on unchecked
         hint = " Weights come from the Hugging Face hub; without it, give a local file as backbone.pretrained."
         raise ValueError(f"{key}={name} with {kwargs}: {error}{hint * pretrained}") from error
+
+
+def _create_for_any_size(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
+    """The model, made to take images of other sizes than its own where its constructor knows how: for multi-crop."""
+    cfg = timm.get_pretrained_cfg(name.partition(".")[0])
+    options: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
+    for option in options if cfg is not None and cfg.fixed_input_size else []:
+        try:
+            return create("backbone.name", name, pretrained, option | kwargs)
+        except ValueError as error:
+            if not isinstance(error.__cause__, TypeError) or next(iter(option)) not in str(error.__cause__):
+                raise
+    return create("backbone.name", name, pretrained, kwargs)
 
 
 def _patch_size(image_size: int) -> int:
@@ -218,7 +239,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     """
     try:
         state = load_state_dict(path, weights_only=True)
-    except (OSError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+    except (OSError, LookupError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ValueError(f"backbone.pretrained={path}: no such file, or not one of weights ({error!r}).") from error
     # Integers, the batch counters of BatchNorm, are left out of the count: old files lack them.
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if tensor.is_floating_point()}

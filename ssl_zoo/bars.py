@@ -5,6 +5,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ssl_zoo import clean
+
 COLOUR, BASELINE, INK, FAINT = "#2f6f8f", "#c3c9d0", "#22303c", "#6b7785"
 
 
@@ -45,11 +47,17 @@ def draw(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | N
             axes.barh(place + 0.24, bar.baseline, 0.18, color=BASELINE)
         end = max([bar.interval[1] if bar.interval else bar.mean, *bar.values])
         axes.annotate(
-            bar.text, (end, place - 0.1), (7, 0), textcoords="offset points", va="center", fontsize=9.5, color=INK
+            clean.figure(bar.text),
+            (end, place - 0.1),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            color=INK,
         )
     if any(bar.baseline is not None for bar in bars):
         axes.barh([0], [0], color=BASELINE, label="before training")
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=10, color=INK)
+    axes.set_yticks(range(len(bars)), [clean.figure(bar.label) for bar in bars], fontsize=10, color=INK)
     axes.invert_yaxis()
     if is_log:
         axes.set_xscale("log")
@@ -65,7 +73,7 @@ def draw(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | N
     axes.grid(axis="x", color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK)
+    axes.set_title(clean.figure(title), loc="left", fontsize=11.5, fontweight="bold", color=INK)
     if any(bar.baseline is not None for bar in bars):
         figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9, labelcolor=FAINT)
     file = io.BytesIO()

@@ -1,5 +1,6 @@
 """The picture of a run: what it learned in bars, beside a map of its features."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ssl_zoo import clean
 from ssl_zoo.evaluators.few_labels import Row, summary
 
 if TYPE_CHECKING:
@@ -38,8 +40,10 @@ def draw(
     if rows:
         _bars(axes[0], columns, rows)
     _map(axes[-1], features, labels, class_names)
-    axes[-1].set_title(f"test features of {method}, t-SNE")
-    figure.savefig(path)
+    axes[-1].set_title(f"test features of {clean.figure(method)}, t-SNE")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of letters that it shows as boxes
+        figure.savefig(path)
 
 
 def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
@@ -54,7 +58,9 @@ def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
         up = [end - height for height, end in zip(heights, ends, strict=True)]
         colour = COLOURS.get(row.name.split(",")[0], "tab:blue")
         faint = 0.5 if row.name.endswith("kNN") else 1.0
-        axes.bar(x, heights, thickness, yerr=[down, up], label=row.name, capsize=2, color=colour, alpha=faint)
+        axes.bar(
+            x, heights, thickness, yerr=[down, up], label=clean.figure(row.name), capsize=2, color=colour, alpha=faint
+        )
         for left, height, end in zip(x, heights, ends, strict=True):
             axes.text(left, end + 0.7, f"{height:.0f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(columns)), columns)
@@ -80,7 +86,7 @@ def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[s
     colours = colormaps[palette].resampled(len(classes))
     for number, label in enumerate(classes):
         mine = places[(labels == label).numpy()]
-        name = class_names[label] if 0 <= label < len(class_names) else None
+        name = clean.figure(class_names[label]) if 0 <= label < len(class_names) else None
         axes.scatter(mine[:, 0], mine[:, 1], s=10, color=colours(number), label=name, linewidths=0)
     if len(classes) <= 20 and class_names:
         axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import bars, results
+from ssl_zoo import bars, clean, results
 from ssl_zoo.comparison import COSTS, NAMES, Comparison, compare, is_accuracy, is_better_low
 
 
@@ -35,14 +35,15 @@ def load(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return results.read(file)
-    except ValueError as error:
-        return results.blank("failed", error={"type": "unreadable", "message": str(error)})
+        found = results.read(file)
+    except (ValueError, OSError) as error:
+        found = results.blank("failed", error={"type": "unreadable", "message": str(error)})
+    return clean.plain(found)
 
 
 def to_markdown(comparison: Comparison) -> str:
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
-    parts.append("\n".join(f"- {note}" for note in comparison.notes))
+    parts.append("\n".join(f"- {clean.markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
     return "\n\n".join(parts) + "\n"
@@ -55,7 +56,7 @@ def to_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [f"{key}{part}" for key in keys for part in ("", " ci95", " low", " high", " n", " examples")]
-    writer.writerow([*NAMES, "settings", "seeds", "n", *parts])
+    writer.writerow([*NAMES, "settings", "seeds", "n", *map(clean.spreadsheet, parts)])
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
@@ -66,7 +67,8 @@ def to_csv(comparison: Comparison) -> str:
             ends = estimate.interval(is_accuracy(key)) or (None, None)
             numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
         seeds = " ".join(str(seed) for seed in row.seeds)
-        writer.writerow([*(row.names[name] for name in (*NAMES, "settings")), seeds, len(row.seeds), *numbers])
+        names = (clean.spreadsheet(row.names[name]) for name in (*NAMES, "settings"))
+        writer.writerow([*names, seeds, len(row.seeds), *numbers])
     return text.getvalue()
 
 
@@ -127,7 +129,7 @@ def show(comparison: Comparison) -> None:
 
 
 def _markdown(lines: list[list[str]]) -> str:
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    escaped = [[clean.markdown(cell) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]])
 
 
@@ -166,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
     given = parser.parse_args(arguments)
+    clean.tolerate_any_letter()
     try:
         runs = load(given.folders)
     except ValueError as error:

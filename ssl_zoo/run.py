@@ -1,5 +1,6 @@
 """The entry point: compose a configuration, have its parts built, train, judge, record."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware, results, transcript
+from ssl_zoo import clean, hardware, results, settings, transcript
 from ssl_zoo.build import (
     CONF,
     build_data,
@@ -22,7 +23,8 @@ from ssl_zoo.build import (
     use_own_backbone,
     views_name,
 )
-from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
+from ssl_zoo.credentials import Filter, masked, masked_text
+from ssl_zoo.overrides import check_key, check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted
 
 hardware.tune_allocator()
@@ -34,6 +36,8 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 STARTED = time.time()
+ONLY_PRINT = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+"""Options of Hydra after which a command writes to the terminal and nothing else."""
 TASKS = ("pretrain", "fill_mask")
 
 OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], replace=True)
@@ -42,22 +46,37 @@ OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], 
 def main() -> None:
     """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
     os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
-    sys.argv = [quoted(argument) for argument in sys.argv]
+    clean.tolerate_any_letter()
+    if ONLY_PRINT & set(sys.argv):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
+    is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
+    sys.argv = [quoted(argument, is_sweep) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
     try:
+        refuse_empty_folder(sys.argv)
         run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
-        print(f"error: {explain(error, CONF)}", file=sys.stderr)
+        print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"error: hydra.run.dir cannot be made or written: {error}. Give another folder", file=sys.stderr)
         sys.exit(2)
 
 
+def refuse_empty_folder(arguments: list[str]) -> None:
+    """Raises ValueError before Hydra writes a run's files among whatever lies in the working folder."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") in ("", ".", "./", "null"):
+            raise ValueError(f"{argument}: give a folder for the run alone, or leave {key} out for one of its own")
+
+
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run_job(cfg: DictConfig) -> None:
     """One run in the folder that Hydra made for it; ends the process unless all went well."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Filter())
     try:
         check_config(cfg)
         {"pretrain": pretrain, "fill_mask": fill_mask}[cfg.task](cfg, folder)
@@ -90,13 +109,13 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     if not taken:
         transcript.begin(folder)
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
-    trace = "".join(traceback.format_exception(error))
+    trace = masked_text("".join(traceback.format_exception(error)))
     if not mistake and not type(error).__module__.startswith("ssl_zoo"):
         print(trace, file=sys.stderr)
     said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
-    print(f"error: {said}", file=sys.stderr)  # before the record, which a full disk may refuse
+    print(f"error: {masked_text(str(said))}", file=sys.stderr)  # before the record, which a full disk may refuse
     if cfg.task == "pretrain" and not taken:
-        told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
+        told = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
         results.write(folder, results.blank("failed", **outline(cfg), error=told))
     return 2 if mistake else 1
 
@@ -115,7 +134,10 @@ def check_config(cfg: DictConfig) -> None:
     # The default's type is a key's schema: compose once more without the values, and compare.
     mine, default = (dotted_keys(OmegaConf.to_container(c)) for c in (cfg, hydra.compose("config", groups)))  # type: ignore[arg-type]
     for key in values:
+        check_key(key, mine.get(key), default)
         check_type(key, mine.get(key), default.get(key))
+    for key, hint in {"seed": int, "text": str | None, "checkpoint": str | None, "name": str | None}.items():
+        settings.check(key, cfg[key], hint)
     budgets = [key for key in values if key.startswith("budget.")]
     if budgets:  # a budget on the command line replaces the default one
         cfg.budget = {kind: value if f"budget.{kind}" in budgets else None for kind, value in cfg.budget.items()}
@@ -123,7 +145,7 @@ def check_config(cfg: DictConfig) -> None:
         ("seed", cfg.seed, 0, 2**32 - 1),
         ("data.batch_size", cfg.data.batch_size, 1, 2**31),
     ):
-        if isinstance(value, int) and not least <= value <= most:
+        if not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{key}={value}: give a whole number from {least} to {most}")
 
 
@@ -133,7 +155,7 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(cfg)
     assert isinstance(config, dict)
     config.pop("facts")
-    return {
+    known = {
         "experiment": cfg.name or choices.get("experiment"),
         "method": choices["method"],
         "backbone": cfg.backbone.get("name", choices["backbone"]),
@@ -143,6 +165,7 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
         "overrides": [str(o) for o in HydraConfig.get().overrides.task],
         "config": config,
     }
+    return {key: masked(value) for key, value in known.items()}
 
 
 def pretrain(cfg: DictConfig, folder: Path) -> None:
@@ -157,7 +180,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
     from lightning.pytorch.utilities import rank_zero_only
 
-    from ssl_zoo import budget, checkpoints, encoder_card, loggers, session, summary
+    from ssl_zoo import budget, checkpoints, encoder_card, session, summary
     from ssl_zoo.data.order import check_batch
 
     session.quiet_lightning()
@@ -166,7 +189,6 @@ def train(cfg: DictConfig, folder: Path) -> None:
     if cfg.checkpoint is not None:
         origin = use_own_backbone(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
     identity = outline(cfg)
-    loggers.refuse_secrets(identity["config"])
     resume = session.resume_point(folder, identity["config"])
     if results.is_complete(folder):
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
@@ -199,7 +221,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
     arguments = OmegaConf.to_container(cfg.backbone, resolve=True)
     encoder = encoder_card.describe(choices["backbone"], arguments, method.backbone, data.facts)  # type: ignore[arg-type]
-    card = {"config": identity["config"], "facts": data.facts, "encoder": encoder}
+    named = {group: choices[group] for group in ("method", "backbone")}
+    card = {"config": identity["config"], "facts": data.facts, "choices": named, "encoder": encoder}
     learner = build_learner(cfg, method, spend, trainer, card)
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
@@ -228,7 +251,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         spent = {"steps": learner.global_step, "examples": examples, "flops": flops * examples}
         identity["budget"] = {"kind": spend.kind, "value": spend.value, "seconds": learner.elapsed, **spent}
         identity["environment"] = session.environment(trainer, precision)
-        identity["config"] = OmegaConf.to_container(cfg, resolve=True)
+        identity["config"] = masked(OmegaConf.to_container(cfg, resolve=True))
         conclude(folder, identity, metrics, evaluators, trainer, learner, data)
 
 
@@ -252,39 +275,43 @@ def conclude(
     results.write(folder, results.blank("completed", **record))
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
+    loggers.finish(trainer.loggers)  # before anything is shown, which may fail
     looked_at = "knn/top1" in metrics or "linear/top1" in metrics  # so the features are there
     session.show(folder, record["method"], metrics, data, judged.test if looked_at else None)
-    loggers.finish(trainer.loggers)
 
 
 def fill_mask(cfg: DictConfig, folder: Path) -> None:
     """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
     from rich.console import Console
 
-    from ssl_zoo import checkpoints, encoder_card, fill
+    from ssl_zoo import card, checkpoints, encoder_card, fill
     from ssl_zoo.data.tokenizer import TextTokenizer
+    from ssl_zoo.methods.mlm import MLM
 
     transcript.begin(folder)
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
     path = checkpoints.resolve(cfg.checkpoint)
     saved = checkpoints.load(path)
-    if "ssl_zoo" not in saved:
-        raise ValueError(f"checkpoint={cfg.checkpoint} was not written by a run of ours: give a run of method=mlm")
-    card = saved["ssl_zoo"]["card"]
-    trained = OmegaConf.create({**card["config"], "facts": card["facts"]})
-    if "mask_id" not in card["facts"] or not trained.method["_target_"].endswith("MLM"):
+    stored = card.read(saved, cfg.checkpoint)
+    trained = card.compose(stored)
+    if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
         raise ValueError(f"checkpoint={cfg.checkpoint} is no masked-token model: give a run of method=mlm")
     hardware.prepare_torch("cpu", "32-true")
-    method = build_method(trained)
-    method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    method = hydra.utils.instantiate(
+        trained.method, backbone=hydra.utils.instantiate(trained.backbone, _convert_="all"), _convert_="all"
+    )
+    try:
+        method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={cfg.checkpoint}: its weights are not those of its model: {error}") from error
     kept = path.parent.parent / encoder_card.TOKENIZER
     if not kept.exists():
         raise ValueError(
             f"checkpoint={cfg.checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was"
         )
     tokenizer = TextTokenizer(kept)
-    if tokenizer.identity != card["facts"]["tokenizer_hash"]:
+    if tokenizer.identity != stored["facts"]["tokenizer_hash"]:
         raise ValueError(f"{kept} is not the tokenizer of checkpoint={cfg.checkpoint}. Give the run folder as it was")
     Console().print(fill.table(cfg.text, fill.guesses(method, tokenizer, cfg.text)))
 

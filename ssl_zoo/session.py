@@ -24,6 +24,7 @@ from torch import nn
 
 from ssl_zoo import checkpoints, hardware, picture, results, summary
 from ssl_zoo.budget import count_flops
+from ssl_zoo.clean import only_shown
 from ssl_zoo.estimate import seconds_per_example
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.judged import Evaluator, Features, Judged, evaluate
@@ -245,27 +246,31 @@ def quiet_lightning() -> None:
 def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
     """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
+    The run is complete by then: whatever goes wrong here is a warning.
     name: of the method; features: of the test part, None without evaluators that looked at them.
     """
-    console = Console()
     few = [key for key in metrics if key.startswith("few/")]
     labelled = features is not None and bool((features.y >= 0).any())
     majority = features.y.bincount().max().item() / len(features.y) if features is not None and labelled else None
-    title = "test metrics of the last epoch, with their 95 % intervals by n examples"
-    table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
-    for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
-        value = metrics[key]
-        count = f"{value.n:,}" if isinstance(value, Proportion) else ""
-        table.add_row(key, summary.shown(metrics.get(f"init/{key}")), summary.shown(value), count)
-    if table.row_count:
-        if majority is not None:
-            table.add_row("majority class", "", f"{100 * majority:.1f} %", "")
-        console.print(table)
-    if few:
-        console.print(few_labels.table(metrics, name))
-    if sentence := summary.nothing_learned(metrics, majority):
-        print(sentence)
+    with only_shown("the table of metrics"):
+        console = Console()
+        title = "test metrics of the last epoch, with their 95 % intervals by n examples"
+        table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
+        for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
+            value = metrics[key]
+            count = f"{value.n:,}" if isinstance(value, Proportion) else ""
+            table.add_row(key, summary.shown(metrics.get(f"init/{key}")), summary.shown(value), count)
+        if table.row_count:
+            if majority is not None:
+                table.add_row("majority class", "", f"{100 * majority:.1f} %", "")
+            console.print(table)
+        if few:
+            console.print(few_labels.table(metrics, name))
+        if sentence := summary.nothing_learned(metrics, majority):
+            print(sentence)
     if features is not None and labelled:
-        picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
-        print(f"picture: {folder / 'report.png'}")
-    print(f"results: {folder / results.NAME}")
+        with only_shown("the picture of the run"):
+            picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
+            print(f"picture: {folder / 'report.png'}")
+    with only_shown("where the results are"):
+        print(f"results: {folder / results.NAME}")

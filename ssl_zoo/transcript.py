@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ssl_zoo.credentials import masked_text
+
 NAME = "run.log"  # Hydra's logging writes there too
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 _active: list["_Copied"] = []
@@ -72,6 +74,6 @@ class _Copied:
         self.line, self.finished = "", True
 
     def _keep(self, line: str) -> None:
-        text = _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2])
+        text = masked_text(_ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
         with suppress(OSError):  # a full disk; the terminal has the line
             os.write(self.file, f"{text}\n".encode(errors="backslashreplace"))

@@ -283,3 +283,11 @@ def test_bf16_gradients_are_those_of_float32(path: Path, size: int) -> None:
     for view in views:
         errors = bf16_errors(model, view)
         assert max(errors.values()) < BF16_TOLERANCE, max(errors, key=lambda name: errors[name])
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "deit_tiny_distilled_patch16_224", "resnet10t"])
+def test_views_of_several_sizes_are_taken_where_the_constructor_knows_how(name: str) -> None:
+    small = {"depths": (1, 1, 1, 1)} if "swin" in name else {"depth": 1} if "deit" in name else {}
+    model = image_backbone(name, in_chans=3, image_size=224, **small).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 96, 96)).shape == (1, model.num_features)

@@ -42,6 +42,13 @@ def test_every_method_passes_its_rehearsal(name: str) -> None:
     build.rehearse(composed(f"method={name}"))
 
 
+def test_a_backbone_that_cannot_take_local_crops_is_refused_before_the_data_is_read() -> None:
+    small = ("data=folder", "data.path=nowhere", "data.image_size=64", "views=multicrop", "backbone.small_stem=false")
+    with pytest.raises(ValueError, match="views: the backbone, made for images of 64 pixels, takes no view of 32"):
+        build.rehearse(composed(*small, "method=dino", "backbone.name=mixer_s32_224"))
+    build.rehearse(composed(*small, "method=dino", "backbone.name=resnet10t"))
+
+
 def test_a_batch_that_processes_cannot_share_is_refused_before_the_data_is_read() -> None:
     with pytest.raises(ValueError, match=r"data.batch_size=65 cannot be shared evenly by 2 processes.*multiple of 2"):
         build.rehearse(composed("trainer=ddp_cpu", "data.batch_size=65"))
@@ -77,6 +84,12 @@ def test_views_of_images_are_compiled_on_a_gpu(
         monkeypatch.setattr("ssl_zoo.session.device_type", lambda accelerator, device=device: device)
         build.build_data(composed(f"data={data}", "data.batch_size=8", f"trainer.compile={wanted}"))
     assert len(compiled) == fused
+
+
+def test_names_of_the_data_are_never_interpolated() -> None:
+    facts = {"class_names": ["${oc.env:HOME}", r"\${a}", r"\\${seed} ${", "$5", "plain\\"], "num_classes": 5}
+    cfg = OmegaConf.create({"facts": build.literal(facts)})
+    assert OmegaConf.to_container(cfg, resolve=True) == {"facts": facts}
 
 
 @pytest.mark.parametrize("data", ["cifar10", "cifar10_captions", "imdb"])

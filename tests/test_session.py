@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,23 @@ def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
     assert "75.0 % (59.8 to 85.8) │ 40" in out
     assert "majority class" in out
     assert "nothing was learned" in out
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no font"), OSError(28, "No space left"), BrokenPipeError()])
+def test_what_is_only_shown_can_fail(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(session.picture, "draw", fail)
+    monkeypatch.setattr(session.few_labels, "table", fail)
+    monkeypatch.setattr("ssl_zoo.clean.os.dup2", lambda *_: None)
+    features = SimpleNamespace(x=torch.zeros(2, 2), y=torch.zeros(2, dtype=torch.int64))
+    named = SimpleNamespace(facts={"class_names": ["a"]})
+    session.show(tmp_path, "simclr", {"knn/top1": 0.75, "few/1/knn": 0.5}, named, features)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert type(error).__name__ in caplog.text
 
 
 def test_a_checkpoint_must_exist() -> None:

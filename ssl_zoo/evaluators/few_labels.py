@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -191,5 +192,5 @@ def table(metrics: Mapping[str, float], method: str) -> Table:
             (f"[bold]{written(c)}[/]" if c and c[0] == top else written(c)) + _interval(c)
             for c, top in zip(row.cells, best, strict=True)
         ]
-        shown.add_row(row.name, *cells)
+        shown.add_row(escape(row.name), *cells)
     return shown
