@@ -5,7 +5,7 @@ import heapq
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ssl_zoo.data.documents import clean
+from ssl_zoo.data.labels import in_order
 from ssl_zoo.data.text_sources import Source
 from ssl_zoo.data.tokenizer import TextTokenizer
 
@@ -102,7 +103,7 @@ def survey(corpus: Corpus, sample_bytes: int = 0) -> Survey:
                 while size - len(sample[0][1]) >= sample_bytes:
                     size -= len(heapq.heappop(sample)[1])
     _check_parts(corpus, filled, classes)
-    names = (corpus.source.class_names() or _in_order(classes["train"])) if classes["train"] else []
+    names = (corpus.source.class_names() or in_order(classes["train"])) if classes["train"] else []
     return Survey(total, names, [text for _, text in sorted(sample)])
 
 
@@ -126,14 +127,9 @@ def _check_parts(corpus: Corpus, filled: Counter[str], classes: dict[str, set[st
         )
     if only := classes["test"] - classes["train"]:
         raise ValueError(
-            f"data.splits: the classes {', '.join(_in_order(only))} are only in the test part, so nothing could learn "
+            f"data.splits: the classes {', '.join(in_order(only))} are only in the test part, so nothing could learn "
             "them. Correct the labels, or set data.label_column=null to go without"
         )
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    names = set(names)
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
 class _Encoded(NamedTuple):
