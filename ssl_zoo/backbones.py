@@ -30,7 +30,8 @@ def image_backbone(
     small_stem: keep the resolution that a stem made for 224 pixels throws away; None means "up to 64 pixels".
         ResNet: 3x3 stride-1 convolution, no max-pool. ConvNeXt: 2x2 patches, not 4x4. ViT: patches that leave about
         8x8 tokens. Other families have no agreed small stem and are refused.
-    pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file (`load_weights`).
+    pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file as timm loads its own,
+        see `load_weights`. A small stem is cut out of the loaded one, unless the file has a small one already.
     timm_kwargs: anything the model takes, such as `drop_path_rate` or `patch_size`.
 
     Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
@@ -46,13 +47,20 @@ def image_backbone(
         timm_kwargs = {"patch_size": _patch_size(image_size)} | timm_kwargs
     if is_model_in_modules(name, {"vision_transformer", "eva"}):
         timm_kwargs = {"dynamic_img_size": True} | timm_kwargs  # multi-crop: views of several sizes
-    model = create("backbone.name", name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
+    options = {"in_chans": in_chans, **timm_kwargs}
+    model = create("backbone.name", name, pretrained is True, options)
+    stem: Tensor | None = None
+    if isinstance(pretrained, str):
+        state = read_weights(model, pretrained)
+        if small and not is_vit:
+            stem = _take_small_stem(model, state)
+        model = load_weights(model, name, state, pretrained, options)
     if small and not is_vit:
         _shrink_stem(model, name)
+        if stem is not None:
+            _first_conv(model).weight = nn.Parameter(stem)
     if small:
         log.info("backbone.name=%s: small stem for images of %d pixels", name, image_size)
-    if isinstance(pretrained, str):
-        load_weights(model, pretrained)
     model.num_features = _feature_width(model, name, in_chans, image_size)
     return model
 
@@ -87,7 +95,7 @@ def _shrink_stem(model: Any, name: str) -> None:
             f"backbone.name={name}: no small stem is known for this family. Give backbone.small_stem=false to keep "
             "the stem made for large images, or choose a ResNet, a ConvNeXt or a ViT."
         )
-    conv = model.get_submodule(model.pretrained_cfg["first_conv"])
+    conv = _first_conv(model)
     old = conv.kernel_size[0]
     new, stride, padding = (2, 2, 0) if conv.kernel_size == conv.stride else (3, 1, 1)
     middle = slice((old - new) // 2, (old + new) // 2)
@@ -95,6 +103,19 @@ def _shrink_stem(model: Any, name: str) -> None:
     conv.kernel_size, conv.stride, conv.padding = (new, new), (stride, stride), (padding, padding)
     if is_model_in_modules(name, {"resnet"}):
         model.maxpool = nn.Identity()
+
+
+def _first_conv(model: Any) -> nn.Conv2d:
+    return model.get_submodule(model.pretrained_cfg["first_conv"])
+
+
+def _take_small_stem(model: Any, state: dict[str, Tensor]) -> Tensor | None:
+    """Takes the filters of the stem out of `state` where they are of another size, and already a small stem's."""
+    key = f"{model.pretrained_cfg['first_conv']}.weight"
+    found, own = state[key].shape if key in state else None, _first_conv(model).weight.shape
+    if found and found[:2] == own[:2] and found[2] in (2, 3) and found[2] != own[2]:
+        return state.pop(key)
+    return None
 
 
 def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) -> int:
@@ -108,26 +129,50 @@ def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) 
         model.train()
 
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Fills `model` from a safetensors or torch file, in place, and logs how many tensors matched.
+def read_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch file that `model` has names for, of whatever shape; logs how many.
 
     A prefix common to the names in the file, such as `backbone.`, is found and taken off. Raises ValueError for an
-    unreadable file, or when name and shape match for fewer than 90 % of the model's tensors.
+    unreadable file, or when it has fewer than 90 % of the model's tensors.
     """
     try:
         state = load_state_dict(path, weights_only=True)
     except (OSError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ValueError(f"backbone.pretrained={path}: no such file, or not one of weights ({error!r}).") from error
+    own = model.state_dict()
     # Integers, the batch counters of BatchNorm, are left out of the count: old files lack them.
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    last = list(shapes)[-1]
+    counted = [name for name, tensor in own.items() if tensor.is_floating_point()]
     best: dict[str, Tensor] = {}
-    for prefix in sorted(key.removesuffix(last) for key in state if key.endswith(last)):
-        named = {name: state[prefix + name] for name in shapes if prefix + name in state}
-        best = max(best, {name: tensor for name, tensor in named.items() if tensor.shape == shapes[name]}, key=len)
-    rest = ", ".join(sorted(shapes.keys() - best.keys())[:5]) or "none"
-    report = f"backbone.pretrained={path}: {len(best)} of {len(shapes)} tensors match; not in it: {rest}"
-    if len(best) < 0.9 * len(shapes):
+    for prefix in sorted(key.removesuffix(counted[-1]) for key in state if key.endswith(counted[-1])):
+        best = max(best, {name: state[prefix + name] for name in own if prefix + name in state}, key=len)
+    missing = [name for name in counted if name not in best]
+    num_found = len(counted) - len(missing)
+    report = f"backbone.pretrained={path}: {num_found} of {len(counted)} tensors match"
+    report += f"; not in it: {', '.join(missing[:5]) or 'none'}"
+    if num_found < 0.9 * len(counted):
         raise ValueError(f"{report}, ... At least 90 % must match: are these the weights of another model?")
     log.info(report)
-    model.load_state_dict(best, strict=False)
+    return best
+
+
+def load_weights(model: nn.Module, name: str, state: dict[str, Tensor], path: str, options: dict[str, Any]) -> Any:
+    """`model`, made anew by timm with the weights `state` of the file `path`, as timm loads its own.
+
+    So position embeddings and patches are resampled to the size of the images, and the colours of the first layer are
+    summed up or repeated for other numbers of channels. Raises ValueError when a tensor is of another shape all the
+    same: nothing that the file has stays random.
+    """
+    overlay = {"state_dict": state, "num_classes": -1}  # of no model: a classifier in the file is none of ours
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **options)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        own = model.state_dict()
+        other = [
+            f"{key} {tuple(tensor.shape)}, here {tuple(own[key].shape)}"
+            for key, tensor in state.items()
+            if tensor.shape != own[key].shape
+        ]
+        raise ValueError(
+            f"backbone.pretrained={path}: tensors of another shape: {'; '.join(other[:3]) or error}. Give "
+            "backbone.name, data.in_chans, backbone.small_stem and backbone.patch_size as these weights had them"
+        ) from error

@@ -32,6 +32,9 @@ DAMAGE: tuple[type[Exception], ...] = (
 DAMAGE += (KeyError, IndexError, TypeError, ZeroDivisionError)
 
 
+UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, Image.DecompressionBombError)
+
+
 class UnreadableImage(ValueError):
     """An image that cannot be decoded rightly; the message names it and the cause."""
 
@@ -91,8 +94,8 @@ def _from_bands(bands: np.ndarray, header: Header, in_chans: int, bits: int) -> 
 def _check_bands(n: int, in_chans: int) -> None:
     if n != in_chans:
         raise ValueError(
-            f"{n} bands, and data.in_chans={in_chans}. Give data.in_chans={n} with as many numbers in data.mean and "
-            "data.std, or convert the image"
+            f"{n} band{'s' * (n > 1)}, and data.in_chans={in_chans}. Give data.in_chans={n} with as many numbers in "
+            "data.mean and data.std, or convert the image"
         )
 
 
@@ -158,7 +161,7 @@ def brightest(encoded: Encoded) -> int | None:
                 if _has_wide_colour(image):
                     return 257 * int(np.asarray(image.convert("RGB")).max())
                 return int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
-    except (Image.DecompressionBombError, *DAMAGE):
+    except UNREADABLE:
         return None
 
 
@@ -169,7 +172,7 @@ def is_transparent(encoded: Encoded) -> bool:
             return False
         with _stream(encoded) as file, Image.open(file) as image:
             return image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255
-    except (Image.DecompressionBombError, *DAMAGE):
+    except UNREADABLE:
         return False
 
 

@@ -90,8 +90,8 @@ class TextFiles:
         """What is not read of a folder, if the splits `used` are."""
         if self.layout is None:
             return []
-        loose = [file for split in used if self._classes[split] for file in self._splits[split]]
-        loose = [file for file in loose if not any(self.layout.class_of(file, split) for split in used)]
+        pairs = [(file, split) for split in used if self._classes[split] for file in self._splits[split]]
+        loose = [file for file, split in pairs if self.layout.class_of(file, split) is None]
         found = self.layout.notes(used)
         return [*found, f"text beside class folders left out: {count_endings(loose)}"] if loose else found
 

@@ -160,6 +160,9 @@ def test_splits_in_any_spelling(tmp_path: Path) -> None:
     source = files(tmp_path / "folders")
     assert source.splits() == ["test", "train"]
     assert read(source) == [("Train/neg/1", "neg"), ("Train/pos/1", "pos")]
+    write(tmp_path / "folders/Train/urls.txt", "http://")
+    (note,) = files(tmp_path / "folders").notes(["train", "test"])
+    assert note.startswith("text beside class folders left out: 1 .txt (such as")
     write(tmp_path / "tables/Train.csv", "text,label\none,1\n")
     write(tmp_path / "tables/Val.TSV", "text\tlabel\ntwo\t0\n")
     source = files(tmp_path / "tables", label_column="label")
