@@ -6,6 +6,8 @@ An image backbone maps (B, C, H, W) to (B, D), with D as `num_features`. Letters
 import difflib
 import logging
 import math
+from collections.abc import Iterable
+from functools import cache
 from pickle import UnpicklingError
 from typing import Any
 
@@ -184,6 +186,68 @@ def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) 
         raise ValueError(f"backbone.name={name} takes no images of {image_size} pixels: {error}") from error
     finally:
         model.train()
+
+
+def exact_convolutions(model: nn.Module) -> None:
+    """Has each Conv2d in `model` compute in float32 where oneDNN's bfloat16 gradient is wrong, in place.
+
+    On the CPU, where the stride exceeds the input or a position of the kernel meets only padding, oneDNN leaves entries
+    of the weight's gradient unwritten (torch 2.15): a 3x3 stride-2 convolution of a 1x1 input, as in the last stages of
+    a ResNet for small crops. Classes change as `torch.nn.utils.parametrize` changes them; parameters and names stay.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and not isinstance(module, _ExactConvolution):
+            module.__class__ = _exact(type(module))  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+
+@cache
+def _exact(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    return type(kind.__name__, (_ExactConvolution, kind), {})
+
+
+class _ExactConvolution(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W') as without this class, in float32 inside for inputs that are too small."""
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not self._is_small(x):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))
+
+    def _is_small(self, x: Tensor) -> bool:
+        """Whether the kernel may have a position that meets only padding, or the stride exceeds the input."""
+        padding = (0, 0) if isinstance(self.padding, str) else self.padding
+        extents = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return any(n + p < k + s - 1 for n, p, k, s in zip(x.shape[-2:], padding, extents, self.stride, strict=True))
+
+
+def check_view_sizes(model: Any, name: str, sides: Iterable[int], in_chans: int) -> None:
+    """Raises ValueError for local crops, sides smaller than the largest one, that leave one position of features.
+
+    Of a network without `forward_features` (timm's name for what precedes the pooling) nothing is known.
+    """
+    local = sorted(set(sides))[:-1]
+    if not local or not hasattr(model, "forward_features"):
+        return
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        positions = {side: _positions(model, torch.zeros(1, in_chans, side, side)) for side in local}
+    model.train(was_training)
+    for side, count in positions.items():
+        if count <= 1:
+            raise ValueError(
+                f"views: backbone.name={name} leaves local crops of {side} pixels a single position of features. "
+                "Choose views without local crops, a larger data.image_size, or a backbone that reduces less"
+            )
+
+
+def _positions(model: Any, image: Tensor) -> int:
+    """How many positions the features of one image have before they are pooled."""
+    features = model.forward_features(image)
+    if features.ndim == 3:  # (1, N, D), with tokens that stand for no position
+        return features.shape[1] - getattr(model, "num_prefix_tokens", 0)
+    is_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+    return math.prod(features.shape[1:3] if is_last else features.shape[2:])
 
 
 def read_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
