@@ -10,7 +10,6 @@ followed it. No task needs a network, and each leaves much room above random wei
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ssl_zoo.build import build_data, build_optimizer
+from ssl_zoo.build import build_optimizer
 from ssl_zoo.conformance.checks import Finding
 from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
 from ssl_zoo.evaluators.few_labels import draw
@@ -33,6 +32,7 @@ from ssl_zoo.evaluators.linear import fit, standardise
 from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.run import build_data
 from ssl_zoo.tokens import embed, encode
 
 DRAWS, PIECE, ROWS, SHARE = 20, 32, 1024, 0.15
@@ -136,8 +136,8 @@ def train(method: Method, data: Any, cfg: DictConfig, seed: int, budget: Budget)
     """Trains for the budget with the Learner, as a run does, and scores the encoder before and after."""
     task, score = judge(method, data)
     before, started = score(), time.perf_counter()
-    optimizer = partial(build_optimizer(cfg), lr=budget.lr)
-    learner = Learner(method, optimizer, instantiate(cfg.schedule), seed, total_steps=budget.steps)
+    cfg.optimizer.lr = budget.lr
+    learner = Learner(method, build_optimizer(cfg), instantiate(cfg.schedule), seed, total_steps=budget.steps)
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
