@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "evaluators": {"data", "evaluators", "method"},
     "views": {"views"},
     "conformance": {
+        "build",
         "conformance",
         "evaluators",
         "functional",
