@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "evaluators": {"data", "evaluators", "masks", "method", "proportion"},
     "views": {"views"},
     "conformance": {
+        "build",
         "conformance",
         "evaluators",
         "functional",
