@@ -18,8 +18,9 @@ from ssl_zoo import card
 from ssl_zoo.build import CONF
 from ssl_zoo.checkpoints import KEYS
 from ssl_zoo.data.tokenizer import TextTokenizer, train
+from ssl_zoo.encoder_card import TOKENIZER
 from ssl_zoo.methods.mlm import MLM
-from ssl_zoo.run import TOKENIZER, fill_mask
+from ssl_zoo.run import fill_mask
 from tests.conftest import Ended
 
 pytestmark = pytest.mark.xdist_group("card")  # its checkpoint is costly: one worker runs the file
