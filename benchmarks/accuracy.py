@@ -67,8 +67,9 @@ def rows(only: list[str]) -> Iterator[tuple[str, str]]:
         elif "stdlib_docs" in chosen:
             yield f"{name} (text)", f"experiment=table_text method={name}"
         else:
-            one_view = " views=weak" * ("weak" in chosen)  # the experiments' views are two, for joint embeddings
-            yield name, f"experiment={'table_vit' if 'vit' in chosen else 'table_images'} method={name}{one_view}"
+            # The experiments' views are two equal ones; ReSSL's method is a weaker one for the teacher.
+            own = " views=weak" * ("paper_views.digits=weak" in chosen) + " views=ressl" * (name == "ressl")
+            yield name, f"experiment={'table_vit' if 'vit' in chosen else 'table_images'} method={name}{own}"
         if name in TEXT_BY_CONFIG:
             yield f"{name} (text)", f"experiment=table_windows method={name}"
         if name == "supervised":
@@ -79,7 +80,12 @@ def recipe(command: str) -> str:
     """Changes when the files behind a command say other things, so that older numbers are not taken for this one's."""
     chosen = dict(part.split("=", 1) for part in command.split())
     files = [CONF / "experiment" / f"{chosen['experiment']}.yaml", CONF / "method" / f"{chosen['method']}.yaml"]
-    said = json.dumps([yaml.safe_load(file.read_text()) for file in files])  # comments do not count
+    experiment, method = (yaml.safe_load(file.read_text()) for file in files)  # comments do not count
+    if any("/views" in key for part in experiment["defaults"] if isinstance(part, dict) for key in part):
+        # The experiment chooses the views, whatever the method declares.
+        kept = [part for part in method.pop("defaults", []) if not any("paper_views" in key for key in part)]
+        method = {"defaults": kept, **method} if kept else method
+    said = json.dumps([experiment, method])
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 

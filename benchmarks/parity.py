@@ -1,13 +1,23 @@
-"""SimCLR by another framework's parts under our recipe: lightly's views, projector and loss, torchvision on PIL images.
+"""Whether our SimCLR is lightly's, and what each setting in which the published recipes differ is worth.
 
-    python benchmarks/parity.py --seeds 0 1
+    python benchmarks/parity.py steps                    20 steps of both programs from the same weights; minutes
+    python benchmarks/parity.py switches --seeds 0 1 2   paired runs of a small network, one setting changed at a time
 
-Data, backbone, optimizer, schedule, budget and evaluation are those of experiment=table_images, so that what differs
-from the SimCLR row of benchmarks/results/accuracy.md is what a framework adds. Prints one line a seed.
+`steps` gives lightly's loss and projector, torchvision's ResNet-18 and a plain loop the same weights and views as ours,
+in float32, and compares losses and weights for each setting. `switches` keeps what ended in results/parity.jsonl, goes
+on where it stopped, and writes results/parity.md. The whole programs side by side: lightly's items of gpu_queue.py.
 """
 
 import argparse
-from collections.abc import Callable
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 from ssl_zoo import hardware
@@ -15,84 +25,209 @@ from ssl_zoo import hardware
 hardware.tune_allocator()
 
 import hydra  # noqa: E402
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from lightly.loss import NTXentLoss  # noqa: E402
 from lightly.models.modules import SimCLRProjectionHead  # noqa: E402
-from lightly.transforms import SimCLRTransform  # noqa: E402
-from PIL import Image  # noqa: E402
+from scipy.stats import t as student  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from torchvision.models import resnet18  # noqa: E402
 
-from ssl_zoo import build  # noqa: E402
-from ssl_zoo.evaluators.judged import Judged, evaluate  # noqa: E402
-from ssl_zoo.method import Method  # noqa: E402
+from ssl_zoo import build, results  # noqa: E402
+from ssl_zoo.learner import Learner  # noqa: E402
+from ssl_zoo.method import Batch, Method  # noqa: E402
+
+HERE = Path(__file__).parent
+RECORD = HERE / "results" / "parity.jsonl"
+TABLE = HERE / "results" / "parity.md"
+
+SWITCHES = {
+    "base": [],
+    "joint BatchNorm": ["method.views_per_batch_norm=joint"],
+    "branches from zero": ["backbone.zero_init_last=true"],
+    "no decay on norms and biases": ["optimizer.decay_norms_and_biases=false"],
+    "projector with BatchNorm": ["method.hidden_norm=true", "method.last_norm=true"],
+}
+"""One setting changed at a time; the base is the recipe of experiment=simclr_cifar10_100."""
+
+SMALL = (
+    "experiment=table_images optimizer=sgd optimizer.lr=0.06 optimizer.weight_decay=5e-4 "
+    "optimizer.decay_norms_and_biases=true schedule.warmup=0.0 backbone.zero_init_last=false "
+    "method.hidden_dim=1024 method.out_dim=128 method.temperature=0.5 method.hidden_norm=false "
+    "method.views_per_batch_norm=separate budget.examples=60_000 trainer.evaluate_before=false"
+)
+"""The base on the network of the table of methods: a ResNet-10 of half the width, CIFAR-10, batches of 128."""
 
 
-class Pictures(Dataset):
-    """(C, H, W) uint8 pixels as PIL images, through `transform`, which gives a list of views."""
+def their_network(method: Method, norms: bool) -> tuple[nn.Module, nn.Module]:
+    """(torchvision's ResNet-18 with a stem for small images, lightly's projector), with the weights of `method`."""
+    backbone = resnet18(weights=None)
+    backbone.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    backbone.maxpool = nn.Identity()
+    backbone.fc = nn.Identity()
+    backbone.load_state_dict(method.backbone.state_dict())
+    projector = SimCLRProjectionHead(512, 1024, 128, batch_norm=norms)
+    ours = list(method.get_submodule("projector").state_dict().values())
+    projector.load_state_dict(dict(zip(projector.state_dict(), ours, strict=True)))
+    return backbone, projector
 
-    def __init__(self, pixels: Tensor, transform: Callable[[Image.Image], list[Tensor]]):
-        self.pixels, self.transform = pixels, transform
 
-    def __len__(self) -> int:
-        return len(self.pixels)
+class Reference:
+    """The other program: torchvision's network, lightly's projector and loss, SGD."""
 
-    def __getitem__(self, index: int) -> list[Tensor]:
-        return self.transform(Image.fromarray(np.asarray(self.pixels[index].permute(1, 2, 0))))
+    def __init__(self, method: Method, cfg: Any, rate: float):
+        self.backbone, self.projector = their_network(method, norms=cfg.method.last_norm)
+        self.joint = cfg.method.views_per_batch_norm == "joint"
+        self.weights = [*self.backbone.parameters(), *self.projector.parameters()]
+        spared = [] if cfg.optimizer.decay_norms_and_biases else [p for p in self.weights if p.ndim < 2]
+        decayed = [p for p in self.weights if p.ndim > 1] if spared else self.weights
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=5e-4)
+        self.criterion = NTXentLoss(temperature=cfg.method.temperature)
+
+    @torch.no_grad()
+    def disturb(self) -> None:
+        """Moves each weight by about one unit in the last place."""
+        for weight in self.weights:
+            weight.mul_(1 + 2**-23 * torch.randint_like(weight, -1, 2))
+
+    def loss(self, views: list[Tensor]) -> Tensor:
+        if self.joint:
+            return self.criterion(*self.projector(self.backbone(torch.cat(views))).chunk(2))
+        return self.criterion(*(self.projector(self.backbone(view)) for view in views))
 
 
-def train(seed: int) -> dict[str, float]:
-    """The metrics of one run."""
-    cfg = hydra.compose("config", ["experiment=table_images", "method=simclr", "logger=csv", f"seed={seed}"])
-    hardware.prepare_torch("cpu", "bf16-mixed")
+def apart(ours: list[nn.Parameter], theirs: list[nn.Parameter]) -> float:
+    """Relative distance of all weights."""
+    difference = torch.stack([(a - b).detach().norm() for a, b in zip(ours, theirs, strict=True)]).norm()
+    return (difference / torch.stack([b.detach().norm() for b in theirs]).norm()).item()
+
+
+def compare_steps(switch: list[str], steps: int, batch_size: int) -> list[float]:
+    """Relative differences of the first losses, of the weights after one step and at the end; and the last one between
+    the other program and itself started one rounding error away, which says how much of it is rounding.
+
+    The rate is the recipe's for this batch size; at the rate of a large batch rounding errors grow faster.
+    """
+    rate = 0.06 * batch_size / 256
+    sizes = [f"data.batch_size={batch_size}", f"optimizer.lr={rate}", "trainer=cpu", "logger=csv"]
+    cfg = hydra.compose("config", ["experiment=simclr_cifar10_100", *switch, *sizes])
     data = build.build_data(cfg)
-    transform: Any = SimCLRTransform(  # conf/views/mild.yaml
-        32,
-        cj_prob=0.8,
-        cj_strength=1.0,
-        cj_bright=0.4,
-        cj_contrast=0.4,
-        cj_sat=0.2,
-        cj_hue=0.1,
-        min_scale=0.2,
-        gaussian_blur=0.0,
-        normalize={"mean": list(cfg.data.mean), "std": list(cfg.data.std)},
+    method = build.build_method(cfg)
+    reference, disturbed = Reference(method, cfg, rate), Reference(method, cfg, rate)
+    disturbed.disturb()
+    learner = Learner(
+        method,
+        build.build_optimizer(cfg),
+        hydra.utils.instantiate(cfg.schedule),
+        seed=0,
+        total_steps=steps,
+        decay_norms_and_biases=cfg.optimizer.decay_norms_and_biases,
     )
-    method = build.build_method(cfg)  # for its backbone, so that weights at the start are the same
-    backbone, projector = method.backbone, SimCLRProjectionHead(method.backbone.num_features, 2048, 256)
-    network, criterion = nn.Sequential(backbone, projector), NTXentLoss(temperature=cfg.method.temperature)
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    spared = [p for p in network.parameters() if p.ndim <= 1]
-    optimizer = hydra.utils.instantiate(cfg.optimizer)([{"params": decayed}, {"params": spared, "weight_decay": 0.0}])
-    schedule = hydra.utils.instantiate(cfg.schedule)
-    batch, steps = cfg.data.batch_size, -(-cfg.budget.examples // cfg.data.batch_size)
-    torch.manual_seed(seed)
-    loader = DataLoader(Pictures(data.pixels["train"], transform), batch, shuffle=True, drop_last=True)
-    network.train()
-    for step, (first, second) in enumerate(loader):
-        if step == steps:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = cfg.optimizer.lr * schedule(step / steps)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            z = network(torch.cat([first, second]).to(memory_format=torch.channels_last))
-            loss = criterion(*z.float().chunk(2))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    judges = hydra.utils.instantiate(cfg.evaluators, _convert_="all")
-    judged = Judged(Method(backbone), data, "final", lambda: torch.autocast("cpu", dtype=torch.bfloat16))
-    return evaluate(judges, judged) | {"loss": loss.item(), "steps": float(step)}
+    weights = [*method.backbone.parameters(), *method.get_submodule("projector").parameters()]
+    optimizers: list[Any] = [learner.configure_optimizers(), reference.optimizer, disturbed.optimizer]
+    found: list[float] = []
+    for step in range(steps):
+        indices = torch.arange(step * batch_size, (step + 1) * batch_size)
+        views = data.views(data.pixels["train"][indices], indices, 0, 0)
+        ours = method(Batch(views, torch.zeros_like(indices), indices), step / steps)["loss"]
+        losses = [ours, reference.loss(views), disturbed.loss(views)]
+        for optimizer, loss in zip(optimizers, losses, strict=True):
+            optimizer.zero_grad()
+            loss.backward()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimizer.step()
+        if step == 0:
+            found = [abs(losses[0].item() / losses[1].item() - 1), apart(weights, reference.weights)]
+    return [*found, apart(weights, reference.weights), apart(disturbed.weights, reference.weights)]
+
+
+def measure(name: str, seed: int) -> dict[str, Any]:
+    """One run of the small network, in a process of its own on one core."""
+    command = f"{SMALL} {' '.join(SWITCHES[name])}".strip()
+    with tempfile.TemporaryDirectory() as folder:
+        call = [sys.executable, "-m", "ssl_zoo.run", *command.split(), f"seed={seed}", "logger=csv"]
+        call.append(f"hydra.run.dir={folder}/run")
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        subprocess.run(call, env=environment, capture_output=True, check=True)
+        run = results.read(Path(folder) / "run")
+    kept = {key: run[key] for key in ("metrics", "budget", "environment")}
+    return {"name": name, "command": command, "seed": seed, **kept, "date": str(date.today())}
+
+
+def recorded() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
+
+
+def interval(values: list[float]) -> str:
+    """Mean and half the width of its 95 % interval (Student's t), in points."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return f"{100 * mean:+.1f}"
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    half = student.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
+    return f"{100 * mean:+.1f} ± {100 * half:.1f}"
+
+
+def table() -> str:
+    """Each switch's difference to the base in the same seed, in points, with its 95 % interval."""
+    runs = {(run["name"], run["seed"]): run["metrics"] for run in recorded()}
+    seeds = sorted(seed for name, seed in runs if name == "base")
+    lines = ["| setting | kNN, points | linear, points | n |", "| --- | ---: | ---: | ---: |"]
+    for name in SWITCHES:
+        paired = [seed for seed in seeds if (name, seed) in runs]
+        if not paired:
+            continue
+        cells = []
+        for key in ("knn/top1", "linear/top1"):
+            if name == "base":
+                cells.append(f"{100 * sum(runs[name, s][key] for s in paired) / len(paired):.1f} %")
+            else:
+                cells.append(interval([runs[name, s][key] - runs["base", s][key] for s in paired]))
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {len(paired)} |")
+    return "\n".join(lines)
+
+
+def run_switches(seeds: list[int], jobs: int) -> None:
+    """Measures what is missing and writes the table."""
+    done = {(run["name"], run["seed"]) for run in recorded()}
+    todo = [(name, seed) for seed in seeds for name in SWITCHES if (name, seed) not in done]
+    with ThreadPoolExecutor(jobs) as pool:
+        for run in pool.map(lambda job: measure(*job), todo):
+            with RECORD.open("a") as file:
+                file.write(json.dumps(run) + "\n")
+            print(f"{run['name']}, seed {run['seed']}: {run['metrics']['knn/top1']:.4f}", flush=True)
+    runs = recorded()
+    devices = ", ".join(sorted({run["environment"]["device"] for run in runs}))
+    head = (
+        f"`python benchmarks/parity.py switches --seeds {' '.join(map(str, seeds))}`, {runs[-1]['date']}, {devices}, "
+    )
+    head += (
+        f"one core per run, {runs[0]['environment']['precision']}. Differences are to the base of the same seed, with "
+    )
+    head += "95 % intervals of their mean."
+    TABLE.write_text(f"# SimCLR, one setting changed at a time\n\n{head}\n\nBase: `{SMALL}`\n\n{table()}\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("what", choices=["steps", "switches"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=32)
+    options = parser.parse_args()
+    if options.what == "switches":
+        run_switches(options.seeds, options.jobs)
+        return print(table())
     with hydra.initialize_config_dir(str(build.CONF), version_base="1.3"):
-        for seed in parser.parse_args().seeds:
-            metrics = train(seed)
-            print(f"seed {seed}:", {name: round(value, 4) for name, value in metrics.items()}, flush=True)
+        for name, switch in SWITCHES.items():
+            first, one, last, rounding = compare_steps(switch, options.steps, options.batch_size)
+            print(
+                f"{name:30} first loss {first:.0e}, weights after 1 step {one:.0e}, after {options.steps} {last:.0e}; "
+                f"of the reference and itself one rounding error away {rounding:.0e}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]
         times, method = StepTimes(), build.build_method(cfg)
         with tempfile.TemporaryDirectory() as folder:
             trainer = build.build_trainer(cfg, Path(folder), precision, steps, [times])
-            parts = (hydra.utils.instantiate(cfg.optimizer), hydra.utils.instantiate(cfg.schedule))
+            parts = (build.build_optimizer(cfg), hydra.utils.instantiate(cfg.schedule))
             learner = Learner(method, *parts, seed=cfg.seed, total_steps=steps, compile_method=cfg.trainer.compile)
             trainer.fit(learner, datamodule=data)
             learner.to(trainer.strategy.root_device)  # Lightning has taken it back to the CPU

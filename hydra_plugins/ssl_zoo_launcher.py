@@ -33,6 +33,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_zoo.job import LOG, Job, say
+from ssl_zoo.overrides import quote
 
 
 @dataclass
@@ -113,9 +114,15 @@ class ProcessLauncher(Launcher):
 
     def _command(self, config: DictConfig, overrides: list[str], folder: Path) -> list[str]:
         job = config.hydra.job
-        passed_on = [text for text in config.hydra.overrides.hydra if not _OF_THE_SWEEP.match(text)]
-        quoted = str(folder).replace("'", r"\'")
-        ours = ["hydra.mode=RUN", f"hydra.job.num={job.num}", f"hydra.job.id={job.id}", f"hydra.run.dir='{quoted}'"]
+        given = OmegaConf.to_container(config.hydra.overrides.hydra)  # references to credentials stay unresolved
+        assert isinstance(given, list)
+        passed_on = [str(text) for text in given if not _OF_THE_SWEEP.match(str(text))]
+        ours = [
+            "hydra.mode=RUN",
+            f"hydra.job.num={job.num}",
+            f"hydra.job.id={job.id}",
+            f"hydra.run.dir={quote(str(folder))}",
+        ]
         return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *ours]
 
     def _environment(self, sweep: Path) -> dict[str, str]:

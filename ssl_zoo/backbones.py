@@ -5,6 +5,9 @@ An image backbone maps (B, C, H, W) to (B, D), with D as `num_features`. Letters
 
 import difflib
 import logging
+import math
+from collections.abc import Iterable
+from functools import cache
 from pickle import UnpicklingError
 from typing import Any
 
@@ -23,15 +26,22 @@ def image_backbone(
     image_size: int,
     small_stem: bool | None = None,
     pretrained: bool | str = False,
+    zero_init_last: bool | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
     """A timm image model without its classifier: (B, in_chans, image_size, image_size) float -> (B, D).
 
-    small_stem: keep the resolution that a stem made for 224 pixels throws away; None means "up to 64 pixels".
-        ResNet: 3x3 stride-1 convolution, no max-pool. ConvNeXt: 2x2 patches, not 4x4. ViT: patches that leave about
-        8x8 tokens. Other families have no agreed small stem and are refused.
-    pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file (`load_weights`).
+    small_stem: keep the resolution that a stem made for 224 pixels throws away. True: the smallest stem (ResNet: 3x3
+        stride-1 convolution, no max-pool; ConvNeXt: 2x2 patches, not 4x4; ViT: patches that leave about 8x8 tokens);
+        False: timm's stem; None: by the size of the images, see `stem_stride` (ViT: the small one up to 64 pixels).
+        Other families have no agreed small stem: it is refused, and so is None up to 64 pixels.
+    pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file as timm loads its own,
+        see `load_weights`. A small stem is cut out of the loaded one, unless the file has a small one already.
+    zero_init_last: of ResNets, whether the last BatchNorm of each residual branch starts at zero, so that the network
+        starts as its shortcuts alone; None leaves timm's default (True) and suits models without the option.
     timm_kwargs: anything the model takes, such as `drop_path_rate` or `patch_size`.
+
+    The network says by `small_stem` which stem it has; None for a stride between, by image_size.
 
     Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
     """
@@ -44,15 +54,26 @@ def image_backbone(
     is_vit = is_model_in_modules(name, {"vision_transformer", "eva", "deit", "beit"})
     if small and is_vit:
         timm_kwargs = {"patch_size": _patch_size(image_size)} | timm_kwargs
-    if is_model_in_modules(name, {"vision_transformer", "eva"}):
-        timm_kwargs = {"dynamic_img_size": True} | timm_kwargs  # multi-crop: views of several sizes
-    model = create("backbone.name", name, pretrained is True, {"in_chans": in_chans, **timm_kwargs})
-    if small and not is_vit:
-        _shrink_stem(model, name)
+    if zero_init_last is not None:
+        timm_kwargs = {"zero_init_last": zero_init_last} | timm_kwargs
+    options = {"in_chans": in_chans, **timm_kwargs}
+    model = _create_for_any_size(name, pretrained is True, options)
+    stride = 4 if is_vit else stem_stride(name, image_size, small_stem)
+    stem: Tensor | None = None
+    if isinstance(pretrained, str):
+        state = read_weights(model, pretrained)
+        if stride < 4:
+            stem = _take_small_stem(model, state)
+        model = load_weights(model, name, state, pretrained, options)
+    _shrink_stem(model, name, stride)
+    if stem is not None:
+        _first_conv(model).weight = nn.Parameter(stem)
+    small = small if is_vit else stride < 4
+    between = not is_vit and small and stride != stem_stride(name, image_size, True)
     if small:
         log.info("backbone.name=%s: small stem for images of %d pixels", name, image_size)
-    if isinstance(pretrained, str):
-        load_weights(model, pretrained)
+    exact_convolutions(model)
+    model.small_stem = None if between else small
     model.num_features = _feature_width(model, name, in_chans, image_size)
     return model
 
@@ -62,11 +83,34 @@ def create(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise ValueError(f"{key}={name}: timm has no such model. Nearest names: {', '.join(near) or 'none'}.")
+    section = key.partition(".")[0]
+    for option, value in kwargs.items():
+        if option.endswith("_rate") and not (isinstance(value, int | float) and 0 <= value < 1):
+            raise ValueError(f"{section}.{option}={value} is a share to drop: give a number from 0 to less than 1")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
-    except (TypeError, AssertionError, OSError, RuntimeError) as error:  # timm hands options on unchecked
+    except (
+        TypeError,
+        ArithmeticError,
+        AssertionError,
+        OSError,
+        RuntimeError,
+    ) as error:  # timm hands options on unchecked
         hint = " Weights come from the Hugging Face hub; without it, give a local file as backbone.pretrained."
         raise ValueError(f"{key}={name} with {kwargs}: {error}{hint * pretrained}") from error
+
+
+def _create_for_any_size(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
+    """The model, made to take images of other sizes than its own where its constructor knows how: for multi-crop."""
+    cfg = timm.get_pretrained_cfg(name.partition(".")[0])
+    options: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
+    for option in options if cfg is not None and cfg.fixed_input_size else []:
+        try:
+            return create("backbone.name", name, pretrained, option | kwargs)
+        except ValueError as error:
+            if not isinstance(error.__cause__, TypeError) or next(iter(option)) not in str(error.__cause__):
+                raise
+    return create("backbone.name", name, pretrained, kwargs)
 
 
 def _patch_size(image_size: int) -> int:
@@ -77,24 +121,60 @@ def _patch_size(image_size: int) -> int:
     return min(divisors, key=lambda p: abs(image_size // p - 8), default=1)
 
 
-def _shrink_stem(model: Any, name: str) -> None:
-    """In place: 2x2 patches for larger ones, a 3x3 stride-1 convolution for any other, no max-pool.
+def stem_stride(name: str, image_size: int, small_stem: bool | None = None) -> int:
+    """The stride of the stem of a convolutional network: 1, 2 or 4, which is timm's own; ConvNeXt has no 1.
 
-    The middle of each filter stays, scaled to the variance that the initialisation gives a filter of the new size.
+    With None, the stride whose last grid, `image_size / (8 * stride)` wide, is nearest to 4x4 as a ratio: a ResNet gets
+    1 up to 45 pixels, 2 up to 90, then 4. So the cost of an image of 23 to 181 pixels lies within a factor of two of
+    that of 32 pixels, where a small stem for "up to 64 pixels" cost ten times as much at 64 as at 65.
+
+    Raises:
+        ValueError: for a small stem of a family that has none.
     """
+    if small_stem is False:
+        return 4
     if not is_model_in_modules(name, {"resnet", "convnext"}):
+        if small_stem is None and image_size > 64:
+            return 4
         raise ValueError(
             f"backbone.name={name}: no small stem is known for this family. Give backbone.small_stem=false to keep "
             "the stem made for large images, or choose a ResNet, a ConvNeXt or a ViT."
         )
-    conv = model.get_submodule(model.pretrained_cfg["first_conv"])
+    strides = (2, 4) if is_model_in_modules(name, {"convnext"}) else (1, 2, 4)
+    return strides[0] if small_stem else min(strides, key=lambda s: abs(math.log2(image_size / (8 * s) / 4)))
+
+
+def _shrink_stem(model: Any, name: str, stride: int) -> None:
+    """In place, from timm's stride 4. ResNet: without max-pool at 2, and with a 3x3 stride-1 convolution at 1.
+    ConvNeXt: 2x2 patches at 2.
+
+    The middle of each filter stays, scaled to the variance that the initialisation gives a filter of the new size.
+    """
+    if stride == 4:
+        return
+    if is_model_in_modules(name, {"resnet"}):
+        model.maxpool = nn.Identity()
+        if stride == 2:  # that of the first convolution, which stays
+            return
+    conv = _first_conv(model)
     old = conv.kernel_size[0]
     new, stride, padding = (2, 2, 0) if conv.kernel_size == conv.stride else (3, 1, 1)
     middle = slice((old - new) // 2, (old + new) // 2)
     conv.weight = nn.Parameter(conv.weight.detach()[:, :, middle, middle].contiguous() * (old / new))
     conv.kernel_size, conv.stride, conv.padding = (new, new), (stride, stride), (padding, padding)
-    if is_model_in_modules(name, {"resnet"}):
-        model.maxpool = nn.Identity()
+
+
+def _first_conv(model: Any) -> nn.Conv2d:
+    return model.get_submodule(model.pretrained_cfg["first_conv"])
+
+
+def _take_small_stem(model: Any, state: dict[str, Tensor]) -> Tensor | None:
+    """Takes the filters of the stem out of `state` where they are of another size, and already a small stem's."""
+    key = f"{model.pretrained_cfg['first_conv']}.weight"
+    found, own = state[key].shape if key in state else None, _first_conv(model).weight.shape
+    if found and found[:2] == own[:2] and found[2] in (2, 3) and found[2] != own[2]:
+        return state.pop(key)
+    return None
 
 
 def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) -> int:
@@ -108,26 +188,112 @@ def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) 
         model.train()
 
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Fills `model` from a safetensors or torch file, in place, and logs how many tensors matched.
+def exact_convolutions(model: nn.Module) -> None:
+    """Has each Conv2d in `model` compute in float32 where oneDNN's bfloat16 gradient is wrong, in place.
+
+    On the CPU, where the stride exceeds the input or a position of the kernel meets only padding, oneDNN leaves entries
+    of the weight's gradient unwritten (torch 2.15): a 3x3 stride-2 convolution of a 1x1 input, as in the last stages of
+    a ResNet for small crops. Classes change as `torch.nn.utils.parametrize` changes them; parameters and names stay.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and not isinstance(module, _ExactConvolution):
+            module.__class__ = _exact(type(module))  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+
+@cache
+def _exact(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    return type(kind.__name__, (_ExactConvolution, kind), {})
+
+
+class _ExactConvolution(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W') as without this class, in float32 inside for inputs that are too small."""
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not self._is_small(x):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))
+
+    def _is_small(self, x: Tensor) -> bool:
+        """Whether the kernel may have a position that meets only padding, or the stride exceeds the input."""
+        padding = (0, 0) if isinstance(self.padding, str) else self.padding
+        extents = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return any(n + p < k + s - 1 for n, p, k, s in zip(x.shape[-2:], padding, extents, self.stride, strict=True))
+
+
+def check_view_sizes(model: Any, name: str, sides: Iterable[int], in_chans: int) -> None:
+    """Raises ValueError for local crops, sides smaller than the largest one, that leave one position of features.
+
+    Of a network without `forward_features` (timm's name for what precedes the pooling) nothing is known.
+    """
+    local = sorted(set(sides))[:-1]
+    if not local or not hasattr(model, "forward_features"):
+        return
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        positions = {side: _positions(model, torch.zeros(1, in_chans, side, side)) for side in local}
+    model.train(was_training)
+    for side, count in positions.items():
+        if count <= 1:
+            raise ValueError(
+                f"views: backbone.name={name} leaves local crops of {side} pixels a single position of features. "
+                "Choose views without local crops, a larger data.image_size, or a backbone that reduces less"
+            )
+
+
+def _positions(model: Any, image: Tensor) -> int:
+    """How many positions the features of one image have before they are pooled."""
+    features = model.forward_features(image)
+    if features.ndim == 3:  # (1, N, D), with tokens that stand for no position
+        return features.shape[1] - getattr(model, "num_prefix_tokens", 0)
+    is_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+    return math.prod(features.shape[1:3] if is_last else features.shape[2:])
+
+
+def read_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors or torch file that `model` has names for, of whatever shape; logs how many.
 
     A prefix common to the names in the file, such as `backbone.`, is found and taken off. Raises ValueError for an
-    unreadable file, or when name and shape match for fewer than 90 % of the model's tensors.
+    unreadable file, or when it has fewer than 90 % of the model's tensors.
     """
     try:
         state = load_state_dict(path, weights_only=True)
-    except (OSError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
+    except (OSError, LookupError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ValueError(f"backbone.pretrained={path}: no such file, or not one of weights ({error!r}).") from error
+    own = model.state_dict()
     # Integers, the batch counters of BatchNorm, are left out of the count: old files lack them.
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    last = list(shapes)[-1]
+    counted = [name for name, tensor in own.items() if tensor.is_floating_point()]
     best: dict[str, Tensor] = {}
-    for prefix in sorted(key.removesuffix(last) for key in state if key.endswith(last)):
-        named = {name: state[prefix + name] for name in shapes if prefix + name in state}
-        best = max(best, {name: tensor for name, tensor in named.items() if tensor.shape == shapes[name]}, key=len)
-    rest = ", ".join(sorted(shapes.keys() - best.keys())[:5]) or "none"
-    report = f"backbone.pretrained={path}: {len(best)} of {len(shapes)} tensors match; not in it: {rest}"
-    if len(best) < 0.9 * len(shapes):
+    for prefix in sorted(key.removesuffix(counted[-1]) for key in state if key.endswith(counted[-1])):
+        best = max(best, {name: state[prefix + name] for name in own if prefix + name in state}, key=len)
+    missing = [name for name in counted if name not in best]
+    num_found = len(counted) - len(missing)
+    report = f"backbone.pretrained={path}: {num_found} of {len(counted)} tensors match"
+    report += f"; not in it: {', '.join(missing[:5]) or 'none'}"
+    if num_found < 0.9 * len(counted):
         raise ValueError(f"{report}, ... At least 90 % must match: are these the weights of another model?")
     log.info(report)
-    model.load_state_dict(best, strict=False)
+    return best
+
+
+def load_weights(model: nn.Module, name: str, state: dict[str, Tensor], path: str, options: dict[str, Any]) -> Any:
+    """`model`, made anew by timm with the weights `state` of the file `path`, as timm loads its own.
+
+    So position embeddings and patches are resampled to the size of the images, and the colours of the first layer are
+    summed up or repeated for other numbers of channels. Raises ValueError when a tensor is of another shape all the
+    same: nothing that the file has stays random.
+    """
+    overlay = {"state_dict": state, "num_classes": -1}  # of no model: a classifier in the file is none of ours
+    try:
+        return _create_for_any_size(name, True, {"pretrained_cfg_overlay": overlay, **options})
+    except (RuntimeError, AssertionError, ValueError) as error:
+        own = model.state_dict()
+        other = [
+            f"{key} {tuple(tensor.shape)}, here {tuple(own[key].shape)}"
+            for key, tensor in state.items()
+            if tensor.shape != own[key].shape
+        ]
+        raise ValueError(
+            f"backbone.pretrained={path}: tensors of another shape: {'; '.join(other[:3]) or error}. Give "
+            "backbone.name, data.in_chans, backbone.small_stem and backbone.patch_size as these weights had them"
+        ) from error

@@ -5,17 +5,19 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ssl_zoo import clean
+
 COLOUR, BASELINE, INK, FAINT = "#2f6f8f", "#c3c9d0", "#22303c", "#6b7785"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """values: one a run; half_width: of their mean's interval, None if unknown; baseline: None if not measured."""
+    """values: one a run; interval: of their mean, None if unknown; baseline: None if not measured."""
 
     label: str
     text: str  # the value as it is to be read
     values: tuple[float, ...]
-    half_width: float | None
+    interval: tuple[float, float] | None
     baseline: float | None
 
     @property
@@ -34,20 +36,28 @@ def draw(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | N
     axes = figure.add_subplot()
     for place, bar in enumerate(bars):
         axes.barh(place - 0.1, bar.mean, 0.42, color=COLOUR, label="trained" if place == 0 else None)
-        if bar.half_width is not None:
-            axes.errorbar(bar.mean, place - 0.1, xerr=bar.half_width, color=INK, capsize=4, linewidth=1.4)
+        if bar.interval is not None:
+            low, high = bar.interval
+            error = [[bar.mean - low], [high - bar.mean]]
+            axes.errorbar(bar.mean, place - 0.1, xerr=error, color=INK, capsize=4, linewidth=1.4)
         if len(bar.values) > 1:
             height = [place - 0.1] * len(bar.values)
             axes.plot(bar.values, height, "o", color="white", markeredgecolor=INK, markersize=3.5, zorder=3)
         if bar.baseline is not None:
             axes.barh(place + 0.24, bar.baseline, 0.18, color=BASELINE)
-        end = max([bar.mean + (bar.half_width or 0), *bar.values])
+        end = max([bar.interval[1] if bar.interval else bar.mean, *bar.values])
         axes.annotate(
-            bar.text, (end, place - 0.1), (7, 0), textcoords="offset points", va="center", fontsize=9.5, color=INK
+            clean.figure(bar.text),
+            (end, place - 0.1),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            color=INK,
         )
     if any(bar.baseline is not None for bar in bars):
         axes.barh([0], [0], color=BASELINE, label="before training")
-    axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=10, color=INK)
+    axes.set_yticks(range(len(bars)), [clean.figure(bar.label) for bar in bars], fontsize=10, color=INK)
     axes.invert_yaxis()
     if is_log:
         axes.set_xscale("log")
@@ -63,7 +73,7 @@ def draw(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | N
     axes.grid(axis="x", color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK)
+    axes.set_title(clean.figure(title), loc="left", fontsize=11.5, fontweight="bold", color=INK)
     if any(bar.baseline is not None for bar in bars):
         figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9, labelcolor=FAINT)
     file = io.BytesIO()

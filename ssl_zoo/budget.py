@@ -34,7 +34,7 @@ def chosen(budget: Mapping[str, float | None]) -> tuple[str, float]:
         ValueError: naming the key when none or several kinds are given, or the value is no positive number.
     """
     given = {kind: value for kind, value in budget.items() if value is not None}
-    if len(given) != 1:
+    if len(given) != 1 or given.keys() - set(KINDS):
         names = ", ".join(f"budget.{kind}={value}" for kind, value in given.items()) or "none"
         raise ValueError(
             f"budget: exactly one of {', '.join(KINDS)} must be set, not {names}; "

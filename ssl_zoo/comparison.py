@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssl_zoo.proportion import wilson
+
 NAMES = ("data", "method", "backbone", "experiment", "budget")
 COSTS = ("seconds", "examples/s")
 ENVIRONMENT = ("device", "precision", "torch")
@@ -30,9 +32,13 @@ def is_better_low(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What was measured, one value a run, as a mean with the half width of its 95 % interval (None for one value)."""
+    """What was measured, one value a run, as a mean with the half width of its 95 % interval (None for one value).
+
+    examples: how many test examples an accuracy is of, None if unknown or not the same in all runs.
+    """
 
     values: tuple[float, ...]
+    examples: int | None = None
 
     @property
     def mean(self) -> float:
@@ -47,6 +53,16 @@ class Estimate:
 
         return float(stdtrit(n - 1, 0.975)) * statistics.stdev(self.values) / math.sqrt(n)
 
+    def interval(self, is_share: bool) -> tuple[float, float] | None:
+        """The ends of the 95 % interval: by Student's t over the runs, cut to [0, 1] where the mean cannot be outside.
+
+        Of one run, the binomial interval of an accuracy by its test examples; None where there is neither.
+        """
+        if self.half_width is None:
+            return wilson(self.mean, self.examples) if is_share and self.examples and 0 <= self.mean <= 1 else None
+        low, high = self.mean - self.half_width, self.mean + self.half_width
+        return (max(low, 0.0), min(high, 1.0)) if is_share else (low, high)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -58,7 +74,10 @@ class Row:
     environment: dict[str, set[str]]  # ENVIRONMENT
 
     def cell(self, key: str) -> str:
-        """ "87.1 ± 0.4", an accuracy in percent; empty if no run has the key, with its own n if some have not."""
+        """ "87.1 ± 0.4", an accuracy in percent; empty if no run has the key, with its own n if some have not.
+
+        "98.1 (93.3 to 100.0)" where the interval ends at 0 or 100 %, or is the binomial one of a single run.
+        """
         if key not in self.estimates:
             return ""
         estimate = self.estimates[key]
@@ -66,7 +85,11 @@ class Row:
         if key in COSTS:
             text = f"{mean:,.0f}"
         elif is_accuracy(key):
-            text = f"{100 * mean:.1f}" if half is None else f"{100 * mean:.1f} ± {100 * half:.1f}"
+            text, ends = f"{100 * mean:.1f}", estimate.interval(is_share=True)
+            if half is not None and half <= min(mean, 1 - mean):
+                text += f" ± {100 * half:.1f}"
+            elif ends is not None:
+                text += f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
         elif half:  # as many decimals as two digits of the interval take
             decimals = max(0, 1 - math.floor(math.log10(half)))
             text = f"{mean:.{decimals}f} ± {half:.{decimals}f}"
@@ -112,7 +135,8 @@ class Comparison:
         if any(len(row.seeds) > 1 for row in self.rows):
             lines.append("± is the 95 % interval of the mean (Student's t) over n runs of different seeds.")
         if any(len(row.seeds) == 1 for row in self.rows):
-            lines.append("n = 1 has no interval: one seed does not tell a difference from chance.")
+            lines.append("n = 1 has no interval over seeds: one seed does not tell a difference from chance.")
+        lines += self._examples()
         if "budget" in self.varying:
             lines.append("Budgets differ: the rows are not at equal compute.")
         for fact in ENVIRONMENT:
@@ -124,6 +148,22 @@ class Comparison:
                 seeds = ", ".join(map(str, twice))
                 lines.append(f"{row.names['method']}: seed {seeds} counts more than once, so its ± is too small.")
         return lines
+
+    def _examples(self) -> list[str]:
+        """How many test examples the accuracies are of, and how far that alone may move one."""
+        widest: dict[int, float] = {}
+        keys: dict[int, list[str]] = {}
+        for key in self.metrics:
+            for estimate in (row.estimates[key] for row in self.rows if key in row.estimates):
+                if is_accuracy(key) and (n := estimate.examples) and 0 <= estimate.mean <= 1:
+                    low, high = wilson(estimate.mean, n)
+                    widest[n] = max(widest.get(n, 0.0), (high - low) / 2)
+                    keys[n] = list(dict.fromkeys([*keys.get(n, []), key]))
+        return [
+            f"{', '.join(keys[n])}: of {n:,} test examples, whose choice alone moves an accuracy by up to "
+            f"± {100 * widest[n]:.1f} points (Wilson's binomial 95 % interval, in brackets where n = 1)."
+            for n in sorted(widest)
+        ]
 
     def table(self, metrics: Sequence[str]) -> list[list[str]]:
         """A head and a line a row, as text: names, each metric and its random-init baseline, n, costs."""
@@ -192,13 +232,16 @@ def _rank(row: Row, key: str) -> float:
 
 def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> Row:
     measured: dict[str, list[float]] = defaultdict(list)
+    examples: dict[str, set[int | None]] = defaultdict(set)
     for run in runs:
         costs = {"seconds": run["budget"].get("seconds"), "examples/s": run["speed"].get("examples_per_second")}
         for key, value in (run["metrics"] | costs).items():
             if value is not None:
                 measured[key].append(value)
+                examples[key].add(run.get("counts", {}).get(key))
     environment = {fact: {str(run["environment"].get(fact, "unknown")) for run in runs} for fact in ENVIRONMENT}
-    estimates = {key: Estimate(tuple(values)) for key, values in measured.items()}
+    alike = {key: counts.pop() if len(counts) == 1 else None for key, counts in examples.items()}
+    estimates = {key: Estimate(tuple(values), alike[key]) for key, values in measured.items()}
     return Row(names, tuple(run["seed"] for run in runs), estimates, environment)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ssl_zoo import clean
 from ssl_zoo.data.tokenizer import TextTokenizer
 from ssl_zoo.methods.mlm import MLM
 
@@ -45,11 +46,18 @@ def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) ->
 def table(text: str, found: list[list[Guess]]) -> Any:
     """A rich table with one line a guess: the blank's number, the word, its probability and a bar."""
     from rich.table import Table
+    from rich.text import Text
 
-    grid = Table("blank", "word", "probability", "", title=text, title_style="bold")
+    grid = Table("blank", "word", "probability", "", title=Text(clean.plain(text)), title_style="bold")
     for number, row in enumerate(found, start=1):
         for i, guess in enumerate(row):
             bar = "█" * round(30 * guess.score)
             end = i == len(row) - 1
-            grid.add_row(str(number) if i == 0 else "", guess.token_str, f"{guess.score:.1%}", bar, end_section=end)
+            grid.add_row(
+                str(number) if i == 0 else "",
+                Text(clean.plain(guess.token_str)),
+                f"{guess.score:.1%}",
+                bar,
+                end_section=end,
+            )
     return grid

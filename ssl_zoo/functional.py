@@ -145,6 +145,16 @@ def gather_batch_norm(module: nn.Module) -> None:
             gather_batch_norm(child)
 
 
+def similarities(x: Tensor, y: Tensor) -> Tensor:
+    """Dot product of each vector of x with each of y, in float32 under autocast too: (..., D), (K, D) -> (..., K).
+
+    Losses multiply through this function and not by `@`: autocast would compute the product in bfloat16, whose errors
+    of up to 0.4 % are then divided by the temperature.
+    """
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        return x.float() @ y.float().T
+
+
 def info_nce(queries: Tensor, keys: Tensor, positives: Tensor, temperature: float, hidden: Tensor | None) -> Tensor:
     """InfoNCE: mean cross-entropy of picking each query's positive among the keys by cosine similarity.
 
@@ -152,7 +162,7 @@ def info_nce(queries: Tensor, keys: Tensor, positives: Tensor, temperature: floa
     to leave out, such as a query with itself. Computed in float32; the mean is over the B queries.
     """
     queries, keys = F.normalize(queries.float(), dim=1), F.normalize(keys.float(), dim=1)
-    logits = queries @ keys.T / temperature  # (B, K)
+    logits = similarities(queries, keys) / temperature  # (B, K)
     if hidden is not None:
         logits = logits.masked_fill(hidden, -torch.inf)
     return F.cross_entropy(logits, positives)
@@ -164,15 +174,20 @@ def negative_cosine(x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, temperature: float, iterations: int) -> Tensor:
+def sinkhorn(scores: Tensor, temperature: float, iterations: int, valid: Tensor | None = None) -> Tensor:
     """Soft assignments (B, K), each row summing to 1, that use all K prototypes equally over the global batch.
 
     Sinkhorn-Knopp on exp(scores / temperature) in float32 and in logarithms; scores (B, K). Caron et al., "SwAV", 2020,
-    https://arxiv.org/abs/2006.09882, Section 3.1 and Appendix A; `temperature` is their epsilon.
+    https://arxiv.org/abs/2006.09882, Section 3.1 and Appendix A; `temperature` is their epsilon. valid: (B,) bool, the
+    rows that count in the balance, all by default; the others' assignments are finite and mean nothing.
     """
     logs = all_gather(scores.float()) / temperature  # (W * B, K)
+    weights = torch.zeros((), device=logs.device)  # logarithms
+    if valid is not None:
+        # Finite, so that a batch without any valid row gives no NaN; exp of it is 0 all the same.
+        weights = torch.where(all_gather(valid), 0.0, -1e4).unsqueeze(1)
     for _ in range(iterations):
-        logs = logs - logs.logsumexp(dim=0)
+        logs = logs - (logs + weights).logsumexp(dim=0)
         logs = logs - logs.logsumexp(dim=1, keepdim=True)
     return logs.exp().chunk(world_size())[rank()]
 
@@ -200,6 +215,23 @@ def embed_views(network: nn.Module, views: list[Tensor]) -> list[Tensor]:
     return outputs
 
 
+VIEWS_PER_BATCH_NORM = ("joint", "separate")
+
+
+def project_views(
+    backbone: nn.Module, projector: nn.Module, views: list[Tensor], views_per_batch_norm: str
+) -> list[Tensor]:
+    """projector(backbone(view)) for each view, with the same views in the BatchNorms of both networks.
+
+    views_per_batch_norm: "joint" normalises all views of one shape together in the backbone, and all views together in
+        the projector; "separate" normalises each view by its own statistics. Published numbers come from both, and
+        the two have nearly orthogonal gradients (https://github.com/lightly-ai/lightly/pull/2031).
+    """
+    if views_per_batch_norm == "separate":
+        return [projector(backbone(view)) for view in views]
+    return list(projector(torch.cat(embed_views(backbone, views))).chunk(len(views)))
+
+
 def off_diagonal(x: Tensor) -> Tensor:
     """A square matrix with zeros on its diagonal."""
     return x - x.diagonal().diag()
@@ -222,22 +254,44 @@ def ramp(start: float, end: float, share: float, progress: float) -> float:
 
 
 def warmup_cosine(progress: float, warmup: float, final: float) -> float:
-    """Learning-rate factor: linear from 0 over the first `warmup` of the run, then half-cosine from 1 to `final`."""
+    """Learning-rate factor: linear from 0 over the first `warmup` of the run, then half-cosine from 1 to `final`.
+
+    Raises: ValueError unless 0 <= warmup < 1 and final >= 0."""
+    if not (0 <= warmup < 1 and final >= 0):
+        raise ValueError(f"schedule.warmup={warmup}, final={final}: give a share of the run below 1, and 0 or more")
     if progress < warmup:
         return progress / warmup
     return cosine(1.0, final, (progress - warmup) / (1 - warmup))
 
 
 def warmup_linear(progress: float, warmup: float, flat: float) -> float:
-    """Learning-rate factor: linear from 0 over `warmup`, 1 until `flat` of the run is spent, then linear to 0."""
+    """Learning-rate factor: linear from 0 over `warmup`, 1 until `flat` of the run is spent, then linear to 0.
+
+    Raises: ValueError unless 0 <= warmup <= flat < 1."""
+    if not 0 <= warmup <= flat < 1:
+        raise ValueError(f"schedule.warmup={warmup}, flat={flat}: give shares of the run below 1, warmup no later")
     if progress < warmup:
         return progress / warmup
     return 1.0 if progress < flat else (1 - progress) / (1 - flat)
 
 
 def ema_copy(module: nn.Module) -> nn.Module:
-    """A copy for an EMA to move; it takes no gradient."""
-    return copy.deepcopy(module).requires_grad_(False)
+    """A copy for an EMA to move; it takes no gradient and has neither dropout nor drop path (`ema_mode`)."""
+    copied = copy.deepcopy(module).requires_grad_(False)
+    copied.is_ema = True  # type: ignore[assignment]  # by which `Method.train` finds it
+    ema_mode(copied, training=True)
+    return copied
+
+
+def ema_mode(module: nn.Module, training: bool) -> None:
+    """Evaluation mode, so that dropout and drop path are off; layers with running statistics follow `training`.
+
+    So BatchNorm normalises by the batch while the student trains, as in the official codes of MoCo, BYOL, DINO and MSN,
+    and targets have no noise of their own: DINO and iBOT give drop path to the student only, data2vec and DINOv2 put
+    the teacher into evaluation mode.
+    """
+    for part in module.modules():
+        part.training = training and hasattr(part, "running_var")
 
 
 @torch.no_grad()
@@ -246,6 +300,13 @@ def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(target.parameters()), [p.detach() for p in online.parameters()], 1 - decay)
     for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
         mine.copy_(theirs)
+
+
+def choice(options: tuple[str, ...], **values: str) -> None:
+    """Raises ValueError unless each value is one of `options`; names become keys of `method.`."""
+    for name, value in values.items():
+        if value not in options:
+            raise ValueError(f"method.{name}={value}: give one of {', '.join(options)}")
 
 
 def positive(**values: float) -> None:

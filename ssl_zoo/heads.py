@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def mlp(*dims: int, last_norm: bool = False) -> nn.Sequential:
+def mlp(*dims: int, hidden_norm: bool = True, last_norm: bool = False) -> nn.Sequential:
     """Projector or predictor: Linear-BatchNorm-ReLU for every layer but the last, which is a bare Linear.
 
-    dims: widths from input to output, at least two. `last_norm` adds a BatchNorm after the last layer. A Linear that a
-    BatchNorm follows has no bias, since the norm would take it away.
+    dims: widths from input to output, at least two. `hidden_norm=False` leaves out the BatchNorm of the hidden layers,
+    `last_norm` adds one after the last layer. A Linear that a BatchNorm follows has no bias, since the norm would take
+    it away.
     """
     layers: list[nn.Module] = []
     for width, out in pairwise(dims[:-1]):
-        layers += [nn.Linear(width, out, bias=False), nn.BatchNorm1d(out), nn.ReLU(inplace=True)]
+        norm = [nn.BatchNorm1d(out)] if hidden_norm else []
+        layers += [nn.Linear(width, out, bias=not hidden_norm), *norm, nn.ReLU(inplace=True)]
     layers.append(nn.Linear(dims[-2], dims[-1], bias=not last_norm))
     if last_norm:
         layers.append(nn.BatchNorm1d(dims[-1]))

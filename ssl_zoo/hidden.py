@@ -1,6 +1,6 @@
 """Tokens that a student does not see and its teacher does, as iBOT and DINOv2 hide them.
 
-Letters: B batch, V global views, N tokens of a view, k hidden tokens an example, D width.
+Letters: B batch, V global views, N tokens of a view, k columns that hold the masked tokens of an example, D width.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from ssl_zoo.tokens import eligible, embed, encode, grid, take
 class Hidden(NamedTuple):
     """Tokens that the student does not see, among the V * N of each example's global views.
 
-    mask: (B, V * N) bool; columns: (B, k) int64; valid: (B, k) bool, False where a text had fewer than k tokens."""
+    mask: (B, V * N) bool; columns: (B, k) int64; valid: (B, k) bool, False where a shorter text has fewer."""
 
     mask: Tensor
     columns: Tensor

@@ -1,5 +1,6 @@
 """The only LightningModule: it steps any method and owns the optimizer, the schedule and the clock."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ssl_zoo.functional import gather_batch_norm, rank, world_size
 from ssl_zoo.method import Batch, Method
+
+log = logging.getLogger(__name__)
 
 
 class Pause(Protocol):
@@ -44,12 +47,14 @@ class Learner(LightningModule):
         total_steps: int | None = None,
         minutes: float | None = None,
         compile_method: bool = False,
+        decay_norms_and_biases: bool = False,
         card: dict[str, Any] | None = None,
         pauses: Sequence[Pause] = (),
     ):
         super().__init__()
         self.method, self.make_optimizer, self.schedule, self.seed = method, optimizer, schedule, seed
         self.total_steps, self.minutes = total_steps, minutes
+        self.decay_norms_and_biases = decay_norms_and_biases
         self.compile_method, self.card, self.pauses = compile_method, card or {}, pauses
         self.batches_seen = 0  # global batches consumed, of which several may make one optimizer step
         self.now = 0.0  # progress at the current step
@@ -60,6 +65,7 @@ class Learner(LightningModule):
         self.first_batches = 0  # batches_seen at that moment
         self.last_loss = torch.zeros(())
         self.found_bad = torch.zeros(())
+        self.skipped_steps = 0  # optimizer steps that the gradient scaler of 16-mixed skipped, over all sessions
 
     @property
     def idle(self) -> float:
@@ -88,6 +94,11 @@ class Learner(LightningModule):
             dist.broadcast(elapsed, 0)  # all processes must see the same clock
         return min(elapsed.item(), 1.0)
 
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss under 16-mixed, so that small gradients do not vanish in float16."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:  # the same statistics, and so the same loss, as one process would have
             if self.trainer.strategy.root_device.type == "cpu":
@@ -98,7 +109,8 @@ class Learner(LightningModule):
             self.method.compile()  # in place: checkpoint keys keep their names
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Weight decay spares norms, biases and what a backbone lists in `no_weight_decay()`, as the papers do."""
+        """Weight decay spares norms, biases and what a backbone lists in `no_weight_decay()`, as most papers do, unless
+        `decay_norms_and_biases` asks for it on every parameter."""
         decay = self.make_optimizer.keywords.get("weight_decay", 0.0)  # type: ignore[attr-defined]
         spared = [
             f"{name}.{parameter}".lstrip(".")
@@ -106,7 +118,11 @@ class Learner(LightningModule):
             if callable(listing := getattr(module, "no_weight_decay", None))
             for parameter in listing()
         ]
-        groups = param_groups_weight_decay(self.method, decay, no_weight_decay_list=spared)
+        if self.decay_norms_and_biases:
+            trained = [p for p in self.method.parameters() if p.requires_grad]
+            groups = [{"params": trained, "weight_decay": decay}]
+        else:
+            groups = param_groups_weight_decay(self.method, decay, no_weight_decay_list=spared)
         constant = {p for name in self.method.constant_rate for p in self.method.get_submodule(name).parameters()}
         parts = [
             group | {"params": part, "constant": part_is_constant}
@@ -135,14 +151,21 @@ class Learner(LightningModule):
             told = {f"train/{name}": value.detach() for name, value in scalars.items()}
             self.log_dict(told, batch_size=1, sync_dist=True)  # the mean over processes is what one would have had
             self.log_dict({"lr": group["lr"], "progress": self.now, "step": self.global_step + 1.0}, batch_size=1)
+            if self.scaler is not None:
+                self.log("train/skipped_steps", float(self.skipped_steps), batch_size=1)
         return scalars["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Raises NonFiniteLoss before a NaN can reach the weights. On a GPU the flag is read only when metrics are
-        logged, since reading it waits for the device; a checkpoint is refused if it holds a NaN."""
+        logged, since reading it waits for the device; a checkpoint is refused if it holds a NaN.
+
+        With a gradient scaler only the loss counts: gradients that overflow are how it finds its scale, and it skips
+        their step by itself.
+        """
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        self.found_bad = self.found_bad.to(norm.device) + ~(norm + self.last_loss).isfinite()
+        checked = self.last_loss if self.scaler is not None else norm + self.last_loss
+        self.found_bad = self.found_bad.to(norm.device) + ~checked.isfinite()
         on_time = (self.global_step + 1) % self.log_every == 0
         if (self.device.type == "cpu" or on_time) and self.found_bad:
             raise NonFiniteLoss(
@@ -152,14 +175,38 @@ class Learner(LightningModule):
             )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        scale = 0.0 if self.scaler is None else self.scaler.get_scale()
         super().optimizer_step(*args, **kwargs)
-        with torch.no_grad():
-            self.method.after_step(self.now)
+        new_scale = 0.0 if self.scaler is None else self.scaler.get_scale()
+        if new_scale < scale:  # how torch lets one know that the optimizer was not stepped
+            self._count_skipped_step(new_scale)
+        else:
+            with torch.no_grad():
+                self.method.after_step(self.now)
         if self.first_step_done is None:
             self.first_step_done, self.first_batches = time.perf_counter() - self.idle, self.batches_seen
             self.first_step_at = time.time()
         if self.minutes is not None and self.progress >= 1:
             self.trainer.should_stop = True
+
+    def _count_skipped_step(self, scale: float) -> None:
+        """Counts a step whose gradients overflowed, so that the scaler left the weights as they were and lowered its
+        `scale`. Raises NonFiniteLoss below 1, where gradients overflow that are not even scaled up."""
+        self.skipped_steps += 1
+        if scale < 1:
+            raise NonFiniteLoss(
+                f"step {self.global_step}: gradients overflow float16 even at a loss scale below 1 ({scale:.3g}); "
+                f"{self.skipped_steps} steps were skipped. The weights are those of the last sound step. "
+                "Try a lower optimizer.lr, trainer.precision=bf16-mixed or trainer.precision=32-true"
+            )
+
+    def on_train_end(self) -> None:
+        if self.skipped_steps:
+            log.warning(
+                "%d of %d optimizer steps were skipped because gradients overflowed float16; they count as steps",
+                self.skipped_steps,
+                self.global_step,
+            )
 
     def steps_per_second(self) -> float:
         """Batches a second of this session after its first step, without evaluation and checkpoints; NaN if none."""
@@ -174,9 +221,11 @@ class Learner(LightningModule):
             "encoder": f"method.{encoder}",  # where its weights are in the state, for those who go on from it
             "batches_seen": self.batches_seen,
             "elapsed": self.elapsed,
+            "skipped_steps": self.skipped_steps,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.batches_seen = checkpoint["ssl_zoo"]["batches_seen"]
         self.spent_before = checkpoint["ssl_zoo"]["elapsed"]
+        self.skipped_steps = checkpoint["ssl_zoo"].get("skipped_steps", 0)  # older ones have none
         self.trainer.datamodule.start_step = self.batches_seen  # type: ignore[attr-defined]

@@ -7,7 +7,6 @@ import csv
 import io
 import logging
 import os
-import re
 import secrets
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,28 +19,12 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from ssl_zoo.credentials import masked
+
 log = logging.getLogger(__name__)
 
 FINISH_SECONDS = 60.0
 """The longest a logger may hold up the end of a run."""
-
-_SECRET = re.compile(r"(^|[_\-.])(api_?key|key|token|password|passwd|secret)$", re.IGNORECASE)
-
-
-def refuse_secrets(config: Mapping[str, Any], path: str = "") -> None:
-    """Raises ValueError if a key that ends in key, token, password or secret has a text for its value.
-
-    Loggers and Hydra write configurations to disk and to servers.
-    """
-    for key, value in config.items():
-        name = f"{path}{key}"
-        if isinstance(value, Mapping):
-            refuse_secrets(value, f"{name}.")
-        elif isinstance(value, str) and value and _SECRET.search(str(key)):
-            raise ValueError(
-                f"{name}=...: looks like a secret, and configurations are written to disk and to loggers. "
-                "Give it by an environment variable (WANDB_API_KEY, HF_TOKEN) or a login command instead."
-            )
 
 
 def finish(loggers: Iterable[Logger], failed: bool = False) -> None:
@@ -188,9 +171,8 @@ class Wandb(Logger):
         return self._run
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Plain values only. Raises ValueError for what looks like a secret."""
-        params = vars(params) if isinstance(params, Namespace) else params
-        refuse_secrets(params)
+        """Plain values only; credentials are masked."""
+        params = masked(vars(params) if isinstance(params, Namespace) else params)
         self.config |= params
         if self._run is not None:
             with self._guarded("configuration"):

@@ -4,6 +4,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from ssl_zoo.functional import ema_mode
+
 
 class Batch(NamedTuple):
     """B examples as the data module delivers them, already on the device.
@@ -46,6 +48,14 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Runs once after each optimizer step, without gradient; EMA networks move here."""
+
+    def train(self, mode: bool = True) -> "Method":
+        """As torch's; EMA networks keep dropout and drop path off (`functional.ema_mode`)."""
+        super().train(mode)
+        for part in self.modules():
+            if getattr(part, "is_ema", False):
+                ema_mode(part, mode)
+        return self
 
     @property
     def encoder(self) -> nn.Module:

@@ -1,6 +1,7 @@
 """Finds a user's mistakes in the command line's overrides and names the nearest right one. Plain values only."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,18 +15,41 @@ SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer
 """Beginnings of keys of which the default shows one kind of several; the part they belong to judges them."""
 
 
+FREE_TEXT: dict[str, tuple[str, ...]] = {
+    "text": (),
+    **dict.fromkeys(("name", "checkpoint", "data.path", "data.root", "data.name", "data.tokenizer.name"), ("null",)),
+    **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), ("",)),
+    "backbone.pretrained": ("null", "true", "false"),
+}
+"""Keys whose values are texts or paths, taken as they stand, each with the values that are none."""
+_SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """ ", did you mean a or b?" with the known names closest to `name`, or "." when none is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f", did you mean {' or '.join(close)}?" if close else "."
 
 
-def quoted(argument: str) -> str:
-    """`text=...` with its value quoted for Hydra, whose grammar would read the brackets of [MASK]; others as is."""
+def quoted(argument: str, is_sweep: bool = False) -> str:
+    """`key=value` with the value quoted for Hydra where it is free text or a path (`FREE_TEXT`); others as is.
+
+    Hydra's grammar would stumble over `[MASK]`, `=`, parentheses, `#` or a letter beyond ASCII, and read 2024 as a
+    number. A `~` at the beginning of a path is the home folder, as in a shell. What is quoted already, null, and
+    several values of a sweep stay as they are.
+    """
     key, is_given, value = argument.partition("=")
-    if key != "text" or not is_given or value[:1] in ("'", '"'):
+    words = FREE_TEXT.get(key.lstrip("+"))
+    if words is None or not is_given or value[:1] in ("'", '"') or value.lower() in words:
         return argument
-    return "text='" + value.replace("'", "\\'") + "'"
+    if is_sweep and key != "text" and ("," in value or _SWEEP.match(value)):
+        return argument
+    return f"{key}={quote(value if key == 'text' else os.path.expanduser(value))}"
+
+
+def quote(value: str) -> str:
+    """`value` as a quoted string of Hydra's grammar, whatever it holds; interpolations in it stay such."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
 
 
 def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -36,6 +60,25 @@ def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= dotted_keys(value, f"{prefix}{key}.")
     return flat
+
+
+def check_key(key: str, value: Any, default: Mapping[str, Any]) -> None:
+    """Raises ValueError for a key that no value on the command line can serve.
+
+    default: the configuration without those values, in dotted keys. A key that is new below a part is the part's to
+    judge; at the top it would be read by nobody.
+    """
+    top = key.partition(".")[0]
+    if top not in default:
+        raise ValueError(f"{key}: no such key{nearest(top, {name.partition('.')[0] for name in default})}")
+    if top == "facts":
+        raise ValueError(f"{key}: facts is what the data turned out to be, filled in by the run. Leave it out")
+    inner = dotted_keys(value) if isinstance(value, Mapping) else {}
+    if any(part.startswith("_") for name in (key, *inner) for part in name.split(".")):
+        raise ValueError(
+            f"{key}: which code runs is not set key by key. Choose a part by its name, such as method=byol or "
+            "data=folder; code of your own is named in a file of your own below conf/"
+        )
 
 
 def check_type(key: str, value: Any, default: Any) -> None:
@@ -61,7 +104,11 @@ def explain(error: Exception, conf: Path) -> str:
     """
     message = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not of the form key=value, or its brackets or quotes do not match ({message})"
+        return (
+            f"{error.override}: not of the form key=value, or its brackets or quotes do not match ({message}). A value "
+            "with spaces, brackets, quotes or letters beyond ASCII is quoted twice, for the shell and for Hydra: "
+            """'key="value"'"""
+        )
     if isinstance(error, MissingConfigException):
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         if there := sorted(file.stem for file in (conf / group).glob("*.yaml")):

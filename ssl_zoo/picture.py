@@ -1,5 +1,6 @@
 """The picture of a run: what it learned in bars, beside a map of its features."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ssl_zoo import clean
 from ssl_zoo.evaluators.few_labels import Row, summary
 
 if TYPE_CHECKING:
@@ -38,8 +40,10 @@ def draw(
     if rows:
         _bars(axes[0], columns, rows)
     _map(axes[-1], features, labels, class_names)
-    axes[-1].set_title(f"test features of {method}, t-SNE")
-    figure.savefig(path)
+    axes[-1].set_title(f"test features of {clean.figure(method)}, t-SNE")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of letters that it shows as boxes
+        figure.savefig(path)
 
 
 def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
@@ -49,11 +53,16 @@ def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
         x = [position + (place - (len(rows) - 1) / 2) * thickness for position, _, _ in known]
         heights = [100 * mean for _, mean, _ in known]
         errors = [100 * (deviation or 0) for _, _, deviation in known]
+        ends = [min(height + error, 100.0) for height, error in zip(heights, errors, strict=True)]
+        down = [min(height, error) for height, error in zip(heights, errors, strict=True)]
+        up = [end - height for height, end in zip(heights, ends, strict=True)]
         colour = COLOURS.get(row.name.split(",")[0], "tab:blue")
         faint = 0.5 if row.name.endswith("kNN") else 1.0
-        axes.bar(x, heights, thickness, yerr=errors, label=row.name, capsize=2, color=colour, alpha=faint)
-        for left, height, error in zip(x, heights, errors, strict=True):
-            axes.text(left, height + error + 0.7, f"{height:.0f}", ha="center", fontsize=8)
+        axes.bar(
+            x, heights, thickness, yerr=[down, up], label=clean.figure(row.name), capsize=2, color=colour, alpha=faint
+        )
+        for left, height, end in zip(x, heights, ends, strict=True):
+            axes.text(left, end + 0.7, f"{height:.0f}", ha="center", fontsize=8)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_ylim(0, 118)
     axes.set_yticks(range(0, 101, 20))
@@ -77,7 +86,7 @@ def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[s
     colours = colormaps[palette].resampled(len(classes))
     for number, label in enumerate(classes):
         mine = places[(labels == label).numpy()]
-        name = class_names[label] if 0 <= label < len(class_names) else None
+        name = clean.figure(class_names[label]) if 0 <= label < len(class_names) else None
         axes.scatter(mine[:, 0], mine[:, 1], s=10, color=colours(number), label=name, linewidths=0)
     if len(classes) <= 20 and class_names:
         axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

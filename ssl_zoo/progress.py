@@ -1,5 +1,6 @@
 """What a run shows while it trains: a live bar on a terminal, a line now and then in a log file."""
 
+import math
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -19,6 +20,13 @@ class ProgressBar(Callback):
         self.bar: Progress | None = None
         self.lines_written = 0
 
+    def share(self, learner: Learner) -> float:
+        """Spent fraction of the budget after this step, by this process's own clock."""
+        if learner.total_steps is not None:
+            return min(learner.global_step / learner.total_steps, 1.0)
+        assert learner.minutes is not None
+        return min(learner.elapsed / (60 * learner.minutes), 1.0)
+
     def on_train_start(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
         if trainer.is_global_zero and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
@@ -28,15 +36,22 @@ class ProgressBar(Callback):
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *_: Any) -> None:  # type: ignore[override]
-        if not trainer.is_global_zero or (learner.global_step % learner.log_every and learner.now < 1):
-            return  # reading the loss waits for the device
-        text = f"step {learner.global_step}  loss {learner.last_loss.item():.4f}"
-        text += f"  {learner.steps_per_second() * self.batch_size:,.0f} examples/s"
+        if not trainer.is_global_zero:
+            return
+        share, step = self.share(learner), learner.global_step
         if self.bar is not None:
-            self.bar.update(self.task, completed=learner.now, description=text)
-        elif learner.now * self.lines >= self.lines_written:
-            self.lines_written = int(learner.now * self.lines) + 1
-            print(f"{learner.now:4.0%}  {text}", flush=True)
+            self.bar.update(self.task, completed=share)
+        if step == 0 or (step % learner.log_every and step > 1 and share < 1):
+            return  # reading the loss waits for the device
+        text = f"step {step}  loss {learner.last_loss.item():.4f}"
+        speed = learner.steps_per_second() * self.batch_size
+        if math.isfinite(speed):  # not after the first step, which takes longer than others
+            text += f"  {speed:,.0f} examples/s"
+        if self.bar is not None:
+            self.bar.update(self.task, description=text)
+        elif share * self.lines >= self.lines_written:
+            self.lines_written = int(share * self.lines) + 1
+            print(f"{share:4.0%}  {text}", flush=True)
 
     def on_train_end(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
         self._close(completed=1.0)

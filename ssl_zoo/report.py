@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import bars, results
+from ssl_zoo import bars, clean, results
 from ssl_zoo.comparison import COSTS, NAMES, Comparison, compare, is_accuracy, is_better_low
 
 
@@ -35,33 +35,40 @@ def load(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return results.read(file)
-    except ValueError as error:
-        return results.blank("failed", error={"type": "unreadable", "message": str(error)})
+        found = results.read(file)
+    except (ValueError, OSError) as error:
+        found = results.blank("failed", error={"type": "unreadable", "message": str(error)})
+    return clean.plain(found)
 
 
 def to_markdown(comparison: Comparison) -> str:
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
-    parts.append("\n".join(f"- {note}" for note in comparison.notes))
+    parts.append("\n".join(f"- {clean.markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
     return "\n\n".join(parts) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Plain numbers: of each metric the mean, the half width of its 95 % interval and the count."""
+    """Plain numbers: of each metric the mean, the half width and the ends of its 95 % interval, the count of runs and
+    that of the test examples that an accuracy is of."""
     keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    parts = [part for key in keys for part in (key, f"{key} ci95", f"{key} n")]
-    writer.writerow([*NAMES, "settings", "seeds", "n", *parts])
+    parts = [f"{key}{part}" for key in keys for part in ("", " ci95", " low", " high", " n", " examples")]
+    writer.writerow([*NAMES, "settings", "seeds", "n", *map(clean.spreadsheet, parts)])
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
             estimate = row.estimates.get(key)
-            numbers += [estimate.mean, estimate.half_width, len(estimate.values)] if estimate else [None, None, 0]
+            if estimate is None:
+                numbers += [None, None, None, None, 0, None]
+                continue
+            ends = estimate.interval(is_accuracy(key)) or (None, None)
+            numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
         seeds = " ".join(str(seed) for seed in row.seeds)
-        writer.writerow([*(row.names[name] for name in (*NAMES, "settings")), seeds, len(row.seeds), *numbers])
+        names = (clean.spreadsheet(row.names[name]) for name in (*NAMES, "settings"))
+        writer.writerow([*names, seeds, len(row.seeds), *numbers])
     return text.getvalue()
 
 
@@ -84,12 +91,12 @@ def _figure(comparison: Comparison, key: str) -> str:
             estimate, baseline = row.estimates[key], row.estimates.get(f"init/{key}")
             scale = 100 if is_accuracy(key) else 1
             others = ", ".join(filter(None, (row.names[name] for name in comparison.varying if name != "method")))
-            half = estimate.half_width
+            ends = estimate.interval(is_accuracy(key))
             bar = bars.Bar(
                 label="\n".join(filter(None, (row.names["method"], others))),
                 text=row.cell(key),
                 values=tuple(scale * value for value in estimate.values),
-                half_width=None if half is None else scale * half,
+                interval=None if ends is None else (scale * ends[0], scale * ends[1]),
                 baseline=scale * baseline.mean if baseline else None,
             )
             shown.append(bar)
@@ -122,7 +129,7 @@ def show(comparison: Comparison) -> None:
 
 
 def _markdown(lines: list[list[str]]) -> str:
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    escaped = [[clean.markdown(cell) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]])
 
 
@@ -161,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
     given = parser.parse_args(arguments)
+    clean.tolerate_any_letter()
     try:
         runs = load(given.folders)
     except ValueError as error:

@@ -6,6 +6,7 @@
      "seed": 0,                       whole number, null if unknown
      "budget": {"kind": "epochs", "value": 100, "steps": 19500, "examples": 4992000, "flops": 8.3e15, "seconds": 512.4},
      "metrics": {"knn/top1": 0.871, "init/knn/top1": 0.312},         accuracies are fractions; init/ is before training
+     "counts": {"knn/top1": 10000},                                  optional: test examples that each accuracy is of
      "speed": {"examples_per_second": 971.0, "peak_memory_bytes": 1300000000, "seconds_to_first_step": 8.1},
      "environment": {"torch": "2.11.0", "device": "cpu", "precision": "bf16-mixed", "git": "1a2b3c"},
      "config": {"method": {"temperature": 0.2}},
@@ -32,6 +33,9 @@ SCHEMA = 1
 NAME = "results.json"
 STATUSES = ("running", "completed", "failed", "interrupted")
 BUDGETS = ("epochs", "steps", "examples", "flops", "minutes")
+
+LARGEST = 1e100
+"""No number of a run comes near it."""
 
 _NAMES = ("experiment", "method", "backbone", "data")
 _OBJECTS = ("budget", "metrics", "speed", "environment", "config")
@@ -86,10 +90,12 @@ def read(path: Path | str) -> dict[str, Any]:
     if path.is_dir():
         path = path / NAME
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = _finite(json.loads(path.read_text(encoding="utf-8")))
         validate(results)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
     return results
 
 
@@ -120,12 +126,19 @@ def validate(results: Any) -> None:
             _check(_is_number(value, int | float | None), f"{part}.{key}", value, "a number or null")
     step = results.get("checkpoint_step", 0)
     _check(_is_number(step, int) and step >= 0, "checkpoint_step", step, "a whole number of at least 0")
+    counts = results.get("counts", {})
+    _check(isinstance(counts, dict), "counts", counts, "an object")
+    for key, value in counts.items():
+        _check(_is_number(value, int) and value > 0, f"counts.{key}", value, "a whole number of at least 1")
+    for key, value in results["budget"].items():
+        good = _is_number(value, int | float | None) or key == "kind"
+        _check(good, f"budget.{key}", value, "a number or null")
     overrides = results.get("overrides", [])
     good = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
     _check(good, "overrides", overrides, "a list of text")
     if status == "completed":
         _check_completed(results)
-    if status == "failed":
+    if status == "failed" or "error" in results:
         error = results.get("error")
         _check(isinstance(error, dict), "error", error, "an object, for a failed run")
         for key in ("type", "message"):
@@ -146,7 +159,10 @@ def _check(good: bool, field: str, value: Any, wanted: str) -> None:
 
 
 def _is_number(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+    """Whether `value` is of that kind, and of a size that sums and squares of it are floats too; NaN becomes null."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    return value is None or (isinstance(value, float) and not math.isfinite(value)) or abs(value) < LARGEST
 
 
 def _finite(value: Any) -> Any:

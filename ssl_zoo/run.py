@@ -1,6 +1,7 @@
 """The entry point: compose a configuration, have its parts built, train, judge, record."""
 
 import errno
+import logging
 import os
 import secrets
 import shutil
@@ -12,9 +13,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware, results, run_folder
-from ssl_zoo.build import CONF, build_data, build_learner, build_method, build_trainer, rehearse
-from ssl_zoo.overrides import check_type, dotted_keys, explain, nearest, quoted
+from ssl_zoo import clean, hardware, results, run_folder, settings, transcript
+from ssl_zoo.build import (
+    CONF,
+    build_data,
+    build_learner,
+    build_method,
+    build_trainer,
+    rehearse,
+    use_own_backbone,
+    views_name,
+)
+from ssl_zoo.credentials import Filter, masked, masked_text
+from ssl_zoo.overrides import check_key, check_type, dotted_keys, explain, nearest, quoted
 from ssl_zoo.stop_signals import Interrupted, at_once
 
 hardware.tune_allocator()
@@ -26,8 +37,9 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 STARTED = time.time()
+ONLY_PRINT = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+"""Options of Hydra after which a command writes to the terminal and nothing else."""
 TASKS = ("pretrain", "fill_mask")
-TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
 
 OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], replace=True)
 
@@ -35,23 +47,38 @@ OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], 
 def main() -> None:
     """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
     os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
-    sys.argv = [quoted(argument) for argument in sys.argv]
+    clean.tolerate_any_letter()
+    if ONLY_PRINT & set(sys.argv):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
+    is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
+    sys.argv = [quoted(argument, is_sweep) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
     try:
         with at_once():
+            refuse_empty_folder(sys.argv)
             run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
-        print(f"error: {explain(error, CONF)}", file=sys.stderr)
+        print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"error: hydra.run.dir cannot be made or written: {error}. Give another folder", file=sys.stderr)
         sys.exit(2)
 
 
+def refuse_empty_folder(arguments: list[str]) -> None:
+    """Raises ValueError before Hydra writes a run's files among whatever lies in the working folder."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") in ("", ".", "./", "null"):
+            raise ValueError(f"{argument}: give a folder for the run alone, or leave {key} out for one of its own")
+
+
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run_job(cfg: DictConfig) -> None:
     """One run in the folder that Hydra made for it; ends the process unless all went well."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Filter())
     try:
         check_config(cfg)
         {"pretrain": pretrain, "fill_mask": fill_mask}[cfg.task](cfg, folder)
@@ -63,6 +90,8 @@ def run_job(cfg: DictConfig) -> None:
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:
         sys.exit(fail(cfg, folder, cause(error)))
+    finally:
+        transcript.end()
 
 
 def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
@@ -91,15 +120,17 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
 
     A run whose last weights could not be saved is `interrupted`: the same command finishes it once there is room.
     """
+    if run_folder.may_record(folder):
+        transcript.begin(folder)
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    trace = "".join(traceback.format_exception(error))
+    trace = masked_text("".join(traceback.format_exception(error)))
     if not mistake and not is_full and not type(error).__module__.startswith("ssl_zoo"):
         print(trace, file=sys.stderr)
     said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
-    print(f"error: {said}", file=sys.stderr)  # before the record, which a full disk may refuse
+    print(f"error: {masked_text(str(said))}", file=sys.stderr)  # before the record, which a full disk may refuse
     if cfg.task == "pretrain":
-        told = {"type": type(error).__name__, "message": str(error), "traceback": trace}
+        told = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
         unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
         record(cfg, folder, "interrupted" if unsaved else "failed", error=told)
     return 2 if mistake else 1
@@ -119,7 +150,10 @@ def check_config(cfg: DictConfig) -> None:
     # The default's type is a key's schema: compose once more without the values, and compare.
     mine, default = (dotted_keys(OmegaConf.to_container(c)) for c in (cfg, hydra.compose("config", groups)))  # type: ignore[arg-type]
     for key in values:
+        check_key(key, mine.get(key), default)
         check_type(key, mine.get(key), default.get(key))
+    for key, hint in {"seed": int, "text": str | None, "checkpoint": str | None, "name": str | None}.items():
+        settings.check(key, cfg[key], hint)
     budgets = [key for key in values if key.startswith("budget.")]
     if budgets:  # a budget on the command line replaces the default one
         cfg.budget = {kind: value if f"budget.{kind}" in budgets else None for kind, value in cfg.budget.items()}
@@ -127,7 +161,7 @@ def check_config(cfg: DictConfig) -> None:
         ("seed", cfg.seed, 0, 2**32 - 1),
         ("data.batch_size", cfg.data.batch_size, 1, 2**31),
     ):
-        if isinstance(value, int) and not least <= value <= most:
+        if not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{key}={value}: give a whole number from {least} to {most}")
 
 
@@ -137,7 +171,7 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
     config = OmegaConf.to_container(cfg)
     assert isinstance(config, dict)
     config.pop("facts")
-    return {
+    known = {
         "experiment": cfg.name or choices.get("experiment"),
         "method": choices["method"],
         "backbone": cfg.backbone.get("name", choices["backbone"]),
@@ -147,6 +181,7 @@ def outline(cfg: DictConfig) -> dict[str, Any]:
         "overrides": [str(o) for o in HydraConfig.get().overrides.task],
         "config": config,
     }
+    return {key: masked(value) for key, value in known.items()}
 
 
 def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, identity: dict[str, Any]) -> None:
@@ -159,7 +194,7 @@ def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, identity: dict
     (folder / ".hydra").mkdir(exist_ok=True)
     composed = HydraConfig.instance().cfg
     assert composed is not None
-    parts = {"config": cfg, "hydra": composed, "overrides": composed.hydra.overrides.task}
+    parts = {"config": cfg, "hydra": composed, "overrides": HydraConfig.get().overrides.task}
     for name, part in parts.items():
         results.write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
 
@@ -172,17 +207,20 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
-    from ssl_zoo import budget, checkpoints, loggers, saving, session
+    from ssl_zoo import budget, checkpoints, encoder_card, saving, session, summary
     from ssl_zoo.data.order import check_batch
-    from ssl_zoo.evaluators.judged import evaluate
 
     session.quiet_lightning()
+    choices = HydraConfig.get().runtime.choices
+    origin = None
+    if cfg.checkpoint is not None:
+        origin = use_own_backbone(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
     identity = outline(cfg)
-    loggers.refuse_secrets(identity["config"])
     found = run_folder.look(folder, identity["config"])
     resume = found.checkpoint
     if found.is_over:
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
+    transcript.begin(folder)
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
@@ -190,12 +228,15 @@ def train(cfg: DictConfig, folder: Path) -> None:
     if resume is None:
         claim(cfg, folder, found, identity)  # what is left if the process is killed while it prepares the data
     data = build_data(cfg)
+    if origin is not None:
+        encoder_card.check(origin, data.facts, str(cfg.checkpoint))
     method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
     session.check_method(method, data)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
 
     examples = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
-    flops = session.flops_per_example(method, data)
+    first = next(iter(data.train_dataloader()))
+    flops = session.flops_per_example(method, data, first)
     steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
     spend = budget.resolve(dict(cfg.budget), steps_per_epoch, examples, flops * examples)
     callbacks = []
@@ -213,25 +254,41 @@ def train(cfg: DictConfig, folder: Path) -> None:
         differences = session.data_differences(resume, data.content, found)
         claim(cfg, folder, found, identity)
     if "tokenizer_hash" in data.facts:
-        shutil.copy(data.tokenizer.path, folder / TOKENIZER)
+        shutil.copy(data.tokenizer.path, folder / encoder_card.TOKENIZER)
     trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
     environment = session.environment(trainer, precision)
-    card = {"config": identity["config"], "facts": data.facts, "environment": environment, "content": data.content}
+    arguments = OmegaConf.to_container(cfg.backbone, resolve=True)
+    card = {
+        "config": identity["config"],
+        "facts": data.facts,
+        "choices": {group: choices[group] for group in ("method", "backbone")},
+        "encoder": encoder_card.describe(choices["backbone"], arguments, method.backbone, data.facts),  # type: ignore[arg-type]
+        "environment": environment,
+        "content": data.content,
+    }
     if resume is not None:
         began = checkpoints.card(resume).get("environment", {})
         differences += run_folder.continuity(began, environment, found)
     learner = build_learner(cfg, method, spend, trainer, card)
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
-        goes_on = f", resumed from {resume.name}" if resume else ""
-        print(f"{identity['method']} on {identity['data']}: {precision} ({why}), {spend}; {folder}{goes_on}")
+        if origin is not None:
+            print(f"checkpoint={cfg.checkpoint}: {encoder_card.summary(origin)}")
+        left = 60 * spend.minutes if spend.minutes else 0.0
+        if spend.steps:
+            left = (spend.steps - resumed_at) * session.seconds_per_step(trainer, method, data, first)
+        names = {**choices, "views": views_name(cfg, choices)}
+        line = summary.first_line(names, data, method, flops, left, precision=f"{precision} ({why})", budget=spend)
+        print(f"{line}; {folder}{f', resumed from {resume.name}' if resume else ''}", flush=True)
         for line in differences:
             print(line)
         for logger in trainer.loggers:
             logger.log_hyperparams(identity["config"])
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
-        before = evaluate(evaluators, session.judged(trainer, method, data, "init", loaded))
+        asked = evaluators if cfg.trainer.evaluate_before else {}
+        judged = session.judged(trainer, method, data, "init", loaded)
+        before = summary.evaluate_aloud("before training", asked, judged)
         metrics |= {f"init/{name}": value for name, value in before.items()}
     trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
     if learner.progress < 1:
@@ -246,7 +303,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         identity["environment"] = environment
         speed = session.speed(trainer, learner, cfg.data.batch_size, STARTED)
         identity["speed"] = speed or found.record.get("speed", {})
-        identity["config"] = OmegaConf.to_container(cfg, resolve=True)
+        identity["config"] = masked(OmegaConf.to_container(cfg, resolve=True))
         conclude(folder, identity, metrics, evaluators, trainer, learner, data)
 
 
@@ -259,47 +316,55 @@ def conclude(
     learner: Any,
     data: Any,
 ) -> None:
-    """Judges the trained encoder, tells the loggers and the user, then writes results.json: `known` and the rest."""
-    from ssl_zoo import loggers, session
-    from ssl_zoo.evaluators.judged import evaluate
+    """Evaluates the trained encoder, tells the loggers and the user, then writes results.json: `known` and the rest."""
+    from ssl_zoo import loggers, session, summary
 
     judged = session.judged(trainer, learner.method, data, "final")
-    metrics |= evaluate(evaluators, judged)
-    known |= {"metrics": metrics, "started": STARTED, "finished": time.time()}
+    metrics |= summary.evaluate_aloud("after training", evaluators, judged)
+    known |= {"metrics": metrics, "counts": summary.counts(metrics), "started": STARTED, "finished": time.time()}
     for logger in trainer.loggers:
-        logger.log_metrics({f"test/{name}": value for name, value in metrics.items()}, learner.global_step)
-    session.show(folder, known["method"], metrics, data, judged.test if "knn/top1" in metrics else None)
-    loggers.finish(trainer.loggers)
+        logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
+    loggers.finish(trainer.loggers)  # before anything is shown, which may fail
+    looked_at = "knn/top1" in metrics or "linear/top1" in metrics  # so the features are there
+    session.show(folder, known["method"], metrics, data, judged.test if looked_at else None)
     results.write(folder, results.blank("completed", **known))  # last: who is completed has all that it promises
-    print(f"results: {folder / results.NAME}")
+    with clean.only_shown("where the results are"):
+        print(f"results: {folder / results.NAME}")
 
 
 def fill_mask(cfg: DictConfig, folder: Path) -> None:
     """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
     from rich.console import Console
 
-    from ssl_zoo import checkpoints, fill
+    from ssl_zoo import card, checkpoints, encoder_card, fill
     from ssl_zoo.data.tokenizer import TextTokenizer
+    from ssl_zoo.methods.mlm import MLM
 
+    transcript.begin(folder)
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
     path = checkpoints.resolve(cfg.checkpoint)
     saved = checkpoints.load(path)
-    if "ssl_zoo" not in saved:
-        raise ValueError(f"checkpoint={cfg.checkpoint} was not written by a run of ours: give a run of method=mlm")
-    card = saved["ssl_zoo"]["card"]
-    trained = OmegaConf.create({**card["config"], "facts": card["facts"]})
-    if "mask_id" not in card["facts"] or not trained.method["_target_"].endswith("MLM"):
+    stored = card.read(saved, cfg.checkpoint)
+    trained = card.compose(stored)
+    if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
         raise ValueError(f"checkpoint={cfg.checkpoint} is no masked-token model: give a run of method=mlm")
     hardware.prepare_torch("cpu", "32-true")
-    method = build_method(trained)
-    method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
-    kept = path.parent.parent / TOKENIZER
+    method = hydra.utils.instantiate(
+        trained.method, backbone=hydra.utils.instantiate(trained.backbone, _convert_="all"), _convert_="all"
+    )
+    try:
+        method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={cfg.checkpoint}: its weights are not those of its model: {error}") from error
+    kept = path.parent.parent / encoder_card.TOKENIZER
     if not kept.exists():
         raise ValueError(
             f"checkpoint={cfg.checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was"
         )
     tokenizer = TextTokenizer(kept)
+    if tokenizer.identity != stored["facts"]["tokenizer_hash"]:
+        raise ValueError(f"{kept} is not the tokenizer of checkpoint={cfg.checkpoint}. Give the run folder as it was")
     Console().print(fill.table(cfg.text, fill.guesses(method, tokenizer, cfg.text)))
 
 

@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 MAY_DIFFER = (
-    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators",
-    "logger", "name", "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile",
-    "trainer.devices", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.num_nodes", "trainer.precision",
-    "trainer.strategy",
+    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "logger", "name",
+    "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
+    "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.num_nodes",
+    "trainer.precision", "trainer.strategy",
 )  # fmt: skip
 """Beginnings of keys that may differ between a run and its resumption: the order of the data and the views stay the
 same. Data elsewhere must have the same content, and a budget must reach further; `continuity` says what changes."""

@@ -18,13 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ssl_zoo import checkpoints, hardware, picture, run_folder
+from ssl_zoo import checkpoints, hardware, picture, run_folder, summary
 from ssl_zoo.budget import count_flops
+from ssl_zoo.clean import only_shown
+from ssl_zoo.estimate import seconds_per_example
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.judged import Evaluator, Features, Judged, evaluate
 from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
+from ssl_zoo.proportion import Proportion
 from ssl_zoo.saving import PeriodicCheckpoint
 
 
@@ -100,8 +103,8 @@ class PeriodicEvaluation(Callback):
             metrics = evaluate(self.evaluators, judged(trainer, learner.method, self.data, "periodic"))
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
-            told = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name.endswith("top1"))
-            print(f"step {step}: {told}")
+            told = [f"{name} {value.percent}" for name, value in metrics.items() if isinstance(value, Proportion)]
+            print(f"step {step}: {', '.join(told)}")
         trainer.strategy.barrier()
         self.seconds += time.perf_counter() - started
 
@@ -164,10 +167,19 @@ def peak_memory(trainer: Trainer) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def flops_per_example(method: Method, data: Any) -> float:
-    """Training FLOPs of one example, counted on the first training batch (see `budget.count_flops`)."""
-    raw = next(iter(data.train_dataloader()))
+def flops_per_example(method: Method, data: Any, raw: Any) -> float:
+    """Training FLOPs of one example, counted on `raw`, a batch as the loader gives it (see `budget.count_flops`)."""
     return count_flops(method, data.on_after_batch_transfer(raw, 0))
+
+
+def seconds_per_step(trainer: Trainer, method: Method, data: Any, raw: Any) -> float:
+    """An estimate for one optimizer step of all processes, which share the cores of a CPU but not a GPU."""
+    device = trainer.strategy.root_device
+    method.to(device)
+    at_once = trainer.world_size if device.type == "cuda" else 1
+    share = data.batch_size // at_once
+    seconds = seconds_per_example(method, data, raw, share, device, trainer.precision_plugin.forward_context)
+    return seconds * share * trainer.accumulate_grad_batches
 
 
 def speed(trainer: Trainer, learner: Learner, batch_size: int, started: float) -> dict[str, float]:
@@ -185,6 +197,7 @@ def speed(trainer: Trainer, learner: Learner, batch_size: int, started: float) -
 def quiet_lightning() -> None:
     """Keeps Lightning's warnings and drops its notices and its own handler, which would print each line twice."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # of Lightning's own calls
+    warnings.filterwarnings("ignore", message="Found .* in eval mode")  # EMA teachers, see `functional.ema_mode`
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -194,18 +207,29 @@ def quiet_lightning() -> None:
 def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
     """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
+    The run is complete by then: whatever goes wrong here is a warning.
     name: of the method; features: of the test part, None without evaluators that looked at them.
     """
-    console = Console()
     few = [key for key in metrics if key.startswith("few/")]
-    table = Table("metric", "before training", "trained", title="test metrics of the last epoch", title_justify="left")
-    for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
-        before = metrics.get(f"init/{key}")
-        table.add_row(key, "" if before is None else f"{before:.4g}", f"{metrics[key]:.4g}")
-    if table.row_count:
-        console.print(table)
-    if few:
-        console.print(few_labels.table(metrics, name))
-    if features is not None and (features.y >= 0).any():
-        picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
-        print(f"picture: {folder / 'report.png'}")
+    labelled = features is not None and bool((features.y >= 0).any())
+    majority = features.y.bincount().max().item() / len(features.y) if features is not None and labelled else None
+    with only_shown("the table of metrics"):
+        console = Console()
+        title = "test metrics of the last epoch, with their 95 % intervals by n examples"
+        table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
+        for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
+            value = metrics[key]
+            count = f"{value.n:,}" if isinstance(value, Proportion) else ""
+            table.add_row(key, summary.shown(metrics.get(f"init/{key}")), summary.shown(value), count)
+        if table.row_count:
+            if majority is not None:
+                table.add_row("majority class", "", f"{100 * majority:.1f} %", "")
+            console.print(table)
+        if few:
+            console.print(few_labels.table(metrics, name))
+        if sentence := summary.nothing_learned(metrics, majority):
+            print(sentence)
+    if features is not None and labelled:
+        with only_shown("the picture of the run"):
+            picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
+            print(f"picture: {folder / 'report.png'}")

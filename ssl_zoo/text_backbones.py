@@ -5,6 +5,7 @@ Letters: B batch, L length, M tokens kept, D width.
 """
 
 import inspect
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -250,7 +251,8 @@ def transformers_backbone(
         raise ValueError(
             f"backbone.pretrained={pretrained}: give true or false; a folder of weights is a backbone.name"
         )
-    read: Any = AutoConfig.for_model if name in CONFIG_MAPPING else AutoConfig.from_pretrained
+    never: Any = {"trust_remote_code": False}  # the default asks on the terminal whether to run what a repository holds
+    read: Any = AutoConfig.for_model if name in CONFIG_MAPPING else partial(AutoConfig.from_pretrained, **never)
     # RoBERTa numbers positions from pad_id + 1. The other special ids may lie outside a small vocabulary.
     new: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
     new |= {"vocab_size": vocab_size, "pad_token_id": pad_id, "max_position_embeddings": max_length + pad_id + 1}
@@ -259,7 +261,7 @@ def transformers_backbone(
         if unknown := config_kwargs.keys() - config.to_dict().keys() - config.attribute_map.keys():
             raise ValueError(f"backbone.{min(unknown)}: {name} has no such setting, only {', '.join(config.to_dict())}")
         if pretrained:
-            model = AutoModel.from_pretrained(name, attn_implementation="sdpa", **config_kwargs)
+            model = AutoModel.from_pretrained(name, attn_implementation="sdpa", **never, **config_kwargs)
         else:
             model = AutoModel.from_config(read(name, **(new | config_kwargs)), attn_implementation="sdpa")
     except OSError as error:

@@ -153,7 +153,7 @@ def _(backbone: TextEncoder, view: Tensor) -> tuple[int, int]:
 
 @eligible.register
 def _(backbone: TextEncoder, view: Tensor) -> Tensor:
-    return backbone.valid(view)
+    return backbone.valid(view) & (view != backbone.pad_id)  # `valid` counts a row without text as all text
 
 
 @encode.register

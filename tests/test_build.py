@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ssl_zoo import build
@@ -27,6 +27,7 @@ def composed(*overrides: str) -> DictConfig:
         (["optimizer.lr=0"], "optimizer.lr=0"),
         (["checkpoint=nowhere"], "checkpoint=nowhere"),
         (["+trainer.max_epochs=3"], "trainer.max_epochs"),
+        (["method=dino", "views=multicrop", "data.image_size=16"], "local crops of 8 pixels"),
     ],
 )
 def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: str) -> None:
@@ -39,6 +40,13 @@ def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: 
 @pytest.mark.parametrize("name", names())
 def test_every_method_passes_its_rehearsal(name: str) -> None:
     build.rehearse(composed(f"method={name}"))
+
+
+def test_a_backbone_that_cannot_take_local_crops_is_refused_before_the_data_is_read() -> None:
+    small = ("data=folder", "data.path=nowhere", "data.image_size=64", "views=multicrop", "backbone.small_stem=false")
+    with pytest.raises(ValueError, match="views: the backbone, made for images of 64 pixels, takes no view of 32"):
+        build.rehearse(composed(*small, "method=dino", "backbone.name=mixer_s32_224"))
+    build.rehearse(composed(*small, "method=dino", "backbone.name=resnet10t"))
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_before_the_data_is_read() -> None:
@@ -78,6 +86,12 @@ def test_views_of_images_are_compiled_on_a_gpu(
     assert len(compiled) == fused
 
 
+def test_names_of_the_data_are_never_interpolated() -> None:
+    facts = {"class_names": ["${oc.env:HOME}", r"\${a}", r"\\${seed} ${", "$5", "plain\\"], "num_classes": 5}
+    cfg = OmegaConf.create({"facts": build.literal(facts)})
+    assert OmegaConf.to_container(cfg, resolve=True) == {"facts": facts}
+
+
 @pytest.mark.parametrize("data", ["cifar10", "cifar10_captions", "imdb"])
 def test_data_turn_out_as_promised(
     data: str, data_root: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,3 +105,52 @@ def test_data_turn_out_as_promised(
     assert promised.keys() - facts.keys() <= {"unk_id", "cls_id", "mask_id", "word_starts"}  # captions lack them
     counted = {"num_classes", "num_indices", "vocab_size", "word_starts"}  # known once the data is read
     assert all(promised[key] == facts[key] for key in promised.keys() & facts.keys() - counted)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (["method=byol", "data=cifar10"], "byol (auto)"),
+        (["method=ressl", "data=cifar10"], "ressl (auto)"),
+        (["method=ressl", "data=cifar10", "views=simclr"], "simclr"),
+        (["method=ressl", "data=cifar10", "views@paper_views.image=mild"], "mild (auto)"),
+        (["method=ressl"], "digits (auto)"),
+        (["method=ressl", "views=auto"], "ressl (auto)"),
+        (["method=mae"], "weak (auto)"),
+        (["method=mae", "data=stl10"], "mae (auto)"),
+        (["method=vicreg", "data=imdb"], "windows (auto)"),
+        (["method=mlm"], "tokens (auto)"),
+        (["method=simcse", "data=imdb"], "twice (auto)"),
+        (["method=clip"], "weak"),
+        (["experiment=table_images", "method=ressl"], "mild"),
+    ],
+)
+def test_views_are_the_methods_unless_somebody_else_chooses(overrides: list[str], wanted: str) -> None:
+    """Command line > experiment > data > the method's paper."""
+    with initialize_config_dir(str(build.CONF), version_base="1.3"):
+        cfg = compose("config", overrides, return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    assert build.views_name(cfg, choices) == wanted
+    expected = OmegaConf.load(build.CONF / "views" / f"{wanted.removesuffix(' (auto)')}.yaml")
+    build.pin_views(cfg)
+    assert OmegaConf.to_container(cfg.views) == OmegaConf.to_container(expected)
+    assert "paper_views" not in cfg
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_method_declares_views_that_it_takes(name: str) -> None:
+    cfg = composed(f"method={name}")
+    assert {"image", "text"} & cfg.paper_views.keys()
+    least = get_class(cfg.method._target_).min_views - ("text_backbone" in cfg.method)
+    for views in cfg.paper_views.values():
+        copies = views.get("copies") or [1] * len(views.pipelines)
+        assert sum(copies) >= least
+
+
+def test_a_method_without_views_for_the_data_says_so() -> None:
+    """A network that takes images, and a method whose paper had text alone."""
+    cfg = composed("method=tsdae", "data=digits", "backbone=resnet10t", "views=auto")
+    cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    with pytest.raises(ValueError, match="views=auto: this method declares no views for data of image"):
+        build.check_modality("views", cfg)

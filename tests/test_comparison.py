@@ -48,6 +48,33 @@ def test_one_value_has_no_interval() -> None:
     assert row.cell("knn/top1") == "80.0"
 
 
+def test_an_interval_ends_at_0_and_100_percent() -> None:
+    row = only(compare([run(seed=seed, knn=knn) for seed, knn in enumerate((0.977, 0.985))]))
+    assert row.cell("knn/top1") == "98.1 (93.0 to 100.0)"
+    assert row.estimates["knn/top1"].interval(True) == (pytest.approx(0.9302, abs=1e-4), 1.0)
+    low = only(compare([run(seed=seed, knn=knn) for seed, knn in enumerate((0.01, 0.05))]))
+    assert low.cell("knn/top1") == "3.0 (0.0 to 28.4)"
+    assert low.estimates["knn/top1"].interval(False) == (
+        pytest.approx(-0.2241, abs=1e-4),
+        pytest.approx(0.2841, abs=1e-4),
+    )
+
+
+def test_one_run_has_the_binomial_interval_of_its_test_examples() -> None:
+    comparison = compare([run(knn=0.8, counts={"knn/top1": 400, "init/knn/top1": 400})])
+    assert only(comparison).cell("knn/top1") == "80.0 (75.8 to 83.6)"
+    assert only(comparison).cell("init/knn/top1") == "30.0 (25.7 to 34.7)"
+    notes = "\n".join(comparison.notes)
+    assert "knn/top1: of 400 test examples, whose choice alone moves an accuracy by up to ± 3.9 points" in notes
+    assert only(compare([run(knn=1.0, counts={"knn/top1": 48})])).cell("knn/top1") == "100.0 (92.6 to 100.0)"
+    different = [run(seed=seed, counts={"knn/top1": n}) for seed, n in enumerate((400, 500))]
+    assert only(compare(different)).estimates["knn/top1"].examples is None
+
+
+def test_an_accuracy_that_is_none_breaks_no_report() -> None:
+    assert only(compare([run(knn=80.0, counts={"knn/top1": 400})])).cell("knn/top1") == "8000.0"
+
+
 def test_seeds_make_one_row_with_its_baseline_and_costs() -> None:
     speed = {"examples_per_second": 1234.5}
     row = only(compare([run(seed=seed, knn=knn, speed=speed) for seed, knn in enumerate((0.81, 0.86, 0.88))]))
@@ -141,7 +168,7 @@ def test_notes_say_what_differs() -> None:
     notes = "\n".join(compare([run(), run("byol", environment=gpu, budget={"kind": "epochs", "value": 80})]).notes)
     assert "Alike in all rows: data digits, backbone resnet18." in notes
     assert "Test metrics are of the last epoch." in notes
-    assert "n = 1 has no interval" in notes
+    assert "n = 1 has no interval over seeds" in notes
     assert "Student" not in notes
     assert "Budgets differ: the rows are not at equal compute." in notes
     assert "The runs differ in device: H200, cpu." in notes

@@ -18,10 +18,22 @@ from ssl_zoo.functional import (
     info_nce,
     negative_cosine,
     rank,
+    similarities,
     warmup_cosine,
     warmup_linear,
 )
 from tests import distributed
+
+
+def test_similarities_are_float32_products_under_autocast_too() -> None:
+    x, y = torch.randn(2, 5, 64, requires_grad=True), torch.randn(9, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = similarities(x, y)
+        half = similarities(x.bfloat16(), y)
+    assert found.dtype == half.dtype == torch.float32
+    torch.testing.assert_close(found, torch.einsum("abd,kd->abk", x, y))
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    torch.testing.assert_close(gradient, y.sum(dim=0).expand_as(x))
 
 
 def test_info_nce_equals_a_loop() -> None:
@@ -196,3 +208,32 @@ def test_views_of_one_size_go_through_the_network_together() -> None:
     for view, out in zip(views, functional.embed_views(net, views), strict=True):
         assert torch.equal(out, view.flatten(1))
     assert sizes == [4, 2]
+
+
+def test_backbone_and_projector_normalise_the_same_views() -> None:
+    """Joint: one pass over all views. Separate: what each view alone gives."""
+    backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    projector = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))
+    views = [torch.randn(6, 3), 3 * torch.randn(6, 3) + 1]
+    joint = functional.project_views(backbone, projector, views, "joint")
+    torch.testing.assert_close(torch.cat(joint), projector(backbone(torch.cat(views))))
+    separate = functional.project_views(backbone, projector, views, "separate")
+    for z, view in zip(separate, views, strict=True):
+        torch.testing.assert_close(z, projector(backbone(view)))
+    assert not torch.allclose(joint[0], separate[0])
+
+
+def test_views_of_several_shapes_share_the_projector_norm_when_joint() -> None:
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3))
+    projector = nn.BatchNorm1d(3)
+    views = [torch.randn(5, 3, 8, 8), torch.randn(5, 3, 8, 8), torch.randn(5, 3, 4, 4)]
+    z = functional.project_views(backbone, projector, views, "joint")
+    h = [backbone(torch.cat(views[:2])), backbone(views[2])]
+    torch.testing.assert_close(torch.cat(z), projector(torch.cat(h)))
+    assert [len(part) for part in z] == [5, 5, 5]
+
+
+def test_a_choice_is_one_of_its_options() -> None:
+    functional.choice(("joint", "separate"), views_per_batch_norm="joint")
+    with pytest.raises(ValueError, match=r"method\.views_per_batch_norm=both: give one of joint, separate"):
+        functional.choice(("joint", "separate"), views_per_batch_norm="both")

@@ -23,6 +23,9 @@ def test_layers_and_biases() -> None:
     assert kinds(normed) == ["Linear", "BatchNorm1d", "ReLU"] * 2 + ["Linear", "BatchNorm1d"]
     assert normed[6].bias is None
     assert [layer.out_features for layer in normed if isinstance(layer, nn.Linear)] == [8, 8, 3]
+    plain = mlp(4, 8, 3, hidden_norm=False)
+    assert kinds(plain) == ["Linear", "ReLU", "Linear"]
+    assert plain[0].bias is not None
 
 
 def test_prototypes_give_cosines_blind_to_lengths() -> None:

@@ -43,7 +43,7 @@ def test_the_student_knows_nothing_of_what_is_hidden_and_the_teacher_does() -> N
 
 def test_text_with_padding_hides_no_padding() -> None:
     ids = torch.randint(5, 30, (5, 2, N))
-    ids[0, :, 3:] = 0  # fewer tokens than are to be hidden
+    ids[0, :, 3:] = 0
     hidden = hide(ids, TextTransformer("eva02_tiny_patch14_224", 30, N, **TINY), MASK)
     assert not (hidden.mask & (ids.flatten(1) == 0)).any()
-    assert hidden.valid.sum(1).tolist() == [3, *[HIDDEN] * 4]
+    assert hidden.valid.sum(1).tolist() == [1, *[HIDDEN] * 4]  # of three tokens, of sixteen

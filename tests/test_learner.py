@@ -1,6 +1,6 @@
 """The step: clock, schedule, parameter groups, the guard against NaN, and what a resumed run sees."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from ssl_zoo.checkpoints import SafeCheckpointIO
@@ -64,7 +65,7 @@ def make_learner(method: Toy, total: int, **clock: Any) -> Learner:
     )
 
 
-def make_trainer(folder: Path, steps: int, **more: Any) -> Trainer:
+def make_trainer(folder: Path, steps: int, plugins: Sequence[Any] = (), **more: Any) -> Trainer:
     return Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -75,7 +76,7 @@ def make_trainer(folder: Path, steps: int, **more: Any) -> Trainer:
         enable_model_summary=False,
         limit_val_batches=0,
         default_root_dir=folder,
-        plugins=[SafeCheckpointIO()],
+        plugins=[SafeCheckpointIO(), *plugins],
         **more,
     )
 
@@ -112,6 +113,15 @@ def test_norms_and_biases_are_not_decayed(tmp_path: Path) -> None:
     assert [p.shape for p in decayed["params"]] == [torch.Size([3, 3])]
     assert spared["weight_decay"] == 0
     assert len(spared["params"]) == 3
+
+
+def test_norms_and_biases_are_decayed_when_asked(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    learner = make_learner(Toy(), 8, decay_norms_and_biases=True)
+    make_trainer(tmp_path, 1).fit(learner, datamodule=Stream())
+    (group,) = learner.trainer.optimizers[0].param_groups
+    assert group["weight_decay"] == 0.5
+    assert len(group["params"]) == 4
 
 
 class HalfConstant(Toy):
@@ -164,6 +174,58 @@ def test_a_nan_never_reaches_the_weights(tmp_path: Path, bad_at: int) -> None:
         fit(tmp_path, steps=8, method=method)
     assert len(method.moved) == bad_at
     assert all(p.isfinite().all() for p in method.parameters())
+
+
+class Overflowing(Toy):
+    """Its gradients are infinite, while its loss is finite, at the steps `overflow_at`."""
+
+    overflow_at: tuple[int, ...] = ()
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        scalars = super().forward(batch, progress)
+        if self.seen[-1] in self.overflow_at:
+            weight = self.backbone[0].weight
+            scalars["loss"] = scalars["loss"] + (weight - weight.detach()).sqrt().sum()  # a slope of infinity at 0
+        return scalars
+
+
+def scaled(scale: float) -> dict[str, Any]:
+    """16-mixed as on a GPU without bfloat16: Lightning's own plugin with a scaler for the CPU."""
+    return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))]}
+
+
+def test_a_step_whose_gradients_overflow_is_skipped_and_counted(tmp_path: Path) -> None:
+    """The scaler lowers its scale and goes on; nothing moves in the skipped step, the EMA neither."""
+    method = Overflowing()
+    method.overflow_at = (0, 3)
+    before = [p.clone() for p in method.parameters()]
+    learner = fit(tmp_path, steps=1, method=method, **scaled(1024.0))
+    assert all(torch.equal(p, q) for p, q in zip(before, method.parameters(), strict=True))
+    learner.trainer.save_checkpoint(tmp_path / "step.ckpt")
+    rest = Overflowing()
+    rest.overflow_at = (0, 3)
+    resumed = fit(tmp_path, steps=8, method=rest, resume=tmp_path / "step.ckpt", **scaled(1024.0))
+    assert resumed.skipped_steps == 2
+    assert resumed.global_step == 8
+    assert rest.moved == [i / 8 for i in range(1, 8) if i != 3]
+    assert resumed.scaler.get_scale() == 256.0
+    assert all(p.isfinite().all() for p in rest.parameters())
+
+
+def test_gradients_that_overflow_at_any_scale_end_the_run(tmp_path: Path) -> None:
+    method = Overflowing()
+    method.overflow_at = tuple(range(8))
+    with pytest.raises(NonFiniteLoss, match=r"step 2: gradients overflow .* below 1 \(0\.5\); 3 steps were skipped"):
+        fit(tmp_path, steps=8, method=method, **scaled(4.0))
+    assert not method.moved
+    assert all(p.isfinite().all() for p in method.parameters())
+
+
+def test_with_a_scaler_a_loss_that_is_not_finite_still_ends_the_run(tmp_path: Path) -> None:
+    method = Toy()
+    method.bad_at = 2
+    with pytest.raises(NonFiniteLoss, match="step 2: loss nan"):
+        fit(tmp_path, steps=8, method=method, **scaled(1024.0))
 
 
 def test_minutes_stop_the_run(tmp_path: Path) -> None:

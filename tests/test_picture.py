@@ -36,3 +36,10 @@ def test_at_most_so_many_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(picture, "MAX_POINTS", 50)
     picture.draw({}, "SimCLR", torch.randn(500, 4), torch.zeros(500, dtype=torch.int64), ["one"], tmp_path / "map.png")
     assert (tmp_path / "map.png").exists()
+
+
+def test_names_are_no_markup(tmp_path: Path) -> None:
+    x, y = blobs(60, 8, 7, 3.0)
+    names = ["$5_$10", "a^$b$", "_background_", "[red]", "100%", "猫", "bad\udcffname"]
+    picture.draw(METRICS, "Sim$C_LR$^", x, y, names, tmp_path / "report.png")
+    assert (tmp_path / "report.png").exists()

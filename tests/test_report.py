@@ -1,9 +1,12 @@
 """Folders of runs in; a printed table, Markdown, CSV and a page out; clear words when there is nothing to compare."""
 
+import copy
 import csv
 import io
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -82,7 +85,7 @@ def test_markdown(sweep: Path) -> None:
     assert "| simclr | 81.0 ± 2.5 | 30.0 ± 0.0 | 3 | 1,234 | 971 |" in text
     assert "| byol | 81.0 ± 12.7 | 30.0 ± 0.0 | 2 | 1,234 | 971 |" in text
     assert "## Not completed" in text
-    assert r"killed by SIGKILL \| <b>" in text
+    assert r"killed by SIGKILL \| &lt;b>" in text
     tables = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} == {7}  # both tables happen to be six cells wide
 
@@ -92,6 +95,8 @@ def test_csv_holds_plain_numbers(sweep: Path) -> None:
     simclr = rows["simclr"]
     assert float(simclr["knn/top1"]) == pytest.approx(0.81)
     assert float(simclr["knn/top1 ci95"]) == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-5)
+    ends = [float(simclr[f"knn/top1 {end}"]) for end in ("low", "high")]
+    assert ends == pytest.approx([0.81 - 0.024841, 0.81 + 0.024841], abs=1e-5)
     assert (simclr["seeds"], simclr["n"], simclr["budget"]) == ("0 1 2", "3", "40 epochs")
     assert rows["byol"]["knn/top1 n"] == "2"
     assert float(simclr["rankme"]) == 41.0
@@ -108,6 +113,71 @@ def test_html_is_whole_and_needs_no_other_file(sweep: Path) -> None:
     assert all(image is not None and image.startswith("data:image/svg+xml;base64,") for image in tags.images)
     assert page.count("src=") == 1
     assert "href=" not in page
+
+
+VALUES = [None, True, -1, 1e308, 10**400, float("nan"), float("inf"), "", "x", [], [1], {}, {"a": {"b": []}}]
+ODD = "\x1b[31m=cmd()|'[x](http://e.com)<script>$a_$\n[/red]\udcff"
+
+
+def mutations(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The place and the value of each change: every field of other kinds, left out (`...`), and with a foreign key."""
+    for key, item in value.items():
+        place = (*path, key)
+        yield place, ...
+        yield from ((place, other) for other in VALUES)
+        if isinstance(item, dict):
+            yield (*place, ODD), 1.0
+            yield from mutations(item, place)
+
+
+def test_no_results_file_ends_the_report(tmp_path: Path) -> None:
+    save(tmp_path / "0", "simclr", 0, environment={"device": "cpu"}, overrides=["seed=0"], config={"a": {"b": 1}})
+    save(tmp_path / "good", "byol", 0)
+    file = tmp_path / "0" / "results.json"
+    whole = json.loads(file.read_text())
+    changes = list(mutations(whole))
+    assert len(changes) > 300
+    for place, value in changes:
+        changed = copy.deepcopy(whole)
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        if value is ...:
+            del inner[place[-1]]
+        else:
+            inner[place[-1]] = value
+        file.write_text(json.dumps(changed))
+        comparison = compare(report.load([tmp_path]))
+        assert any(row.names["method"] == "byol" for row in comparison.rows), (place, value)
+        report.to_markdown(comparison)
+        report.to_csv(comparison)
+        report.show(comparison)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"{}", b"NaN", None], ids=str)
+def test_a_file_that_is_no_json_is_a_failed_run(content: bytes | None, sweep: Path) -> None:
+    file = sweep / "2" / "results.json"
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    (run,) = (run for run in report.load([sweep]) if run["folder"] == sweep / "2")
+    assert (run["status"], run["error"]["type"]) == ("failed", "unreadable")
+
+
+def test_a_name_is_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "0", ODD, 0, experiment=f"={ODD}", environment={"device": ODD})
+    save(tmp_path / "1", "simclr", 0, environment={"device": "cpu"})
+    error = {"type": ODD, "message": ODD}
+    save(tmp_path / "2", ODD, 0, status="failed", error=error)
+    report.publish(report.load([tmp_path]), tmp_path)
+    everything = capsys.readouterr().out.encode() + b"".join(file.read_bytes() for file in tmp_path.glob("report.*"))
+    assert b"\x1b" not in everything
+    assert b"<script>" not in (tmp_path / "report.html").read_bytes() + (tmp_path / "report.md").read_bytes()
+    assert "[x](http" not in (tmp_path / "report.md").read_text()
+    cells = [cell for row in csv.reader(io.StringIO((tmp_path / "report.csv").read_text())) for cell in row]
+    assert not [cell for cell in cells if cell.startswith("=")]
 
 
 def test_every_format_serves_when_all_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,8 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: 
         ({"budget": {"value": 2}}, "budget.kind=None"),
         ({"budget": {"kind": "hours", "value": 2}}, "budget.kind='hours'"),
         ({"budget": {"kind": "epochs", "value": None}}, "budget.value=None"),
+        ({"counts": [400]}, r"counts=\[400\]"),
+        ({"counts": {"knn/top1": 0}}, "counts.knn/top1=0"),
         ({"overrides": "seed=0"}, "overrides='seed=0'"),
         ({"status": "failed"}, "error=None"),
         ({"status": "failed", "error": {"type": "ValueError"}}, "error.message=None"),

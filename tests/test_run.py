@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 import torch
+from PIL import Image
 
 from ssl_zoo import checkpoints, results
 from tests.conftest import Ended
@@ -75,10 +77,42 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         (["+method.foo=5"], "method: "),
         (["+trainer.max_steps=5"], "trainer.max_steps is no key"),
         (["+trainer.foo=5"], "trainer.foo is no key"),
+        (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches is no key"),
+        (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run is no key"),
+        (["seed=null"], "seed=null must be a whole number"),
+        (["data.path=null"], "data.path=null must be text"),
+        (["data.batch_size=null"], "data.batch_size=None: give a whole number from 1"),
+        (["data.splits=null"], "data.splits=null must be a mapping"),
+        (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches=0 must be at least 1"),
+        (["trainer.accumulate_grad_batches=-2"], "trainer.accumulate_grad_batches=-2 must be at least 1"),
+        (["trainer.log_every_n_steps=0"], "trainer.log_every_n_steps=0 must be at least 1"),
+        (["trainer.log_every_n_steps=null"], "trainer.log_every_n_steps=null must be a whole number"),
+        (["trainer.checkpoint_every=null"], "trainer.checkpoint_every=null must be a whole number"),
+        (["trainer.gradient_clip_val=nan"], "trainer.gradient_clip_val=nan must be"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1 must be above 0"),
+        (["trainer.evaluate_every=0"], "trainer.evaluate_every=0 must be above 0"),
+        (["trainer.evaluate_every=abc"], "trainer.evaluate_every=abc must be a finite number or null"),
+        (["schedule.warmup=2"], "schedule.warmup=2"),
+        (["schedule.warmup=null"], "schedule.warmup=null must be a finite number"),
+        (["+schedule.foo=1"], "schedule: warmup_cosine() got an unexpected keyword argument 'foo'"),
+        (["optimizer.lr=inf"], "optimizer.lr=inf must be a finite number"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9] must be a list of 2"),
+        (["backbone.small_stem=maybe"], "backbone.small_stem=maybe must be true or false or null"),
+        (["backbone.pretrained=/etc/passwd"], "backbone.pretrained=/etc/passwd: no such file, or not one of weights"),
+        (["+backbone.drop_path_rate=2"], "backbone.drop_path_rate=2 is a share to drop"),
+        (["backbone.name=null"], "backbone.name=null must be text"),
+        (["method=moco", "method.queue_size=16"], "method.queue_size=16 is less than data.batch_size=256"),
+        (["method._target_=os.system"], "method._target_: which code runs is not set key by key"),
+        (["+evaluators.foo=1"], "evaluators.foo=1: give one of those in conf/evaluators/"),
+        (["+budget.hours=2"], "exactly one of epochs, steps, examples, flops, minutes must be set, not budget.hours=2"),
+        (["+data.seed=5"], "data.seed is no key"),
+        (["+foo=1"], "foo: no such key"),
+        (["facts=3"], "facts is what the data turned out to be"),
+        (["hydra.run.dir="], "hydra.run.dir=: give a folder for the run alone"),
         (["trainer.precision=foo"], "trainer: Precision 'foo' is invalid"),
         (["trainer.strategy=foo"], "trainer: You selected an invalid strategy name"),
         (["trainer.devices=0"], "trainer: `Trainer(devices=0)`"),
-        (["backbone.pretrained=3"], "backbone.pretrained=3: give true, false or the path"),
+        (["backbone.pretrained=3"], "backbone.pretrained=3: no such file"),
         (["data.splits.train=3"], "data.splits.train=[3]: give the name of a split"),
         (["method=byol", "method.temperature=1"], "the chosen method has no such key. It belongs to method=all4one"),
         (["optimizer.lr=[1"], "optimizer.lr=[1: not of the form key=value"),
@@ -88,7 +122,7 @@ def finish(process: subprocess.Popen, seconds: float = 240) -> str:
         ),
         (
             ["method=mae", "data=stdlib_docs"],
-            "views asks for images (facts.image_size), and this data is text",
+            "backbone asks for images (facts.in_chans), and this data is text",
         ),
         (["method=mlm", "views=simclr"], "views asks for images (facts.image_size)"),
     ],
@@ -102,6 +136,13 @@ def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], said: st
     assert said in ended.err
     assert "Traceback" not in ended.out + ended.err
     assert not Path("run/checkpoints").exists()
+
+
+def test_help_into_a_closed_pipe_ends_without_a_word() -> None:
+    command = f"{sys.executable} -m ssl_zoo.run --help | head -1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert len(ended.stdout.splitlines()) == 1
 
 
 def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
@@ -129,6 +170,50 @@ def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
     assert "this run is complete" in again.out
     assert cli(*QUICK, "optimizer.lr=fast").status == 2
     assert results.read(Path("run")) == found
+
+
+def test_the_first_minutes(cli: Callable[..., Ended]) -> None:
+    """The cost before it starts, one line an evaluation, every accuracy with its n, and a log of a run of few steps."""
+    ended = cli(*QUICK, "budget.steps=3", "evaluators=[knn,linear]", "data.batch_size=32")
+    assert ended.status == 0, ended.err
+    said = ended.out.splitlines()
+    (first,) = [line for line in said if line.startswith("simclr on digits (1,397 training examples, 10 classes)")]
+    for part in ("views digits", "resnet10t (4.92 M parameters, 0.", "GFLOP per example", "adamw", "3 steps", "about "):
+        assert part in first
+    evaluated = [line for line in said if "evaluating knn, linear on 400 test examples" in line]
+    assert [line.split(":")[0] for line in evaluated] == ["before training", "after training"]
+    assert all(line.endswith(" s") for line in evaluated)
+    shown = [line.partition("%  ")[2].split("  ")[0] for line in said if "loss" in line]
+    assert shown == ["step 1", "step 2", "step 3"]
+    assert "nan" not in ended.out
+    assert pandas.read_csv("run/metrics.csv")["train/loss"].notna().sum() == 3
+    found = results.read(Path("run"))
+    assert found["counts"]["linear/top1"] == found["counts"]["init/knn/top1"] == 400
+
+
+@pytest.mark.slow
+def test_no_name_of_a_class_and_no_terminal_fails_a_finished_run(tmp_path: Path, cache_root: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 4)):
+        for name in (b"$5_$10", b"${oc.env:HOME}", b"bad\xffname", "猫".encode(), b"[/red]"):
+            folder = Path(os.fsdecode(os.fsencode(tmp_path) + f"/data/{split}/".encode() + name))
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    settings = (
+        "data=folder",
+        f"data.path={tmp_path}/data",
+        "data.image_size=16",
+        "data.batch_size=8",
+        "budget.steps=1",
+    )
+    more = ("backbone=resnet10t", "method.hidden_dim=32", "evaluators=[knn]", *QUICK)
+    environment = os.environ | {"SSL_ZOO_CACHE": str(cache_root), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "ssl_zoo.run", *settings, *more]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert results.read(tmp_path / "run")["status"] == "completed"
+    assert (tmp_path / "run" / "report.png").exists()
 
 
 def test_a_corrected_command_runs_in_the_folder_of_the_mistake(cli: Callable[..., Ended]) -> None:
@@ -249,15 +334,50 @@ def test_moved_data_resumes_where_its_content_is_the_same(cli: Callable[..., End
     assert ended.status == 0, ended.err
 
 
-def test_an_encoder_starts_from_a_checkpoint_of_its_own_kind_only(cli: Callable[..., Ended]) -> None:
+def test_an_encoder_goes_on_with_its_own_backbone_and_inputs(cli: Callable[..., Ended]) -> None:
+    """Nothing has to be repeated, and what contradicts the checkpoint is refused."""
     fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=32", "budget.steps=2")
-    assert cli(*fast, "hydra.run.dir=first").status == 0
+    first = cli(*fast, "hydra.run.dir=first", "backbone=resnet18", "backbone.small_stem=false", "data.image_size=16")
+    assert first.status == 0, first.err
     second = cli(*fast, "hydra.run.dir=second", "method=byol", "checkpoint=first", "evaluators=few_labels")
-    assert second.status == 0
+    assert second.status == 0, second.err
     assert "nothing is trained from scratch" in second.out
-    other = cli(*fast, "hydra.run.dir=third", "backbone=resnet18", "checkpoint=first")
+    assert "checkpoint=first: backbone=resnet18" in second.out
+    on_photos = cli(*fast, "hydra.run.dir=third", "data=cifar10", "views=mild", "checkpoint=second")
+    assert on_photos.status == 0, on_photos.err
+    found = results.read(Path("third"))
+    assert found["config"]["backbone"]["small_stem"] is False
+    assert found["config"]["data"]["image_size"] == 16
+    assert found["config"]["data"]["in_chans"] == 1
+    for given, trained in (
+        ("backbone=resnet10t", "resnet18"),
+        ("backbone.small_stem=true", "False"),
+        ("data.image_size=32", "16"),
+    ):
+        ended = cli(*fast, "hydra.run.dir=fourth", given, "checkpoint=first")
+        assert ended.status == 2
+        said = f"{given.replace('true', 'True')}: the encoder of checkpoint=first was trained with {trained}"
+        assert said in ended.err
+    assert "is for images" in cli(*fast, "hydra.run.dir=fourth", "method=mlm", "checkpoint=first").err
+
+
+def test_a_text_encoder_goes_on_with_its_own_tokenizer(cli: Callable[..., Ended]) -> None:
+    fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=8", "budget.steps=1")
+    first = cli(*fast, "hydra.run.dir=first", "method=mlm", "backbone.depth=1", "data.tokenizer.vocab_size=512")
+    assert first.status == 0, first.err
+    second = cli(*fast, "hydra.run.dir=second", "method=simcse", "data=imdb", "checkpoint=first")
+    assert second.status == 0, second.err
+    assert Path("second/tokenizer.json").read_bytes() == Path("first/tokenizer.json").read_bytes()
+    backbone = results.read(Path("second"))["config"]["backbone"]
+    assert (backbone["depth"], backbone["proj_drop_rate"]) == (1, 0.1)  # dropout is the method's
+    other = cli(
+        *fast, "hydra.run.dir=third", "data=imdb", "method=mlm", "checkpoint=first", "data.tokenizer.vocab_size=512"
+    )
     assert other.status == 2
-    assert "checkpoint=first holds another architecture" in other.err
+    assert "data.tokenizer: it is not the one that checkpoint=first was trained with" in other.err
+    Path("first/tokenizer.json").write_bytes(Path("first/tokenizer.json").read_bytes() + b" ")
+    filled = cli("task=fill_mask", "checkpoint=first", "text=a [MASK]", "hydra.run.dir=fill")
+    assert "is not the tokenizer of checkpoint=first" in filled.err
 
 
 def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
@@ -266,6 +386,8 @@ def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
     assert ended.status == 0, ended.err
     assert "probability" in ended.out
     assert ended.out.count("%") == 5
+    kept = checkpoints.load(checkpoints.resolve("run"))["ssl_zoo"]["card"]
+    assert kept["choices"] == {"method": "mlm", "backbone": "text_tiny"}
     assert cli("task=fill_mask", "checkpoint=run", "text=no blank", "hydra.run.dir=fill").status == 2
     assert cli(*QUICK[:2], "evaluators=[]", "budget.steps=1", "hydra.run.dir=simclr").status == 0
     Path("run/tokenizer.json").rename("elsewhere.json")

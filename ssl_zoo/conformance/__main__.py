@@ -18,7 +18,13 @@ from rich.console import Console
 from ssl_zoo import session
 from ssl_zoo.conformance import checks, learning, subjects
 from ssl_zoo.conformance.checks import Finding
+from ssl_zoo.conformance.lengths import lengths
+from ssl_zoo.conformance.precision import bf16_gradients
+from ssl_zoo.conformance.products import precision
 from ssl_zoo.conformance.subjects import Subject
+
+CHECKS = (*checks.EACH, lengths, precision, bf16_gradients, checks.compiled)
+"""Of one subject."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    findings = [f for subject in examined for check in (*checks.EACH, checks.compiled) for f in guarded(check, subject)]
+    findings = [f for subject in examined for check in CHECKS for f in guarded(check, subject)]
     findings += checks.two_processes(examined)
     if not given.no_learning:
         findings += guarded(partial(learns, given.method, arguments), examined[0])

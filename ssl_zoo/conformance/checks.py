@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ssl_zoo.conformance import processes
-from ssl_zoo.conformance.subjects import SIZE, Subject
+from ssl_zoo.conformance.subjects import RAGGED, SIZE, Subject
 from ssl_zoo.functional import all_reduce_mean, gather_batch_norm, rank, world_size
 from ssl_zoo.method import Batch, Method
 
@@ -139,7 +139,8 @@ Record = dict[str, np.ndarray]
 
 
 def records(subject: Subject, nudge: int | None = None) -> list[Record]:
-    """Two steps, this process with its share of each batch; queues and centres matter in the second.
+    """Two steps, this process with its share of each batch; queues and centres matter in the second, whose texts are of
+    all lengths, so that the processes hold different numbers of tokens.
 
     nudge: number of a draw of weights that differ by rounding; None: the weights as they are.
     """
@@ -153,8 +154,8 @@ def records(subject: Subject, nudge: int | None = None) -> list[Record]:
     if world_size() > 1:
         gather_batch_norm(method)
     optimizer, found = sgd(method), []
-    for number in (TOTAL // 4, TOTAL // 2):
-        views, labels, indices = subject.batch(number)
+    for number, lengths in ((TOTAL // 4, None), (TOTAL // 2, RAGGED)):
+        views, labels, indices = subject.batch(number, lengths=lengths)
         batch = Batch([_share(view) for view in views], _share(labels), _share(indices))
         record = {"loss": advance(method, optimizer, batch, number)}
         record |= {f"gradient {name}": p.grad for name, p in method.named_parameters() if p.grad is not None}

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ssl_zoo.build import build_optimizer
 from ssl_zoo.conformance.checks import Finding
 from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
 from ssl_zoo.evaluators.few_labels import draw
@@ -135,8 +136,8 @@ def train(method: Method, data: Any, cfg: DictConfig, seed: int, budget: Budget)
     """Trains for the budget with the Learner, as a run does, and scores the encoder before and after."""
     task, score = judge(method, data)
     before, started = score(), time.perf_counter()
-    optimizer = instantiate(cfg.optimizer, lr=budget.lr)
-    learner = Learner(method, optimizer, instantiate(cfg.schedule), seed, total_steps=budget.steps)
+    cfg.optimizer.lr = budget.lr
+    learner = Learner(method, build_optimizer(cfg), instantiate(cfg.schedule), seed, total_steps=budget.steps)
     trainer = Trainer(
         accelerator="cpu",
         devices=1,

@@ -90,13 +90,23 @@ class Subject(NamedTuple):
         torch.manual_seed(seed)
         return self.make()
 
-    def batch(self, number: int, more: tuple[int, ...] = ()) -> Batch:
-        """Global batch `number` of B examples; `more`: sides of further square views, for multi-crop."""
+    def batch(self, number: int, more: tuple[int, ...] = (), lengths: Tensor | None = None) -> Batch:
+        """Global batch `number` of B examples.
+
+        Args:
+            number: seeds the examples.
+            more: sides of further square views, for multi-crop.
+            lengths: (B,) tokens of each text; None: all of them, less up to two.
+        """
         generator = torch.Generator().manual_seed(number)
-        views = [_VIEWS[kind](generator) for kind in self.views]
+        views = [_images(generator) if kind == "image" else _texts(generator, lengths) for kind in self.views]
         views += [_images(generator, side) for side in more]
         indices = (number * B + torch.arange(B)) % FACTS["num_train"]
         return Batch(views, torch.arange(B) % FACTS["num_classes"], indices)
+
+
+RAGGED = 3 + torch.arange(B) % (LENGTH - 2)
+"""Lengths of texts, from 3 tokens to LENGTH."""
 
 
 def _images(generator: torch.Generator, side: int = SIZE) -> Tensor:
@@ -105,16 +115,16 @@ def _images(generator: torch.Generator, side: int = SIZE) -> Tensor:
     return torch.randn(B, 3, side, side, generator=generator) + shade
 
 
-def _texts(generator: torch.Generator) -> Tensor:
-    """(B, L) ids: [CLS] words [SEP], and up to two positions of padding."""
+def _texts(generator: torch.Generator, lengths: Tensor | None) -> Tensor:
+    """(B, L) ids: [CLS] words [SEP], and up to two positions of padding; or words of the given lengths, as documents
+    are."""
     ids = torch.randint(SPECIAL, VOCABULARY, (B, LENGTH), generator=generator)
+    if lengths is not None:
+        return ids.masked_fill(torch.arange(LENGTH) >= lengths[:, None], PAD)
     ids[:, 0] = CLS
     ends = LENGTH - 1 - torch.arange(B) % 3
     ids[torch.arange(B), ends] = SEP
     return ids.masked_fill(torch.arange(LENGTH) > ends[:, None], PAD)
-
-
-_VIEWS: dict[str, Callable[[torch.Generator], Tensor]] = {"image": _images, "text": _texts}
 
 
 def conv_net(in_chans: int = 3, widths: Sequence[int] = (16, 32)) -> nn.Module:

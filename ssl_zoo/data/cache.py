@@ -14,8 +14,17 @@ from filelock import FileLock, Timeout
 
 
 def cache_root() -> Path:
-    """`$SSL_ZOO_CACHE`, else `~/.cache/ssl_zoo`."""
-    return Path(os.environ.get("SSL_ZOO_CACHE") or "~/.cache/ssl_zoo").expanduser()
+    """`$SSL_ZOO_CACHE`, else `~/.cache/ssl_zoo`.
+
+    Raises: ValueError when there is no home folder, as for a user whom the system does not know.
+    """
+    try:
+        return Path(os.environ.get("SSL_ZOO_CACHE") or "~/.cache/ssl_zoo").expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"SSL_ZOO_CACHE is not set, and there is no home folder to cache in ({error}). "
+            "Set the environment variable SSL_ZOO_CACHE to a folder of yours"
+        ) from error
 
 
 def cached(kind: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:

@@ -5,7 +5,7 @@ import heapq
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,14 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ssl_zoo.data.documents import clean
+from ssl_zoo.data.labels import in_order
 from ssl_zoo.data.text_sources import Source
 from ssl_zoo.data.tokenizer import TextTokenizer
 
 CHUNK = 2_000_000
 """Characters tokenized at a time: what bounds the memory."""
+ENOUGH_HELD_OUT = 1000
+"""Documents to evaluate on by default: the 95 % interval of an accuracy is then about ± 3 points."""
 MOST_UNKNOWN = 0.2
 """A larger share of unknown tokens means that the tokenizer was made for another language."""
 
@@ -35,7 +38,9 @@ class Corpus(NamedTuple):
     """A source and the use that is made of it.
 
     pretrain: splits whose text is trained on; train, test: splits whose labels are used, if there are any.
-    heldout: when `test` is None, this fraction of the documents, chosen by their content, is the test part instead.
+    heldout: when `test` is None, this fraction of the documents of each class, chosen by their content, is the test
+        part instead; None: `ENOUGH_HELD_OUT` documents, but at least 1 % and at most 20 %, of those with labels and of
+        those without.
     replace: see `documents.clean`.
     """
 
@@ -43,12 +48,12 @@ class Corpus(NamedTuple):
     pretrain: list[str]
     train: str | None
     test: str | None
-    heldout: float
+    heldout: float | None
     replace: dict[str, str]
 
     def key(self) -> dict[str, object]:
         """JSON values that determine all texts and their parts."""
-        heldout = self.heldout if self.test is None else 0
+        heldout = {"share": self.heldout, "version": 2} if self.test is None else 0
         return {**self._asdict(), "heldout": heldout, "source": self.source.key()}
 
     def splits(self) -> list[str]:
@@ -62,18 +67,18 @@ class Corpus(NamedTuple):
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
             yield Text(text, document.label, int.from_bytes(digest))
 
-    def part(self, split: str, text: Text) -> str:
-        """ "train" or "test". By content alone, so that equal documents are on the same side in whatever order."""
-        held_out = self.test is None and text.hash >= (1 - self.heldout) * 2**64
-        return "test" if held_out or split == self.test else "train"
-
 
 class Survey(NamedTuple):
-    """What a corpus holds. sample: texts to train a tokenizer on; class_names: those of the train part, in order."""
+    """What a corpus holds. sample: texts to train a tokenizer on; class_names: those of the train part, in order.
+
+    held_out: hashes of the documents that are the test part where no split is, so that equal documents are on the same
+        side in whatever order they come.
+    """
 
     num_documents: int
     class_names: list[str]
     sample: list[str]
+    held_out: frozenset[int]
 
 
 def survey(corpus: Corpus, sample_bytes: int = 0) -> Survey:
@@ -83,8 +88,7 @@ def survey(corpus: Corpus, sample_bytes: int = 0) -> Survey:
     """
     _check_splits(corpus)
     total = 0
-    filled: Counter[str] = Counter()  # documents with text, of each part
-    classes: dict[str, set[str]] = {"train": set(), "test": set()}
+    hashes: dict[str, dict[str | None, array]] = {"train": {}, "test": {}}  # of documents with text, by part and class
     sample: list[tuple[int, str]] = []  # a heap, the text with the largest hash on top
     size = 0
     for split in corpus.splits():
@@ -92,18 +96,38 @@ def survey(corpus: Corpus, sample_bytes: int = 0) -> Survey:
             total += 1
             if not text.text:
                 continue
-            part = corpus.part(split, text)
-            filled[part] += 1
-            if text.label is not None:
-                classes[part].add(text.label)
-            if sample_bytes and part == "train" and split in corpus.pretrain:
+            hashes["test" if split == corpus.test else "train"].setdefault(text.label, array("Q")).append(text.hash)
+            if sample_bytes and split in corpus.pretrain:
                 heapq.heappush(sample, (-text.hash, text.text))
                 size += len(text.text)
                 while size - len(sample[0][1]) >= sample_bytes:
                     size -= len(heapq.heappop(sample)[1])
+    found = {part: {label: np.unique(its) for label, its in by_class.items()} for part, by_class in hashes.items()}
+    if corpus.test is None:
+        found = _hold_out(found["train"], corpus.heldout)
+    filled = Counter({part: sum(map(len, by_class.values())) for part, by_class in found.items()})
+    classes = {part: {label for label in by_class if label is not None} for part, by_class in found.items()}
     _check_parts(corpus, filled, classes)
-    names = (corpus.source.class_names() or _in_order(classes["train"])) if classes["train"] else []
-    return Survey(total, names, [text for _, text in sorted(sample)])
+    names = (corpus.source.class_names() or in_order(classes["train"])) if classes["train"] else []
+    held_out = frozenset(h for its in found["test"].values() for h in its.tolist() if corpus.test is None)
+    return Survey(total, names, [text for negative, text in sorted(sample) if -negative not in held_out], held_out)
+
+
+def _hold_out(hashes: dict[str | None, np.ndarray], share: float | None) -> dict[str, dict[str | None, np.ndarray]]:
+    """The classes' hashes, each (n,) uint64 in ascending order, in two parts: the largest of each class are "test".
+
+    A class of two documents or more is in both parts. share: see `Corpus.heldout`.
+    """
+    parts: dict[str, dict[str | None, np.ndarray]] = {"train": {}, "test": {}}
+    labelled = sum(len(its) for label, its in hashes.items() if label is not None)
+    for label, its in hashes.items():
+        total = len(its) if label is None else labelled
+        wanted = share if share is not None else min(max(ENOUGH_HELD_OUT / total, 0.01), 0.2)
+        count = min(max(round(wanted * len(its)), 1), len(its) - 1) if wanted else 0
+        for part, some in (("train", its[: len(its) - count]), ("test", its[len(its) - count :])):
+            if len(some):
+                parts[part][label] = some
+    return parts
 
 
 def _check_splits(corpus: Corpus) -> None:
@@ -119,21 +143,16 @@ def _check_parts(corpus: Corpus, filled: Counter[str], classes: dict[str, set[st
         raise ValueError(f"data.splits: all documents of {', '.join(splits)} are empty. Give splits with text")
     if corpus.test is not None and not filled["test"]:
         raise ValueError(f"data.splits.test={corpus.test}: all its documents are empty. Give another split, or null")
-    if corpus.test is None and corpus.heldout > 0 and not filled["test"]:
+    if corpus.test is None and corpus.heldout != 0 and not filled["test"]:
         raise ValueError(
             f"data.heldout={corpus.heldout}: none of the {filled['train']} documents was held out for evaluation. "
             "Give more documents (see data.documents) or a larger fraction; 0 goes without"
         )
     if only := classes["test"] - classes["train"]:
         raise ValueError(
-            f"data.splits: the classes {', '.join(_in_order(only))} are only in the test part, so nothing could learn "
+            f"data.splits: the classes {', '.join(in_order(only))} are only in the test part, so nothing could learn "
             "them. Correct the labels, or set data.label_column=null to go without"
         )
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    names = set(names)
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
 class _Encoded(NamedTuple):
@@ -188,7 +207,7 @@ def build(folder: Path, corpus: Corpus, tokenizer: TextTokenizer, found: Survey)
         task = bar.add_task("tokenizing", total=found.num_documents)
         for split in corpus.splits():
             begin = len(writer)
-            for document in _encode(corpus, split, tokenizer, found.class_names, partial(bar.advance, task)):
+            for document in _encode(corpus, split, tokenizer, found, partial(bar.advance, task)):
                 if document.part == "test" and corpus.test is None:
                     aside.append(document)
                 else:
@@ -205,16 +224,17 @@ def build(folder: Path, corpus: Corpus, tokenizer: TextTokenizer, found: Survey)
 
 
 def _encode(
-    corpus: Corpus, split: str, tokenizer: TextTokenizer, class_names: list[str], advance: Callable[[int], None]
+    corpus: Corpus, split: str, tokenizer: TextTokenizer, found: Survey, advance: Callable[[int], None]
 ) -> Iterator[_Encoded]:
-    label_of: dict[str | None, int] = {name: label for label, name in enumerate(class_names)}
+    label_of: dict[str | None, int] = {name: label for label, name in enumerate(found.class_names)}
     tokens = unknown = 0
     for texts in _chunks(corpus.texts(split)):
         for text, ids in zip(texts, tokenizer.encode([text.text for text in texts], special=False), strict=True):
             tokens += len(ids)
             unknown += int((ids == tokenizer.unk_id).sum())
             if len(ids):
-                yield _Encoded(ids, label_of.get(text.label, -1), text.hash, corpus.part(split, text))
+                part = "test" if split == corpus.test or text.hash in found.held_out else "train"
+                yield _Encoded(ids, label_of.get(text.label, -1), text.hash, part)
         if unknown > MOST_UNKNOWN * tokens:
             raise ValueError(
                 f"data.tokenizer: {unknown / tokens:.0%} of the tokens in split {split} are unknown to it, so much "

@@ -35,8 +35,3 @@ def as_text(value: object, where: str, column: str) -> str:
             f"data.text_column={column}: {where} holds {type(value).__name__} there. Give a column of text"
         )
     return value.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair, which is no character
-
-
-def as_label(value: object) -> str | None:
-    """Negative numbers mean "unknown", as in the unsupervised part of IMDB."""
-    return None if value is None or (isinstance(value, int) and value < 0) else str(value)

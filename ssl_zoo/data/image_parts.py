@@ -1,14 +1,17 @@
 """Parts of a data set of images: encoded images by position, and labels that mean the same class in every part."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ssl_zoo.data.decode import Encoded
+from ssl_zoo.data.labels import as_label, in_order
+from ssl_zoo.data.layout import TEST_NAMES, find_split, some
 
-TEST_NAMES = ["test", "validation", "val", "valid", "dev"]
-"""What `splits.test: auto` looks for, in this order."""
+ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"}
+ENDINGS |= {".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi"}
+"""Of image files, in lower case."""
 
 
 class Images(Protocol):
@@ -38,7 +41,39 @@ class Source(Protocol):
 
     def splits(self) -> list[str]: ...
 
+    def notes(self, used: Collection[str]) -> list[str]:
+        """What a user has to know of data that is not read, if the splits `used` are."""
+
     def part(self, split: str) -> Part: ...
+
+
+def choose_splits(available: Sequence[str], train: Sequence[str], test: str | None) -> tuple[list[str], str | None]:
+    """The splits of `available` that a user calls by these names; see `read_parts`.
+
+    Raises:
+        ValueError: for a split that does not exist.
+    """
+    if test == "auto":
+        test = next((name for name in TEST_NAMES if find_split(name, available)), None)
+
+    def find(key: str, name: str) -> str:
+        if found := find_split(name, available):
+            return found
+        raise ValueError(f"data.splits.{key}={name}: no such split. There are: {', '.join(available)}")
+
+    return [find("train", name) for name in train], find("test", test) if test else None
+
+
+def label_positions(values: Sequence[object], where: str) -> tuple[np.ndarray, list[str]]:
+    """Labels as positions in the classes that they name, (N,) int64, -1 where unknown; and these classes.
+
+    Raises:
+        ValueError: as `as_label`, beginning with `where`.
+    """
+    labels = [as_label(value, where) for value in values]
+    classes = in_order(label for label in labels if label is not None)
+    place: dict[str | None, int] = {name: i for i, name in enumerate(classes)}
+    return np.array([place.get(label, -1) for label in labels], dtype=np.int64), classes
 
 
 def read_parts(source: Source, train: Sequence[str], test: str | None) -> dict[str, Part]:
@@ -49,13 +84,7 @@ def read_parts(source: Source, train: Sequence[str], test: str | None) -> dict[s
     Raises:
         ValueError: for a split that does not exist, an empty one, or a class that only the test part has.
     """
-    available = source.splits()
-    if test == "auto":
-        test = next((name for name in TEST_NAMES if name in available), None)
-    for key, names in (("train", train), ("test", [test] if test else [])):
-        for name in names:
-            if name not in available:
-                raise ValueError(f"data.splits.{key}={name}: no such split. There are: {', '.join(available)}")
+    train, test = choose_splits(source.splits(), train, test)
     pieces = [source.part(name) for name in train]
     classes = list(dict.fromkeys(name for piece in pieces for name in piece.classes))
     labels = np.concatenate([_translate(piece, classes) for piece in pieces])
@@ -81,12 +110,6 @@ def _translate(part: Part, classes: list[str]) -> np.ndarray:
     place = {name: i for i, name in enumerate(classes)}
     table = np.array([place.get(name, -1) for name in part.classes] + [-1])  # label -1 finds the last entry
     return table[part.labels].astype(np.int64)
-
-
-def some(names: Iterable[object]) -> str:
-    """The first of them, for a message."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
 
 
 class Joined:

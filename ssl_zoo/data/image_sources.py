@@ -1,30 +1,43 @@
-"""Where images come from: class folders, flat folders, tables (hub, parquet), scikit-learn's digits."""
+"""Where images come from: class folders, flat folders, tables (hub, parquet, CSV), scikit-learn's digits."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ssl_zoo.data.decode import Encoded
-from ssl_zoo.data.image_parts import TEST_NAMES, Part, Source, some
-from ssl_zoo.data.sources import fingerprint, is_hidden, load_tables, locate, visible_files
+from ssl_zoo.data.image_lists import Listed, names_images
+from ssl_zoo.data.image_parts import ENDINGS, Part, Source, label_positions
+from ssl_zoo.data.layout import WORDS, Layout, Walk, count_endings, ending, some
+from ssl_zoo.data.sources import data_files, fingerprint, has_card, load_tables, locate
+from ssl_zoo.data.tables import READABLE, read_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 DIGITS = "sklearn:digits"
-ENDINGS = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
-ENDINGS |= {".ppm", ".pgm", ".pbm", ".pnm"}
-TABLE_ENDINGS = {".parquet", ".arrow", ".tar"}
-TABLE_NAMES = {"metadata.csv", "metadata.jsonl"}
+HUB_ENDINGS = {".parquet", ".arrow", ".tar"}
+HUB_NAMES = {"metadata.csv", "metadata.jsonl"}
 
 
-def open_source(path: str, root: str | None, image_column: str | None, label_column: str | None) -> Source:
-    """What `path` stands for: `sklearn:digits`, a folder of images, a hub id or a table in the Hub's layout.
+def open_source(
+    path: str,
+    root: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    other_columns: Collection[str] = (),
+) -> Source:
+    """What `path` stands for: `sklearn:digits`, a table, a hub id, or a folder.
+
+    A folder with a data card, or with a metadata file whose `file_name` tells what each row is about, is in the Hub's
+    layout. Else class folders come first; then parquet, arrow and tar files; then a CSV or the like that names images;
+    then the images as they lie there.
+
+    other_columns: those of a table that hold neither.
 
     Raises:
         ValueError: when there is no such thing.
@@ -32,14 +45,31 @@ def open_source(path: str, root: str | None, image_column: str | None, label_col
     if path == DIGITS:
         return Digits()
     place = locate(path, root)
-    if isinstance(place, str) or place.is_file() or _holds_tables(place):
+    if isinstance(place, str):
         return Tables(place, image_column, label_column)
-    return Folder(place)
+    if place.is_file():
+        if ending(place) in READABLE:
+            return Listed({"train": [place]}, image_column, label_column, other_columns)
+        return Tables(place, image_column, label_column)
+    walk = Walk(place)
+    near = [path for path in walk.files if len(path.relative_to(place).parts) <= 2]
+    if has_card(place) or any(path.name in HUB_NAMES and _has_file_names(path) for path in near):
+        return Tables(place, image_column, label_column)
+    folder = Folder(walk)
+    if not folder.layout.has_classes:
+        if any(ending(path) in HUB_ENDINGS for path in near):
+            return Tables(place, image_column, label_column)
+        lists = [path for path in near if ending(path) in READABLE and names_images(path, image_column)]
+        if lists:
+            layout = Layout(walk, {ending(path) for path in lists}, "tables")
+            splits = {split: [path for path in files if path in lists] for split, files in layout.splits.items()}
+            splits = {split: files for split, files in splits.items() if files}
+            return Listed(splits, image_column, label_column, other_columns)
+    return folder
 
 
-def _holds_tables(folder: Path) -> bool:
-    near = [*folder.glob("*"), *folder.glob("*/*")]
-    return any((path.suffix in TABLE_ENDINGS or path.name in TABLE_NAMES) and not is_hidden(path.name) for path in near)
+def _has_file_names(table: Path) -> bool:
+    return "file_name" in next((row.cells for row in read_table(table)), {})
 
 
 class Files:
@@ -61,62 +91,54 @@ class Files:
 
 
 class Folder:
-    """Images in a folder. With a sub-folder `train` each sub-folder is a split, otherwise all is the split "train".
+    """Images in a folder, in splits and classes as `Layout` has them. Files with other endings are left out."""
 
-    The sub-folders of a split are its classes; where they hold no images, those beside them are unlabelled. Hidden
-    files and files with other endings than an image's are left out.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        names = {path.name for path in _subfolders(folder)}
-        # "train" may also be a class, beside bus and car: then it holds images, not classes
-        self.divided = "train" in names and bool(
-            names <= {"train", *TEST_NAMES, "unlabeled", "unlabelled"} or _subfolders(folder / "train")
-        )
+    def __init__(self, walk: Walk):
+        self.folder, self.layout = walk.root, Layout(walk, ENDINGS, "images")
 
     def fingerprint(self) -> str:
-        return fingerprint(_images(self.folder), self.folder)
+        layout = self.layout
+        files = [path for paths in layout.splits.values() for path in paths]
+        classes = {split: layout.classes(split) for split in layout.splits}
+        return f"{fingerprint(files, self.folder)} {layout.divided} {classes}"
 
     def splits(self) -> list[str]:
-        return [path.name for path in _subfolders(self.folder)] if self.divided else ["train"]
+        return sorted(self.layout.splits) or ["train"]
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        return self.layout.notes(used)
 
     def part(self, split: str) -> Part:
         """Raises: ValueError for a folder without images, a class without images, images beside class folders."""
-        folder = self.folder / split if self.divided else self.folder
-        classes, paths = _subfolders(folder), _images(folder)
+        layout = self.layout
+        paths = layout.splits.get(split, [])
+        folder = layout.folder(split)
         if not paths:
-            raise ValueError(f"data.path={self.folder}: no images in {folder} (endings {', '.join(sorted(ENDINGS))})")
-        if all(path.parent == folder for path in paths):
-            return Part(Files(folder, paths), np.full(len(paths), -1), [])
-        place = {path.name: i for i, path in enumerate(classes)}
-        above = [path.relative_to(folder).parts[0] for path in paths]
-        if loose := [name for name in above if name not in place]:
+            raise ValueError(
+                f"data.path={self.folder}: no images in {folder}. It holds {count_endings(layout.others) or 'no files'}"
+                f"; images end in {', '.join(sorted(ENDINGS))}"
+            )
+        classes = layout.classes(split)
+        images = Files(self.folder, paths)
+        if not classes:
+            return Part(images, np.full(len(paths), -1), [])
+        above = [layout.class_of(path, split) for path in paths]
+        if loose := [path.name for path, name in zip(paths, above, strict=True) if name is None]:
             raise ValueError(
                 f"data.path={self.folder}: {folder} holds both folders and images ({some(loose)}). "
-                "Keep either one folder a class, or images only"
+                "Keep either one folder per class, or images only"
             )
-        labels = np.array([place[name] for name in above])
-        if empty := [name for name in place if place[name] not in labels]:
-            raise ValueError(
-                f"data.path={self.folder}: no images in class {some(empty)} of {folder}; remove its folder"
-            )
-        return Part(Files(folder, paths), labels, list(place))
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-
-
-def _images(folder: Path) -> list[Path]:
-    return [path for path in visible_files(folder) if path.suffix.lower() in ENDINGS]
+        layout.check_filled(split, "images")
+        names = [name for name in classes if WORDS.get(name.lower()) != "unlabelled"]
+        place: dict[str | None, int] = {name: i for i, name in enumerate(names)}
+        return Part(images, np.array([place.get(name, -1) for name in above]), names)
 
 
 class Rows:
-    """The image column of a table."""
+    """The image column of a table. base: the folder that paths in it are relative to; None: of a hub data set."""
 
-    def __init__(self, table: "Dataset", column: str, name: str):
-        self.table, self.column, self.called = table, column, name
+    def __init__(self, table: "Dataset", column: str, name: str, base: Path | None):
+        self.table, self.column, self.called, self.base = table, column, name, base
 
     def __len__(self) -> int:
         return len(self.table)
@@ -124,7 +146,9 @@ class Rows:
     def __getitem__(self, position: int) -> Encoded:
         value = self.table.data.column(self.column)[int(position)].as_py()
         if isinstance(value, dict):  # the Hub's image type: bytes in the table, or the path of a file beside it
-            value = value["bytes"] if value["bytes"] is not None else Path(value["path"] or "")
+            value = value["bytes"] if value["bytes"] is not None else value["path"]
+        if isinstance(value, str):
+            return self.base / value if self.base else Path(value)
         return value if value is not None else b""
 
     def name(self, position: int) -> str:
@@ -143,7 +167,8 @@ class Tables:
 
     def fingerprint(self) -> str:
         if isinstance(self.place, Path):  # without opening it: importing `datasets` takes seconds
-            return fingerprint(visible_files(self.place) if self.place.is_dir() else [self.place], self.place.parent)
+            files = Walk(self.place).files if self.place.is_dir() else [self.place]
+            return fingerprint(files, self.place.parent)
         files = [Path(file["filename"]) for table in self.tables.values() for file in table.cache_files]
         return fingerprint(files)
 
@@ -155,12 +180,33 @@ class Tables:
         table = self.tables[split]
         image_column = self._column(table, "image")
         assert image_column is not None
-        images = Rows(table, image_column, f"{self.place}, {split}")
+        images = Rows(table, image_column, f"{self.place}, {split}", self._base(table))
         label_column = self._column(table, "label")
         if label_column is None:
             return Part(images, np.full(len(table), -1), [])
         labels, classes = self._labels(table, label_column)
         return Part(images, labels, classes)
+
+    def _base(self, table: "Dataset") -> Path | None:
+        """The folder of the table's own file."""
+        if not isinstance(self.place, Path):
+            return None
+        if self.place.is_file():
+            return self.place.parent
+        files = [path for path in Walk(self.place).files if ending(path) in HUB_ENDINGS]
+        return files[0].parent if len({path.parent for path in files}) == 1 else self.place
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        files = data_files(self.place) if isinstance(self.place, Path) else None  # opening the tables takes seconds
+        unused = [split for split in files or () if split not in used]
+        return [f"splits not used: {some(unused)}"] if unused else []
+
+    def captions(self, split: str, column: str) -> list[Any]:
+        """The cells of a column. Raises: ValueError when there is none of this name."""
+        table = self.tables[split]
+        if column not in table.column_names:
+            raise ValueError(f"data.caption_column={column}: no such column. There are: {some(table.column_names)}")
+        return table.data.column(column).to_pylist()
 
     def _column(self, table: "Dataset", kind: str) -> str | None:
         """The column that the configuration names, else the only one of its type; None where there is no label."""
@@ -171,7 +217,7 @@ class Tables:
             return given
         wanted = "Image" if kind == "image" else "ClassLabel"
         found = [name for name, feature in table.features.items() if type(feature).__name__ == wanted]
-        found = found or [name for name in table.column_names if name == kind]
+        found = found or [name for name in table.column_names if name == kind or (kind, name) == ("label", "cls")]
         if len(found) != 1 and (kind == "image" or found):
             raise ValueError(
                 f"data.{kind}_column is not set, and {self.place} does not tell which it is. "
@@ -182,18 +228,13 @@ class Tables:
     def _labels(self, table: "Dataset", column: str) -> tuple[np.ndarray, list[str]]:
         """No value, or a negative one, means unknown."""
         values = table.data.column(column).to_pylist()
-        known = {value for value in values if value is not None and not (isinstance(value, int) and value < 0)}
+        where = f"data.label_column={column}:"
         classes = getattr(table.features[column], "names", None)
-        if classes is not None:
-            if too_large := [value for value in known if value >= len(classes)]:
-                raise ValueError(f"data.label_column={column}: {too_large[0]} is none of its {len(classes)} classes")
-            return np.array([value if value in known else -1 for value in values]), list(classes)
-        if wrong := [value for value in known if not isinstance(value, (int, str))]:
-            raise ValueError(
-                f"data.label_column={column}: holds {wrong[0]!r}, which is no class (an integer or a name)"
-            )
-        place = {value: i for i, value in enumerate(sorted(known))}
-        return np.array([place.get(value, -1) for value in values], dtype=np.int64), [str(value) for value in place]
+        if classes is None:
+            return label_positions(values, where)
+        if wrong := [value for value in values if value is not None and not value < len(classes)]:
+            raise ValueError(f"{where} {wrong[0]} is none of its {len(classes)} classes")
+        return np.array([-1 if value is None or value < 0 else value for value in values]), list(classes)
 
 
 class Pixels:
@@ -226,6 +267,9 @@ class Digits:
 
     def splits(self) -> list[str]:
         return ["train", "test"]
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        return []
 
     def part(self, split: str) -> Part:
         from sklearn.datasets import load_digits

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from ssl_zoo.data.decode import MODES
-from ssl_zoo.data.image_parts import Part, read_parts, some
+from ssl_zoo.data.image_parts import Part, choose_splits, read_parts
 from ssl_zoo.data.image_sources import open_source
-from ssl_zoo.data.loaders import Crops, EncodedPart, Loaded, ResidentLoader, in_workers
+from ssl_zoo.data.labels import describe_labels
+from ssl_zoo.data.layout import some
+from ssl_zoo.data.loaders import Crops, EncodedPart, Loaded, ResidentLoader, check_shared_memory, in_workers
 from ssl_zoo.data.order import Step, check_batch, steps, stratified
+from ssl_zoo.data.sources import as_path, say
 from ssl_zoo.data.stores import Catalogue, Damage, Key, catalogue, load_pixels, read_once
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
@@ -25,15 +26,20 @@ DECODED_LIMIT = 8 * 2**30
 """Bytes of pixels beyond which `store: auto` leaves images encoded."""
 MEMORY_SHARE = 0.25
 """How much of a memory `store: auto` fills with pixels at most."""
+BRIGHT = 2**14
+"""Images of 16 bits whose values all lie below are of fewer bits, and would come out nearly black."""
 
 
 class ImageData(LightningDataModule):
     """Images and labels as training views on the device, and as plain views in order for evaluation.
 
-    path: a hub id, a folder in the Hub's layout, a parquet file, a folder of class folders or of images, or
-        `sklearn:digits`; looked for below `root` and `$SSL_ZOO_DATA` before the Hub.
+    path: a hub id, a folder in the Hub's layout, a parquet file, tar shards, a CSV or JSON table of paths, a folder of
+        class folders, of images or of such tables, or `sklearn:digits`; looked for below `root` and `$SSL_ZOO_DATA`
+        before the Hub.
     splits: {"train": names of one or more splits, "test": the name of one, "auto" or None}.
     image_size, in_chans: of what a network sees; mean, std: of each channel, for pixels in [0, 1].
+    bits: those that 16-bit images use: values up to 2^bits - 1 become white; None: 16, and images that are nearly black
+        then are refused.
     batch_size: of the global batch, over all processes.
     num_classes: checked if given. image_column, label_column: of a table; None: told by their types.
     store: where pixels are kept. "device", "ram" and "mmap" (a file) hold them decoded, image_size x image_size;
@@ -63,16 +69,20 @@ class ImageData(LightningDataModule):
         on_error: str = "raise",
         max_skipped: float = 0.01,
         eval_examples: int | None = None,
+        bits: int | None = None,
     ):
         super().__init__()
         train = splits["train"]
-        self.path, self.root = path, root
+        self.path, self.root = as_path(path), root
         self.splits = {"train": list(train) if isinstance(train, list | tuple) else [train], "test": splits["test"]}
         self.image_size, self.in_chans, self.mean, self.std = image_size, in_chans, list(mean), list(std)
         self.batch_size, self.seed, self.num_classes = batch_size, seed, num_classes
         self.image_column, self.label_column = image_column, label_column
         self.store, self.num_workers, self.eval_examples = store, num_workers, eval_examples
         self.damage = Damage(on_error, max_skipped)
+        self.bits = bits
+        self.other_columns: tuple[str, ...] = ()
+        """Of a table: those that hold neither images nor labels."""
         self._check_settings()
         self.start_step = 0
         """Global batches consumed already; `train_dataloader` goes on from there."""
@@ -90,14 +100,14 @@ class ImageData(LightningDataModule):
         for key, value, allowed in (
             ("store", self.store, STORES),
             ("on_error", self.damage.on_error, ("raise", "skip")),
-            ("in_chans", self.in_chans, tuple(MODES)),
+            ("bits", self.bits, (None, *range(9, 17))),
         ):
             if value not in allowed:
                 raise ValueError(f"data.{key}={value}: give one of {', '.join(map(str, allowed))}")
-        counts = {"image_size": 1, "num_workers": 0, "eval_examples": 1}
+        counts = {"image_size": 1, "in_chans": 1, "num_workers": 0, "eval_examples": 1}
         for key, least in counts.items():
             number = getattr(self, key)
-            if number is None and key != "image_size":
+            if number is None and key not in ("image_size", "in_chans"):
                 continue
             if type(number) is not int:
                 raise ValueError(f"data.{key}={number}: give a whole number, {least} or more")
@@ -114,13 +124,15 @@ class ImageData(LightningDataModule):
         """views: what training batches hold; plain: the one view of evaluation.
 
         Raises:
-            ValueError: when workers cannot crop for them, where images of different sizes come encoded.
+            ValueError: when workers cannot crop for them, where images of different sizes come encoded, or lack the
+                memory to hand them over.
         """
         self.views, self.plain = views, plain
         if self.store == "encoded":
-            blank = torch.zeros(self.in_chans, self.image_size, self.image_size, dtype=torch.uint8)
+            world_size = self.trainer.world_size if self.trainer else 1
             for each in (views, plain):
-                each.crop_in_worker(blank, index=0, epoch=0, seed=self.seed)
+                example_bytes = Crops(self.encoded["train"], each, self.seed).example_bytes(self.image_size)
+                check_shared_memory(example_bytes * self.batch_size // world_size, self._workers())
 
     def prepare_data(self) -> None:
         """Fetches, decodes and checks what the cache does not hold yet, and says what there is.
@@ -149,37 +161,52 @@ class ImageData(LightningDataModule):
 
     @property
     def rows_have_labels(self) -> bool:
-        """Whether every training example has one, as supervised methods need."""
-        return bool((self.labels["train"] >= 0).all())
+        """Whether every training example has one, and not all the same, as supervised methods need."""
+        return self.has_labels and bool((self.labels["train"] >= 0).all())
 
     @property
     def has_labels(self) -> bool:
-        """Whether any training example has one."""
-        return bool((self.labels["train"] >= 0).any())
+        """Whether the labels of the training examples tell two classes apart; else no accuracy means anything."""
+        labels = self.labels["train"]
+        return len(labels[labels >= 0].unique()) > 1
 
     def _open(self) -> None:
-        source = self.source = open_source(self.path, self.root, self.image_column, self.label_column)
+        columns = {"image_column": self.image_column, "label_column": self.label_column}
+        source = self.source = open_source(self.path, self.root, **columns, other_columns=self.other_columns)
 
         @cache
         def parts() -> dict[str, Part]:
             return read_parts(source, self.splits["train"], self.splits["test"])
 
-        columns = {"image_column": self.image_column, "label_column": self.label_column}
         key: Key = {"fingerprint": source.fingerprint(), "splits": self.splits, **columns}
-        known = catalogue(parts, key)
+
+        def used() -> list[str]:
+            train, test = choose_splits(source.splits(), self.splits["train"], self.splits["test"])
+            return [*train, test] if test else train
+
+        known = catalogue(parts, key, self.in_chans, used)
         self._check_classes(known)
+        self._check_range(known)
         self.store = self._choose_store(known) if self.store == "auto" else self.store
         size = None if self.store == "encoded" else self.image_size
-        folder, unreadable = read_once(parts, key, size, self.in_chans, self.damage, self._workers())
-        for name, labels in known.labels.items():
-            positions = np.delete(np.arange(len(labels)), [entry.position for entry in unreadable[name]])
-            self.rows[name], self.labels[name] = positions, torch.from_numpy(labels[positions])
+        folder, unreadable = read_once(parts, key, size, self.in_chans, self.damage, self._workers(), self.bits or 16)
+        for name, known_labels in known.labels.items():
+            positions = np.delete(np.arange(len(known_labels)), [entry.position for entry in unreadable[name]])
+            self.rows[name], self.labels[name] = positions, torch.from_numpy(known_labels[positions])
             if size is None:
-                self.encoded[name] = EncodedPart(parts()[name].images, positions, self.labels[name], self.in_chans)
+                images, labels = parts()[name].images, self.labels[name]
+                self.encoded[name] = EncodedPart(images, positions, labels, self.in_chans, self.bits or 16)
             else:
                 self.pixels[name] = load_pixels(folder, name, size, self.in_chans, into_ram=self.store == "ram")
             if skipped := unreadable[name]:
-                _say(f"skipped {len(skipped)} of {len(labels)} {name} images, unreadable, such as {skipped[0].why}")
+                say(
+                    f"skipped {len(skipped)} of {len(known_labels)} {name} images, unreadable, such as {skipped[0].why}"
+                )
+        if known.transparent:
+            how = "is a channel" if self.in_chans in (2, 4) else "is laid on white"
+            say(f"{self.path}: the transparency of some images {how}")
+        for note in source.notes(known.splits):
+            say(f"{self.path}: {note}")
         self.facts = self._describe(known.class_names, sum(map(len, unreadable.values())))
 
     def _check_classes(self, known: Catalogue) -> None:
@@ -188,6 +215,15 @@ class ImageData(LightningDataModule):
             raise ValueError(
                 f"data.num_classes={self.num_classes}: {self.path} has {len(names)} ({some(names) or 'no labels'}). "
                 "Give data.num_classes=null to take it as it is, or another data.label_column"
+            )
+
+    def _check_range(self, known: Catalogue) -> None:
+        if self.bits is None and known.brightest is not None and known.brightest < BRIGHT:
+            fitting = max(9, known.brightest.bit_length())
+            raise ValueError(
+                f"data.bits=null: the images of {self.path} have 16 bits, and their values go to {known.brightest:,} "
+                f"only, so they would be nearly black. Give data.bits={fitting}, which makes {2**fitting - 1:,} white, "
+                "or data.bits=16 to keep them as they are"
             )
 
     def _choose_store(self, known: Catalogue) -> str:
@@ -204,9 +240,9 @@ class ImageData(LightningDataModule):
         num_train, num_test = len(self.labels["train"]), len(self._judged("test"))
         size = sum(pixels.numel() for pixels in self.pixels.values())
         kept = f"{size / 1e6:,.1f} MB of {self.image_size}x{self.image_size} pixels" if size else "decoded every epoch"
-        _say(
-            f"{self.path}: {num_train:,} training and {num_test:,} test images, {len(class_names) or 'no'} classes; "
-            f"data.store={self.store} ({kept})"
+        say(
+            f"{self.path}: {num_train:,} training and {num_test:,} test images, "
+            f"{describe_labels(self.labels['train'].numpy(), class_names)}; data.store={self.store} ({kept})"
         )
         return {
             "modality": "image",
@@ -294,8 +330,3 @@ class _Steps:
         data, trainer = self.data, self.data.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         return steps(data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size)
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

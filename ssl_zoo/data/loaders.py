@@ -1,15 +1,15 @@
 """Batches of images on their way to the device: gathered from decoded pixels, or decoded and cropped by workers."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_zoo.data.decode import open_image, to_array
+from ssl_zoo.data.decode import open_image
 from ssl_zoo.data.image_parts import Images
 from ssl_zoo.data.order import Step
 from ssl_zoo.views import Views
@@ -47,10 +47,13 @@ class EncodedPart(NamedTuple):
     positions: np.ndarray
     labels: Tensor
     in_chans: int
+    bits: int = 16
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Tensor:
+        """(C, H, W) uint8, of its own size."""
         position = int(self.positions[index])
-        return open_image(self.images[position], self.images.name(position), self.in_chans)
+        name = self.images.name(position)
+        return torch.from_numpy(open_image(self.images[position], name, self.in_chans, self.bits))
 
 
 class Crops(Dataset):
@@ -59,15 +62,39 @@ class Crops(Dataset):
     def __init__(self, part: EncodedPart, views: Views, seed: int):
         self.part, self.views, self.seed = part, views, seed
 
+    def example_bytes(self, size: int) -> int:
+        """Of the crops of one example, from images of size x size pixels."""
+        blank = torch.zeros(self.part.in_chans, size, size, dtype=torch.uint8)
+        return sum(crop.numel() for crop in self.views.crop_in_worker(blank, index=0, epoch=0, seed=self.seed))
+
     def __getitem__(self, step: Step) -> Loaded:
         epoch, positions = step
-        crops = [
-            self.views.crop_in_worker(torch.from_numpy(to_array(self.part.open(i))), i, epoch, self.seed)
-            for i in positions.tolist()
-        ]
+        crops = [self.views.crop_in_worker(self.part.open(i), i, epoch, self.seed) for i in positions.tolist()]
         indices = torch.from_numpy(positions)
         return Loaded(
             [torch.stack(view) for view in zip(*crops, strict=True)], self.part.labels[indices], indices, epoch
+        )
+
+
+PREFETCHED = 2
+"""Batches that each worker makes ahead, torch's default."""
+
+
+def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
+    """Raises ValueError where batches of workers do not fit into /dev/shm, through which they come.
+
+    A worker that finds it full is killed there, or waits for ever. Containers have 64 MB unless told otherwise.
+    """
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except FileNotFoundError:  # other systems share memory by other means
+        return
+    needed = PREFETCHED * num_workers * batch_bytes
+    if needed > free:
+        raise ValueError(
+            f"data.num_workers={num_workers}: the batches of the workers take {needed / 1e6:,.0f} MB of shared "
+            f"memory, and /dev/shm has {free / 1e6:,.0f} MB left. Enlarge it (docker run --shm-size=8g), give fewer "
+            "workers, or data.num_workers=0"
         )
 
 
@@ -78,5 +105,6 @@ def in_workers(crops: Crops, steps: Iterable[Step], num_workers: int) -> "DataLo
         sampler=steps,
         batch_size=None,  # `crops` gives whole batches: nothing is collated
         num_workers=num_workers,
+        prefetch_factor=PREFETCHED if num_workers else None,
         pin_memory=torch.cuda.is_available(),
     )

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.data.cache import cached
-from ssl_zoo.data.image_parts import read_parts, some
+from ssl_zoo.data.image_lists import Listed
+from ssl_zoo.data.image_parts import choose_splits, read_parts
 from ssl_zoo.data.image_sources import Tables
 from ssl_zoo.data.images import ImageData
 from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
@@ -93,6 +94,7 @@ class PairData(ImageData):
             raise ValueError(f"data.max_length={max_length}: give a whole number of at least 1")
         self.tokenizer_config, self.max_length = tokenizer, max_length
         self.caption_column, self.templates = caption_column, list(templates or ())
+        self.other_columns = (caption_column,) if caption_column else ()
         self.tokenizer: TextTokenizer
         self.captions: Captions
 
@@ -145,17 +147,14 @@ class PairData(ImageData):
 
     def _from_column(self, column: str) -> list[list[str]]:
         source = self.source
-        if not isinstance(source, Tables):
+        if not isinstance(source, Tables | Listed):
             raise ValueError(
                 f"data.caption_column={column}: {self.path} is no table. Give a hub id, a parquet file, or a folder of "
                 "images with a metadata.csv or metadata.jsonl (file_name and the caption of each)"
             )
         texts: list[list[str]] = []
-        for split in self.splits["train"]:
-            table = source.tables[split]
-            if column not in table.column_names:
-                raise ValueError(f"data.caption_column={column}: no such column. There are: {some(table.column_names)}")
-            texts += (_captions(column, value) for value in table.data.column(column).to_pylist())
+        for split in choose_splits(source.splits(), self.splits["train"], None)[0]:
+            texts += (_captions(column, value) for value in source.captions(split, column))
         return texts
 
     def _from_templates(self) -> list[list[str]]:

@@ -3,15 +3,38 @@
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ssl_zoo.data.layout import Layout, Walk, ending
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
 HASHED_BYTES = 2**30
 """Files that hold no more than this in all are fingerprinted by their content, larger ones by size and time."""
+
+
+KINDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+"""Endings of the files that the `datasets` library reads for us, and what it calls their kinds."""
+
+
+def as_path(value: object) -> str:
+    """What a user gave as data.path: a folder called 2024 comes as a number.
+
+    Raises:
+        ValueError: for what is no text and cannot be made into the text that was written.
+    """
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(
+            f"data.path={'null' if value is None else value}: give the path of a file or folder, or a hub id; a name "
+            "that looks like another value goes in two pairs of quotes: 'data.path=\"1e5\"'"
+        )
+    return value
 
 
 def locate(path: str, root: str | None = None) -> Path | str:
@@ -24,8 +47,10 @@ def locate(path: str, root: str | None = None) -> Path | str:
         ValueError: when it is neither.
     """
     given = Path(path).expanduser()
-    if given.exists():
+    if given.is_file() or given.is_dir():
         return given
+    if given.exists():
+        raise ValueError(f"data.path={path}: neither a file nor a folder (a pipe, a device). Give one of the two")
     if not given.is_absolute():
         for base in filter(None, (root, os.environ.get("SSL_ZOO_DATA"))):
             for name in (path, given.name):
@@ -34,6 +59,30 @@ def locate(path: str, root: str | None = None) -> Path | str:
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
         return path
     raise ValueError(f"data.path={path}: no such file or folder. Give one that exists, or a hub id (owner/name)")
+
+
+def data_files(place: Path) -> dict[str, list[str]] | None:
+    """The parquet, arrow or tar files of each split of a folder or of one file, by our rules for the names of splits.
+
+    None where the folder says itself how it is read (a data card with `configs`) or holds no such files; then
+    `datasets` decides.
+    """
+    if place.is_file():
+        return {"train": [str(place)]}
+    if has_card(place):
+        return None
+    walk = Walk(place)
+    for kind in KINDS:
+        if any(ending(path) == kind for path in walk.files):
+            layout = Layout(walk, {kind}, "tables")
+            return {split: [str(path) for path in paths] for split, paths in layout.splits.items() if paths}
+    return None
+
+
+def has_card(folder: Path) -> bool:
+    """Whether a folder says itself, in a data card as on the Hub, how it is read."""
+    card = folder / "README.md"
+    return card.is_file() and bool(re.search(r"^(configs|dataset_info):", card.read_text("utf-8", "replace"), re.M))
 
 
 def load_tables(place: Path | str) -> "DatasetDict":
@@ -47,16 +96,21 @@ def load_tables(place: Path | str) -> "DatasetDict":
     from datasets.exceptions import DatasetsError
 
     is_file = isinstance(place, Path) and place.is_file()
-    if is_file and Path(place).suffix.lower() != ".parquet":
+    if is_file and ending(Path(place)) not in KINDS:
         raise ValueError(
-            f"data.path={place}: a single file has to end in .parquet. "
-            "Give a folder of images, one of class folders, a parquet file, or a hub id (owner/name)"
+            f"data.path={place}: a file of this kind is no data set. "
+            "Give a folder of images, one of class folders, a table (.parquet, .csv, .tsv, .jsonl), tar shards, or "
+            "a hub id (owner/name)"
         )
     try:
-        if is_file:
+        if is_file and ending(Path(place)) == ".parquet":
             pyarrow.parquet.read_schema(place)  # `datasets` logs an error of its own for what is no parquet file
-            return datasets.load_dataset("parquet", data_files=str(place))
-        return datasets.load_dataset(str(place))
+        files = data_files(place) if isinstance(place, Path) else None
+        if files is None:
+            return datasets.load_dataset(str(place))
+        # Each split for itself: they need not have the same columns, nor the same types of labels.
+        tables = {split: load_split(datasets, files, split, streaming=False) for split in files}
+        return datasets.DatasetDict(tables)
     except (DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         if isinstance(place, Path):
@@ -68,36 +122,48 @@ def load_tables(place: Path | str) -> "DatasetDict":
         ) from error
 
 
+def load_split(datasets: Any, files: dict[str, list[str]], split: str, streaming: bool) -> Any:
+    """One split of `data_files`, through the `datasets` library."""
+    kind = KINDS[ending(Path(files[split][0]))]
+    return datasets.load_dataset(kind, data_files={split: files[split]}, split=split, streaming=streaming)
+
+
 def first_line(error: BaseException) -> str:
     """What it says in its first line, without the full stop; its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def fingerprint(files: Iterable[Path], base: Path | None = None) -> str:
-    """Changes when a file does: a hash of the names (below `base`) and contents, or sizes and times, of all files."""
+    """Changes when a file does: a hash of the names (below `base`) and contents, or sizes and times, of all files.
+
+    Of what is no regular file (a link without a target, a named pipe, which nothing would ever fill) only the name.
+    """
     paths = sorted(files)
-    stats = [path.stat() for path in paths]
-    by_content = sum(stat.st_size for stat in stats) <= HASHED_BYTES
+    infos = [_info(path) for path in paths]
+    by_content = sum(info.st_size for info in infos if info) <= HASHED_BYTES
     total = hashlib.sha256()
-    for path, stat in zip(paths, stats, strict=True):
+    for path, info in zip(paths, infos, strict=True):
         name = path.relative_to(base) if base else path.name
-        total.update(f"{name}\0{stat.st_size}\0".encode("utf-8", "surrogateescape"))
-        if by_content:
+        total.update(f"{name}\0{info.st_size if info else 'none'}\0".encode("utf-8", "surrogateescape"))
+        if info and by_content:
             with open(path, "rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
-        else:
-            total.update(str(stat.st_mtime_ns).encode())
+        elif info:
+            total.update(str(info.st_mtime_ns).encode())
     return total.hexdigest()
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """All files below `folder`, sorted, without hidden ones (`._a.jpg`, `.DS_Store`, anything in `.git`)."""
-    found = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        found += [Path(parent, name) for name in sorted(names) if not is_hidden(name)]
-    return found
+def _info(path: Path) -> os.stat_result | None:
+    """Size and times of a regular file, None for anything else."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def say(line: str) -> None:
+    """Prints on the first process only."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only  # slow to import
+
+    rank_zero_only(print)(line, flush=True)

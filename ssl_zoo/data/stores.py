@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_zoo.data.cache import cached
-from ssl_zoo.data.decode import UnreadableImage, open_image, resize_and_crop, to_array
-from ssl_zoo.data.image_parts import Images, Part, some
+from ssl_zoo.data.decode import UnreadableImage, brightest, is_transparent, open_image, resize_and_crop
+from ssl_zoo.data.image_parts import Images, Part
+from ssl_zoo.data.layout import some
+from ssl_zoo.data.loaders import check_shared_memory
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same input gives other files; those of before are then left alone."""
 
 Key = dict[str, Any]
@@ -24,42 +26,55 @@ OpenParts = Callable[[], dict[str, Part]]
 
 
 class Catalogue(NamedTuple):
-    """What can be known without decoding. labels: (N,) int64 of each part.
+    """What can be known from the labels, (N,) int64 of each part, and a hundred images of each part.
 
-    side: of the images where a hundred of them are squares of one size, else None.
+    side: of the images where they are squares of one size, else None. brightest: the largest value of those of 16 bits,
+    None where there are none. transparent: how many show what is behind them. splits: what the parts were made of.
     """
 
     class_names: list[str]
     labels: dict[str, np.ndarray]
     side: int | None
+    brightest: int | None
+    transparent: int
+    splits: list[str]
 
 
-def catalogue(open_parts: OpenParts, key: Key) -> Catalogue:
+def catalogue(open_parts: OpenParts, key: Key, in_chans: int = 3, splits: Callable[[], list[str]] = list) -> Catalogue:
     """From the cache, or else from the data."""
 
     def build(folder: Path) -> None:
         parts = open_parts()
         for name, part in parts.items():
             np.save(folder / f"{name}.npy", part.labels)
-        facts = {"parts": list(parts), "class_names": parts["train"].classes, "side": _common_side(parts)}
+        facts: dict[str, Any] = {"parts": list(parts), "class_names": parts["train"].classes, "splits": splits()}
+        facts |= _look(parts, in_chans)
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    folder = cached("catalogue", {"format": FORMAT, **key}, build)
+    folder = cached("catalogue", {"format": FORMAT, "in_chans": in_chans, **key}, build)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return Catalogue(
-        facts["class_names"], {name: np.load(folder / f"{name}.npy") for name in facts["parts"]}, facts["side"]
-    )
+    labels = {name: np.load(folder / f"{name}.npy") for name in facts.pop("parts")}
+    return Catalogue(labels=labels, **facts)
 
 
-def _common_side(parts: dict[str, Part], tried: int = 100) -> int | None:
-    sizes = set()
+def _look(parts: dict[str, Part], in_chans: int, tried: int = 100) -> dict[str, int | None]:
+    """side, brightest and transparent of a `Catalogue`."""
+    sizes, values, transparent = set(), [], 0
     for part in parts.values():
         for position in np.unique(np.linspace(0, len(part.images) - 1, tried).astype(int)):
+            encoded = part.images[position]
             try:
-                sizes.add(open_image(part.images[position], part.images.name(position), 3).size)
+                sizes.add(open_image(encoded, part.images.name(position), in_chans).shape[1:])
             except UnreadableImage:  # reported when all are read
                 continue
-    return min(sizes)[0] if len(sizes) == 1 and len(set(min(sizes))) == 1 else None
+            values.append(brightest(encoded))
+            transparent += is_transparent(encoded)
+    side = min(sizes)[0] if len(sizes) == 1 and len(set(min(sizes))) == 1 else None
+    return {
+        "side": side,
+        "brightest": max((value for value in values if value is not None), default=None),
+        "transparent": transparent,
+    }
 
 
 class Damage(NamedTuple):
@@ -75,7 +90,13 @@ class Unreadable(NamedTuple):
 
 
 def read_once(
-    open_parts: OpenParts, key: Key, size: int | None, in_chans: int, damage: Damage, num_workers: int
+    open_parts: OpenParts,
+    key: Key,
+    size: int | None,
+    in_chans: int,
+    damage: Damage,
+    num_workers: int,
+    bits: int = 16,
 ) -> tuple[Path, dict[str, list[Unreadable]]]:
     """Reads every image of every part, once: the folder of what was found, and what could not be read.
 
@@ -90,10 +111,10 @@ def read_once(
         found = {}
         for name, part in open_parts().items():
             with open(folder / f"{name}.pixels", "wb") as file:
-                found[name] = _read_part(_Reader(part.images, in_chans, size), name, damage, num_workers, file)
+                found[name] = _read_part(_Reader(part.images, in_chans, size, bits), name, damage, num_workers, file)
         (folder / "unreadable.json").write_text(json.dumps(found), encoding="utf-8")
 
-    key = {"format": FORMAT, "size": size, "in_chans": in_chans, **damage._asdict(), **key}
+    key = {"format": FORMAT, "size": size, "in_chans": in_chans, "bits": bits, **damage._asdict(), **key}
     folder = cached("checked" if size is None else "decoded", key, build)
     found = json.loads((folder / "unreadable.json").read_text(encoding="utf-8"))
     return folder, {name: [Unreadable(*entry) for entry in entries] for name, entries in found.items()}
@@ -110,20 +131,20 @@ def load_pixels(folder: Path, part: str, size: int, in_chans: int, into_ram: boo
 class _Reader(Dataset):
     """Chunk of positions -> the readable images, (n, C, S, S) uint8 (no pixels if size is None), and the others."""
 
-    def __init__(self, images: Images, in_chans: int, size: int | None):
-        self.images, self.in_chans, self.size = images, in_chans, size
+    def __init__(self, images: Images, in_chans: int, size: int | None, bits: int):
+        self.images, self.in_chans, self.size, self.bits = images, in_chans, size, bits
 
     def __getitem__(self, positions: Sequence[int]) -> tuple[Tensor, list[Unreadable]]:
         pixels, unreadable = [np.empty((0, self.in_chans, self.size or 0, self.size or 0), np.uint8)], []
         for position in positions:
             name = self.images.name(position)
             try:
-                image = open_image(self.images[position], name, self.in_chans)
+                image = open_image(self.images[position], name, self.in_chans, self.bits)
             except UnreadableImage as error:
                 unreadable.append(Unreadable(position, str(error)))
                 continue
             if self.size is not None:
-                pixels.append(to_array(resize_and_crop(image, self.size))[None])
+                pixels.append(resize_and_crop(image, self.size)[None])
         return torch.from_numpy(np.concatenate(pixels)), unreadable
 
 
@@ -133,7 +154,9 @@ def _read_part(reader: _Reader, part: str, damage: Damage, num_workers: int, fil
     n = len(reader.images)
     at_once = max(1, min(256, 2**22 // (reader.in_chans * (reader.size or 1) ** 2)))
     chunks = [range(start, min(start + at_once, n)) for start in range(0, n, at_once)]
-    loader = DataLoader(reader, sampler=chunks, batch_size=None, num_workers=num_workers if n > 2000 else 0)
+    num_workers = num_workers if n > 2000 else 0
+    check_shared_memory(at_once * reader.in_chans * (reader.size or 0) ** 2, num_workers)
+    loader = DataLoader(reader, sampler=chunks, batch_size=None, num_workers=num_workers)
     unreadable: list[Unreadable] = []
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
         bar = progress.add_task(f"{'checking' if reader.size is None else 'decoding'} {part} images", total=n)

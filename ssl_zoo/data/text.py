@@ -13,7 +13,10 @@ from torch import Tensor
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.corpus import Corpus, Survey, build, survey
-from ssl_zoo.data.order import check_batch, steps, stratified
+from ssl_zoo.data.labels import describe_labels
+from ssl_zoo.data.layout import TEST_NAMES, find_split
+from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
+from ssl_zoo.data.sources import as_path, say
 from ssl_zoo.data.text_sources import open_source
 from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.data.tokens import Tokens
@@ -41,9 +44,9 @@ class TextData(LightningDataModule):
     batch_size: rows a step, over all processes. seed: of the order, and of the views.
     tokenizer: see `tokenizer.prepare_tokenizer`; replace: `documents.clean`; source: `text_sources.open_source`.
     splits: which splits are for what: {"pretrain": [...], "train": ..., "test": ...}. By default pretrain is
-        the train split, that is called "train", and test is "test" where there is such a split. Without a test split,
-        `heldout` of the documents, chosen by their content, are held out and take its place. Test text is never
-        trained on.
+        the train split, that is called "train", and test is "test", else "validation", where there is such a split, in
+        whatever spelling (Train, dev). Without a test split, `heldout` of the documents, chosen by their content, are
+        held out and take its place (see `corpus.Corpus`). Test text is never trained on.
     train_rows: what an epoch of training holds. "packed": all pretraining text in rows of `row_length` tokens, a
         separator after each document, no padding, labels -1. "documents": each pretraining document in a row of its
         own, cut after `max_length` tokens and padded. "labelled": the same for the labelled documents of the train
@@ -64,7 +67,7 @@ class TextData(LightningDataModule):
         row_length: int = 128,
         max_length: int = 256,
         train_rows: str | None = None,
-        heldout: float = 0.01,
+        heldout: float | None = None,
         eval_examples: int | None = None,
         eval_rows: int = 2048,
         replace: dict[str, str] | None = None,
@@ -74,13 +77,16 @@ class TextData(LightningDataModule):
         _check_sizes(batch_size=batch_size, row_length=row_length, max_length=max_length, eval_rows=eval_rows)
         if train_rows not in (None, *TRAIN_ROWS):
             raise ValueError(f"data.train_rows={train_rows}: give one of {', '.join(TRAIN_ROWS)}")
-        if not 0 <= heldout < 1:
-            raise ValueError(f"data.heldout={heldout} must lie in [0, 1)")
+        if heldout is not None and not (isinstance(heldout, int | float) and 0 <= heldout < 1):
+            raise ValueError(
+                f"data.heldout={heldout} must lie in [0, 1), or be null to choose by the number of documents"
+            )
         self.batch_size, self.seed = batch_size, seed
         self.row_length, self.max_length = row_length, max_length
         self.train_rows, self.heldout = train_rows, heldout
         self.eval_examples, self.eval_rows = eval_examples, eval_rows
         self.tokenizer_config, self.splits, self.replace = tokenizer, splits, replace or {}
+        self.path = source["path"] = as_path(source["path"])
         self.source = open_source(**source)
         self.start_step = 0  # global batches consumed before; set by the learner when it resumes
         self.views: Views
@@ -112,9 +118,9 @@ class TextData(LightningDataModule):
 
     def _corpus(self) -> Corpus:
         given = self.splits
+        there = self.source.splits()
         if given is None:
-            there = self.source.splits()
-            given = {"train": "train", "test": "test" if "test" in there else None}
+            given = {"train": "train", "test": next((name for name in TEST_NAMES if find_split(name, there)), None)}
         if unknown := set(given) - {"pretrain", "train", "test"}:
             raise ValueError(f"data.splits.{unknown.pop()}: there is no such use. Give pretrain, train and test")
         train, test = given.get("train"), given.get("test")
@@ -122,6 +128,8 @@ class TextData(LightningDataModule):
         pretrain = [pretrain] if isinstance(pretrain, str) else list(pretrain)
         if pretrain == [None] or test in (train, *pretrain):
             raise ValueError(f"data.splits={given}: give pretrain or train, and a test split that is neither")
+        pretrain = [find_split(name, there) or name for name in pretrain]
+        train, test = (name and (find_split(name, there) or name) for name in (train, test))
         return Corpus(self.source, pretrain, train, test, self.heldout, self.replace)
 
     def setup(self, stage: str | None = None) -> None:
@@ -131,8 +139,7 @@ class TextData(LightningDataModule):
         self.prepare_data()
         tokens, tokenizer = self.tokens, self.tokenizer
         assert tokens is not None
-        if tokens.dropped:
-            log.warning("%d documents are empty and left out", tokens.dropped)
+        self._describe(tokens)
         names = tokens.class_names if self._has_labels else []
         self.facts = {
             "modality": "text",
@@ -156,6 +163,19 @@ class TextData(LightningDataModule):
             **self._floor(),
         }
 
+    def _describe(self, tokens: Tokens) -> None:
+        """Says what was read, and what was not."""
+        corpus = self._corpus()
+        for note in self.source.notes(corpus.splits()):
+            say(f"{self.path}: {note}")
+        parts = {part: np.arange(ends.start, ends.stop) for part, ends in tokens.parts.items()}
+        training = np.union1d(parts["pretrain"], parts["train"])
+        say(
+            f"{self.path}: {len(training):,} training and {len(parts['test']):,} test documents, "
+            f"{tokens.dropped:,} empty ones left out, {tokens.starts[-1]:,} tokens; "
+            f"{describe_labels(tokens.labels[training], tokens.class_names)}"
+        )
+
     @property
     def content(self) -> str:
         """Changes with the content of the source, not with its place."""
@@ -170,7 +190,9 @@ class TextData(LightningDataModule):
 
     @property
     def _has_labels(self) -> bool:
-        return min(len(self._tokens.labelled(part)) for part in ("train", "test")) > 0
+        """Whether labels tell two classes of training documents apart, and some test documents have one."""
+        known = self._tokens.labels[self._tokens.labelled("train")]
+        return len(np.unique(known)) > 1 and len(self._tokens.labelled("test")) > 0
 
     def _floor(self) -> dict[str, float]:
         if not len(self._tokens.parts["test"]):
@@ -231,7 +253,11 @@ class TextData(LightningDataModule):
     def train_rows_from(self, start_step: int) -> Iterator[Rows]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         packed, documents = self.train_rows == "packed", self._train_documents()
-        for epoch, positions in steps(self.num_train, self.batch_size, self.seed, start_step, rank, world_size):
+        check_shares(self.batch_size, world_size)
+        share = self.batch_size // world_size
+        own = slice(rank * share, (rank + 1) * share)
+        for epoch, batch in steps(self.num_train, self.batch_size, self.seed, start_step):
+            positions = batch[own]
             if packed:
                 # other cuts in each epoch, so that no word stays at the edge of a row
                 offset = int(np.random.default_rng((self.seed, epoch, 1)).integers(self.row_length))
@@ -239,7 +265,9 @@ class TextData(LightningDataModule):
                 labels = np.full(len(positions), -1, dtype=np.int64)
             else:
                 positions = documents[positions]
-                rows = self._tokens.padded(positions, self.max_length, self.tokenizer.pad_id, multiple=8)
+                # Random numbers of a step are drawn for the global batch: all processes pad to its longest document.
+                longest = self._tokens.longest(documents[batch], self.max_length, multiple=8)
+                rows = self._tokens.padded(positions, longest, self.tokenizer.pad_id, multiple=longest)
                 labels = self._tokens.labels[positions]
             yield Rows(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(positions), epoch)
 
@@ -277,8 +305,9 @@ class TextData(LightningDataModule):
         """
         rows = self._tokens.heldout(self.row_length, self.eval_rows)
         if not len(rows):
+            share = "null" if self.heldout is None else self.heldout
             raise ValueError(
-                f"data.heldout={self.heldout}: the text held out of training is shorter than one row, "
+                f"data.heldout={share}: the text held out of training is shorter than one row, "
                 f"data.row_length={self.row_length} tokens. Give a larger fraction or shorter rows"
             )
         return torch.from_numpy(rows)

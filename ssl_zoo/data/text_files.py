@@ -1,51 +1,84 @@
-"""Documents in plain files: text, JSON lines, and the Python standard library."""
+"""Documents in plain files: text, tables, and the Python standard library."""
 
 import ast
-import codecs
-import json
-import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.data.documents import Document, as_label, as_text, check_columns
-from ssl_zoo.data.sources import fingerprint, visible_files
+from ssl_zoo.data.documents import Document, as_text, check_columns
+from ssl_zoo.data.labels import as_label
+from ssl_zoo.data.layout import WORDS, Layout, Walk, count_endings, ending
+from ssl_zoo.data.sources import fingerprint
+from ssl_zoo.data.tables import OPENERS, READABLE, read_lines, read_table
 
 STDLIB = "python:stdlib"
-UNLABELLED = {"unsup", "unsupervised", "unlabelled", "unlabeled"}
-"""Class folders with these names hold text without a label."""
+TEXTS = {".txt", *(f".txt{outer}" for outer in OPENERS)}
+"""Endings of plain text in a folder; a single file may have any."""
+
+
+def text_layout(walk: Walk) -> Layout | None:
+    """How a folder of text is read; None where its tables are for the `datasets` library.
+
+    Class folders of text come first, then tables, then other text: a table beside class folders is no data of its own,
+    text beside a table is a readme or a list of classes.
+
+    Raises:
+        ValueError: for a folder without any of them.
+    """
+    texts = Layout(walk, TEXTS, "texts")
+    if texts.has_classes:
+        return texts
+    there = {ending(path) for path in walk.files}
+    if there & {".parquet", ".arrow"}:
+        return None
+    lists = {kind for kind in READABLE if not kind.startswith(".json") or kind.startswith(".jsonl")}
+    for kinds in (lists, READABLE - lists):  # a .json is often the description of other files
+        if there & kinds:
+            return Layout(walk, kinds, "tables")
+    if not texts.splits:
+        raise ValueError(
+            f"data.path={walk.root}: nothing there is read as text, but .txt, tables (.csv, .tsv, .jsonl, .json, "
+            f".parquet) and their .gz, .bz2 and .xz. It holds {count_endings(walk.files)}. Rename or convert the files"
+        )
+    return texts
 
 
 class TextFiles:
-    """Plain text and JSON lines: one file, or a folder of .txt and .jsonl files.
+    """Plain text and tables: one file, or a folder, see `text_layout`.
 
-    A folder with an entry called train (a folder, or files train*.txt) has one split an entry; otherwise all of it is
-    the split "train". Sub-folders of a split are classes, as in the Large Movie Review Dataset; beside them, loose text
-    files are left out, as hidden files are everywhere.
+    Where the text of a split lies in folders, they are its classes, as in the Large Movie Review Dataset, and loose
+    text beside them is left out. A class folder called "unsup" or the like holds text without a label.
     """
 
-    def __init__(self, path: Path, documents: str | None, text_column: str, label_column: str | None):
+    def __init__(
+        self,
+        path: Path,
+        documents: str | None,
+        text_column: str,
+        label_column: str | None,
+        layout: Layout | None = None,
+    ):
+        """layout: of a folder, if it is known already. Raises: ValueError for a folder that cannot be read."""
         self.path, self.text_column, self.label_column = path, text_column, label_column
         self.documents = documents or ("line" if path.is_file() else "file")
-        self._splits: dict[str, list[Path]] = {}
-        if path.is_file():
-            self._splits = {"train": [path]}
-            return
-        files = [file for file in visible_files(path) if file.suffix.lower() in (".txt", ".jsonl")]
-        # train/..., train.txt and train-00001.txt belong to the split train
-        entries = {file: re.split(r"[.\-_]", file.relative_to(path).parts[0])[0] for file in files}
-        divided = "train" in entries.values()
-        for file in files:
-            self._splits.setdefault(entries[file] if divided else "train", []).append(file)
+        self.layout = layout if layout or path.is_file() else text_layout(Walk(path))
+        self._splits = self.layout.splits if self.layout else {"train": [path]}
+        self._classes = {split: self._class_folders(split) for split in self._splits}
+
+    def _class_folders(self, split: str) -> list[str]:
+        if self.layout is None or self.layout.kind == "tables":
+            return []
+        self.layout.check_filled(split, "text")
+        return self.layout.classes(split)
 
     def key(self) -> dict[str, Any]:
         files = [file for split in self.splits() for file in self._splits[split]]
-        read_as = [self.documents, self.text_column, self.label_column]
+        read_as = [self.documents, self.text_column, self.label_column, self.splits(), self._classes]
         base = self.path if self.path.is_dir() else self.path.parent
-        return {"kind": "files", "files": fingerprint(files, base), "read_as": read_as}
+        return {"kind": "files", "rules": 2, "files": fingerprint(files, base), "read_as": read_as}
 
     def splits(self) -> list[str]:
         return sorted(self._splits)
@@ -53,36 +86,34 @@ class TextFiles:
     def class_names(self) -> None:
         return None
 
+    def notes(self, used: Collection[str]) -> list[str]:
+        """What is not read of a folder, if the splits `used` are."""
+        if self.layout is None:
+            return []
+        pairs = [(file, split) for split in used if self._classes[split] for file in self._splits[split]]
+        loose = [file for file, split in pairs if self.layout.class_of(file, split) is None]
+        found = self.layout.notes(used)
+        return [*found, f"text beside class folders left out: {count_endings(loose)}"] if loose else found
+
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
-        classes = {file: self._class_folder(file, split) for file in self._splits[split]}
-        has_classes = any(classes.values())
-        for file, name in classes.items():
-            if file.suffix.lower() == ".jsonl":
-                yield from self._json_lines(file, labelled)
-            elif name or not has_classes:
-                label = name if labelled and name not in UNLABELLED else None
-                yield from (Document(text, label) for text in _divide(_lines(file), self.documents))
-
-    def _class_folder(self, file: Path, split: str) -> str | None:
-        parts = file.relative_to(self.path).parts[:-1]
-        parts = parts[1:] if parts[:1] == (split,) else parts
-        return parts[0] if parts else None
-
-    def _json_lines(self, file: Path, labelled: bool) -> Iterator[Document]:
-        label_column = self.label_column if labelled else None
-        for number, line in enumerate(_lines(file), start=1):
-            if not line.strip():
+        for file in self._splits[split]:
+            if ending(file) in READABLE:
+                yield from self._rows(file, self.label_column if labelled else None)
                 continue
-            where = f"{file}, line {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{where}: not JSON ({error}). Give one JSON object a line") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{where}: not a JSON object. Give one JSON object a line")
-            check_columns(row, where, self.text_column, label_column)
-            label = row[label_column] if label_column else None
-            yield Document(as_text(row[self.text_column], where, self.text_column), as_label(label))
+            name = self.layout.class_of(file, split) if self.layout and self._classes[split] else None
+            if name or not self._classes[split]:
+                known = labelled and name and WORDS.get(name.lower()) != "unlabelled"
+                yield from (
+                    Document(text, name if known else None) for text in _divide(read_lines(file), self.documents)
+                )
+
+    def _rows(self, file: Path, label_column: str | None) -> Iterator[Document]:
+        for where, cells in read_table(file):
+            check_columns(cells, where, self.text_column, label_column)
+            label = None
+            if label_column:
+                label = as_label(cells[label_column], f"data.label_column={label_column}: {where}")
+            yield Document(as_text(cells[self.text_column], where, self.text_column), label)
 
 
 class StandardLibrary:
@@ -96,7 +127,7 @@ class StandardLibrary:
     @cached_property
     def _paths(self) -> list[Path]:
         root = Path(sysconfig.get_paths()["stdlib"])
-        files = [file for file in visible_files(root) if file.suffix == ".py"]
+        files = [file for file in Walk(root).files if file.suffix == ".py"]
         paths = [file for file in files if not self.skipped & set(file.relative_to(root).parts)]
         if not paths:
             raise ValueError(f"data.path={STDLIB}: this Python has no source files in {root}. Give another data.path")
@@ -110,6 +141,9 @@ class StandardLibrary:
 
     def class_names(self) -> None:
         return None
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        return []
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
         seen: set[str] = set()
@@ -129,23 +163,6 @@ def _documentation(path: Path) -> Iterator[str]:
             yield ast.get_docstring(node) or ""
         elif isinstance(node, ast.Dict) and path.parent.name == "pydoc_data":  # topics.py: {"topic": "its text"}
             yield from (v.value for v in node.values if isinstance(v, ast.Constant) and isinstance(v.value, str))
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, with or without a byte-order mark. Raises: ValueError naming line and byte."""
-    position = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                is_utf16 = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-                remedy = "iconv -f UTF-16 -t UTF-8" if is_utf16 else "iconv -f latin1 -t UTF-8"
-                raise ValueError(
-                    f"{path}, line {number}, byte {position + error.start}: not UTF-8 "
-                    f"(0x{line[error.start]:02x}). Convert the file, e.g. {remedy}"
-                ) from error
-            position += len(line)
 
 
 def _divide(lines: Iterator[str], documents: str) -> Iterator[str]:

@@ -1,16 +1,15 @@
 """Where texts come from: every source is a set of named splits, and a split is a stream of documents with labels."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from ssl_zoo.data.documents import Document, as_label, as_text, check_columns
-from ssl_zoo.data.sources import fingerprint, first_line, locate, visible_files
-from ssl_zoo.data.text_files import STDLIB, StandardLibrary, TextFiles
-
-TABLES = {".parquet", ".arrow", ".csv", ".tsv", ".json"}
-"""Endings that only the `datasets` library reads; a folder with such files is read in the Hub's layout."""
+from ssl_zoo.data.documents import Document, as_text, check_columns
+from ssl_zoo.data.labels import as_label
+from ssl_zoo.data.layout import Walk, ending
+from ssl_zoo.data.sources import data_files, fingerprint, first_line, has_card, load_split, locate
+from ssl_zoo.data.text_files import STDLIB, StandardLibrary, TextFiles, text_layout
 
 
 class Source(Protocol):
@@ -24,6 +23,9 @@ class Source(Protocol):
 
     def class_names(self) -> list[str] | None:
         """The classes in their official order, None when the labels themselves have to tell."""
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        """What a user has to know of data that is not read, if the splits `used` are."""
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
         """The documents of one split, in a fixed order. labelled: False leaves the labels unread, all None.
@@ -42,8 +44,8 @@ def open_source(
 ) -> Source:
     """The source that `path` stands for.
 
-    path: "python:stdlib"; a plain text, .jsonl or table file; a folder of .txt or .jsonl files; a folder in the Hub's
-        layout; or a Hub id, of which a local copy is looked for first (see `sources.locate`).
+    path: "python:stdlib"; a file of text or a table; a folder of them (see `text_files.text_layout`); a folder in the
+        Hub's layout; or a Hub id, of which a local copy is looked for first (see `sources.locate`).
     name: the configuration of a Hub data set that has several.
     documents: how plain text is divided: "line", "blank" (paragraphs between blank lines) or "file". By default a
         single file is read by lines, and each file of a folder is a document.
@@ -55,17 +57,19 @@ def open_source(
     if path == STDLIB:
         return StandardLibrary()
     place = locate(path, root)
-    if isinstance(place, Path):
-        endings = {file.suffix.lower() for file in ([place] if place.is_file() else visible_files(place))}
-        if not endings:
+    if isinstance(place, Path) and place.is_file() and ending(place) not in (".parquet", ".arrow"):
+        return TextFiles(place, documents, text_column, label_column)
+    if isinstance(place, Path) and place.is_dir() and name is None and not has_card(place):
+        walk = Walk(place)
+        if not walk.files:
             raise ValueError(f"data.path={path}: the folder {place} holds no files. Give a folder with text")
-        if not endings & TABLES and (place.is_file() or endings & {".txt", ".jsonl"}):
-            return TextFiles(place, documents, text_column, label_column)
+        if layout := text_layout(walk):
+            return TextFiles(place, documents, text_column, label_column, layout)
     return Tables(path, place, name, text_column, label_column)
 
 
 class Tables:
-    """Whatever the `datasets` library reads: a Hub id, a folder in the Hub's layout, a parquet or CSV file.
+    """What the `datasets` library reads: a Hub id, a folder in the Hub's layout, parquet files.
 
     Local tables are streamed, not copied; a data set of the Hub is downloaded once, into that library's own cache.
     """
@@ -80,14 +84,14 @@ class Tables:
         import datasets  # slow to import, and not needed once the tokens are cached
 
         try:
-            if isinstance(self.place, str):
-                return datasets.load_dataset(self.place, self.name)
-            if self.place.is_dir():
-                return datasets.load_dataset(str(self.place), self.name, streaming=True)
-            ending = self.place.suffix.lower()
-            kind = {".tsv": "csv"}.get(ending, ending[1:])
-            options: dict[str, Any] = {"sep": "\t"} if ending == ".tsv" else {}
-            return datasets.load_dataset(kind, data_files={"train": str(self.place)}, streaming=True, **options)
+            files = data_files(self.place) if isinstance(self.place, Path) and self.name is None else None
+            if files is not None:
+                return {split: load_split(datasets, files, split, streaming=True) for split in files}
+            builder = datasets.load_dataset_builder(str(self.place), self.name)
+            options: dict[str, Any] = {"streaming": True} if isinstance(self.place, Path) else {}
+            if hasattr(builder.config, "keep_default_na"):  # CSV, in which "NA" and "null" are words
+                options |= {"keep_default_na": False, "na_values": [""]}
+            return datasets.load_dataset(str(self.place), self.name, **options)
         except (OSError, ValueError) as error:
             config = f" data.name={self.name}" if self.name else ""
             remedy = "Give a file, a folder in the Hub's layout, or a Hub id"
@@ -98,15 +102,24 @@ class Tables:
     def key(self) -> dict[str, Any]:
         read_as = [self.name, self.text_column, self.label_column]
         if isinstance(self.place, Path):
-            files = [self.place] if self.place.is_file() else visible_files(self.place)
+            files = [self.place] if self.place.is_file() else Walk(self.place).files
             base = self.place.parent if self.place.is_file() else self.place
-            return {"kind": "tables", "files": fingerprint(files, base), "read_as": read_as}
+            return {"kind": "tables", "rules": 2, "files": fingerprint(files, base), "read_as": read_as}
         # such a file lies in a folder named by data set, configuration, version and commit
         files = [file["filename"] for rows in self._sets.values() for file in rows.cache_files]
-        return {"kind": "hub", "files": ["/".join(Path(file).parts[-5:]) for file in files], "read_as": read_as}
+        return {
+            "kind": "hub",
+            "rules": 2,
+            "files": ["/".join(Path(file).parts[-5:]) for file in files],
+            "read_as": read_as,
+        }
 
     def splits(self) -> list[str]:
         return list(self._sets)
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        unused = [split for split in self.splits() if split not in used] if isinstance(self.place, Path) else []
+        return [f"splits not used: {', '.join(unused)}"] if unused else []
 
     def class_names(self) -> list[str] | None:
         if self.label_column is None:
@@ -128,7 +141,7 @@ class Tables:
                 check_columns(rows, where, self.text_column, label_column)
                 texts = rows[self.text_column]
                 for text, label in zip(texts, rows[label_column] if label_column else [None] * len(texts), strict=True):
-                    label = as_label(label)
+                    label = as_label(label, f"data.label_column={label_column}: {where}")
                     if names is not None and label is not None:
                         label = names[int(label)]
                     yield Document(as_text(text, where, self.text_column), label)

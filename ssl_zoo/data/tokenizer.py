@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ SPECIAL = {
 CONTINUES = {"WordPiece": "##"}
 BEGINS = {"ByteLevel": "Ġ", "Metaspace": "▁"}
 """How the tokens of each kind of tokenizer show where words begin or continue."""
+
+
+LONG_WORD = re.compile(r"(\S{200})(?=\S)")
+"""Where words are cut for training: its time grows with the square of the longest one's length."""
 
 
 class TextTokenizer:
@@ -168,7 +173,8 @@ def prepare_tokenizer(
 def train(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> Tokenizer:
     """A tokenizer of at most `vocab_size` tokens, the special ones first.
 
-    The mask token takes the space before it along, so that the words to be filled in keep theirs.
+    The mask token takes the space before it along, so that the words to be filled in keep theirs. Words of more than
+    200 characters, such as sequences of bases, are cut: here only, not where texts are tokenized.
     """
     special = [name for name, _ in SPECIAL.values()]
     tokens = [AddedToken(name, special=True, normalized=False, lstrip=name == "[MASK]") for name in special]
@@ -183,7 +189,7 @@ def train(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> 
             special_tokens=tokens,
             initial_alphabet=alphabet,
             min_frequency=2,
-            show_progress=False,
+            show_progress=True,
         )
     else:
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -192,10 +198,15 @@ def train(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> 
         tokenizer.decoder = decoders.WordPiece()
         # each character takes two places, at the start of a word and within: leave most of them to words
         trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, special_tokens=tokens, limit_alphabet=min(1000, vocab_size // 8), show_progress=False
+            vocab_size=vocab_size, special_tokens=tokens, limit_alphabet=min(1000, vocab_size // 8), show_progress=True
         )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(map(cut_words, texts), trainer)
     return tokenizer
+
+
+def cut_words(text: str) -> str:
+    """`text` with a space after each 200 characters of a longer word."""
+    return LONG_WORD.sub(r"\1 ", text)
 
 
 def _find(name: str) -> Path:

@@ -61,14 +61,19 @@ class Tokens:
         positions = offset + rows[:, None] * length + np.arange(length)
         return text.take(positions, mode="wrap").astype(np.int64)
 
+    def longest(self, documents: np.ndarray, max_length: int, multiple: int = 1) -> int:
+        """Tokens of the longest document, raised to a multiple of `multiple` so that there are few shapes, and at most
+        `max_length`."""
+        return min(-(-int(self.lengths(documents).max()) // multiple) * multiple, max_length)
+
     def padded(self, documents: np.ndarray, max_length: int, pad_id: int, multiple: int = 1) -> np.ndarray:
         """One document a row, cut after `max_length` tokens, (B, L) int64.
 
-        L is the length of the longest, raised to a multiple of `multiple` so that there are few shapes.
+        L is `longest` of them.
         """
         lengths = np.minimum(self.lengths(documents), max_length)
-        longest = min(-(-int(lengths.max()) // multiple) * multiple, max_length)
-        rows = np.full((len(documents), longest), pad_id, dtype=np.int64)
+        width = self.longest(documents, max_length, multiple)
+        rows = np.full((len(documents), width), pad_id, dtype=np.int64)
         for row, document, length in zip(rows, documents, lengths, strict=True):
             row[:length] = self.document(document)[:length]
         return rows

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -19,8 +20,9 @@ from ssl_zoo.evaluators.judged import Features, Judged, say
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit, standardise
 from ssl_zoo.evaluators.scratch import Scratch
+from ssl_zoo.proportion import Proportion
 
-Score = Callable[[Tensor | None], float]
+Score = Callable[[Tensor | None], Proportion]
 """Accuracy on the test part when the labels of these rows of the training part are known, or all of them."""
 
 
@@ -94,17 +96,17 @@ class FewLabels:
         )
 
     def _row(self, name: str, y: Tensor, score: Score, draws: int | None = None) -> dict[str, float]:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for n in self.labels:
             scores = [score(draw(y, n, number)) for number in range(draws or self.draws)]
-            metrics[f"few/{n}/{name}"] = statistics.mean(scores)
+            metrics[f"few/{n}/{name}"] = Proportion(statistics.fmean(scores), scores[0].n)
             metrics[f"few/{n}/{name}_std"] = statistics.stdev(scores)
         return metrics | {f"few/all/{name}": score(None)}
 
     def _probe(self, judged: Judged, train: Features, test: Features) -> Score:
         x, y, queries, truth = (part.to(judged.device) for part in (*train[:2], *test[:2]))
 
-        def score(rows: Tensor | None) -> float:
+        def score(rows: Tensor | None) -> Proportion:
             probe = self.linear.choose(x, y)[1] if rows is None else fit(x[rows], y[rows], self.l2)
             return probe.accuracy(queries, truth)
 
@@ -113,14 +115,14 @@ class FewLabels:
     def _neighbours(self, judged: Judged, train: Features, test: Features) -> Score:
         bank, labels, queries, truth = (part.to(judged.device) for part in (*train[:2], *test[:2]))
 
-        def score(rows: Tensor | None) -> float:
+        def score(rows: Tensor | None) -> Proportion:
             known = slice(None) if rows is None else rows
             return self.knn.accuracies(bank[known], labels[known], queries, truth)[0]
 
         return score
 
     def _training(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> Score:
-        def score(rows: Tensor | None) -> float:
+        def score(rows: Tensor | None) -> Proportion:
             known = train if rows is None else Features(*(part[rows] for part in train))
             return self.scratch.accuracy(judged, untrained, known, test)
 
@@ -168,18 +170,27 @@ def written(cell: tuple[float, float | None] | None) -> str:
     return f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
 
 
+def _interval(cell: tuple[float, float | None] | None) -> str:
+    if cell is None or not isinstance(cell[0], Proportion):
+        return ""
+    low, high = cell[0].interval
+    return f"\n[dim]{100 * low:.1f} to {100 * high:.1f}[/]"
+
+
 def table(metrics: Mapping[str, float], method: str) -> Table:
-    """The table to print, the best cell of each column in bold."""
+    """The table to print, the best cell of each column in bold; below each accuracy its binomial interval."""
     columns, rows = summary(metrics, method)
-    shown = Table(title="test accuracy in %, mean ± standard deviation over draws of the labels")
+    counts = {value.n for value in metrics.values() if isinstance(value, Proportion)}
+    below = f";\nbelow it the 95 % interval by n = {max(counts):,} test examples" if counts else ""
+    shown = Table(title=f"test accuracy in %, mean ± standard deviation over draws of the labels{below}")
     shown.add_column("")
     for column in columns:
         shown.add_column(column, justify="right")
     best = [max(cell[0] for cell in cells if cell) for cells in zip(*(row.cells for row in rows), strict=True)]
     for row in rows:
         cells = [
-            f"[bold]{written(c)}[/]" if c and c[0] == top else written(c)
+            (f"[bold]{written(c)}[/]" if c and c[0] == top else written(c)) + _interval(c)
             for c, top in zip(row.cells, best, strict=True)
         ]
-        shown.add_row(row.name, *cells)
+        shown.add_row(escape(row.name), *cells)
     return shown

@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.evaluators.judged import Judged, say
+from ssl_zoo.proportion import Proportion
 
 
 def votes(
-    bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float, num_classes: int
+    bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float | None, num_classes: int
 ) -> list[Tensor]:
-    """For each k, the votes (M, C) for each class: the sum of exp(cosine / temperature) over the k nearest.
+    """For each k, the votes (M, C) for each class: the sum of exp(cosine / temperature) over the k nearest,
+    or their number with temperature None.
 
     bank: (N, D), labels: (N,) int64, queries: (M, D), all on one device; every k at most N. Exact, in chunks.
     """
@@ -23,7 +25,8 @@ def votes(
     chunks = []
     for chunk in F.normalize(queries, dim=1).split(512):
         cosine, nearest = (chunk @ bank.T).topk(max(ks), dim=1)  # (512, K), the nearest first
-        weights = ((cosine - 1) / temperature).exp()  # the common factor exp(-1 / temperature) keeps them below 1
+        # The common factor exp(-1 / temperature) keeps the weights below 1.
+        weights = torch.ones_like(cosine) if temperature is None else ((cosine - 1) / temperature).exp()
         scores = weights.new_zeros(len(ks), len(chunk), num_classes)
         for score, k in zip(scores, ks, strict=True):
             score.scatter_add_(1, labels[nearest[:, :k]], weights[:, :k])
@@ -34,38 +37,42 @@ def votes(
 class KNN:
     """Share of the test part whose label its neighbours in the training part vote for.
 
-    Reports `knn/top1` for the first k, `knn<k>/top1` for each further one. A k beyond the number of training examples
-    stands for all of them, which is said.
+    Reports `<name>/top1` for the first k, `<name><k>/top1` for each further one. A k beyond the number of training
+    examples stands for all of them, which is said.
     """
 
     needs_labels = True
 
-    def __init__(self, k: list[int], temperature: float, center: bool):
-        """center: subtract the mean training feature first: the features of text share a direction that says nothing.
+    def __init__(self, k: list[int], temperature: float | None, center: bool, name: str = "knn"):
+        """Args:
+            k: numbers of neighbours.
+            temperature: of the weights of their votes; None gives each neighbour one vote.
+            center: subtract the mean training feature first: the features of text share a direction that says nothing.
+            name: of this evaluator among `evaluators`, with which its metrics begin.
 
         Raises:
             ValueError: for a k below 1 or named twice, or a temperature that is not positive.
         """
+        key = f"evaluators.{name}"
         if not k or min(k) < 1 or len(set(k)) < len(k):
-            raise ValueError(
-                f"evaluators.knn.k={k} must be one or more different numbers of neighbours, each at least 1"
-            )
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"evaluators.knn.temperature={temperature} must be positive, 0.07 for example")
+            raise ValueError(f"{key}.k={k} must be one or more different numbers of neighbours, each at least 1")
+        if temperature is not None and not 0 < temperature < float("inf"):
+            raise ValueError(f"{key}.temperature={temperature} must be positive, 0.07 for example, or null")
+        self.name = name
         self.k, self.temperature, self.center = k, temperature, center
 
     def __call__(self, judged: Judged) -> dict[str, float]:
         train, test = judged.train, judged.test
         for k in self.k:
             if k > len(train.x):
-                say(f"knn: k={k} is more than the {len(train.x)} training examples; all of them vote")
+                say(f"{self.name}: k={k} is more than the {len(train.x)} training examples; all of them vote")
         accuracies = self.accuracies(
             train.x.to(judged.device), train.y.to(judged.device), test.x.to(judged.device), test.y.to(judged.device)
         )
-        names = ["knn", *(f"knn{k}" for k in self.k[1:])]
+        names = [self.name, *(f"{self.name}{k}" for k in self.k[1:])]
         return {f"{name}/top1": accuracy for name, accuracy in zip(names, accuracies, strict=True)}
 
-    def accuracies(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> list[float]:
+    def accuracies(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> list[Proportion]:
         """For each k, the share of queries (M, D) that the bank (N, D), with labels (N,), gives their truth (M,)."""
         if self.center:
             mean = bank.mean(dim=0)
@@ -73,4 +80,4 @@ class KNN:
         ks = [min(k, len(bank)) for k in self.k]
         num_classes = int(max(labels.max(), truth.max())) + 1
         scores = votes(bank, labels, queries, ks, self.temperature, num_classes)
-        return [(score.argmax(dim=1) == truth).double().mean().item() for score in scores]
+        return [Proportion((score.argmax(dim=1) == truth).double().mean().item(), len(truth)) for score in scores]

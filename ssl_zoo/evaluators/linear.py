@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.evaluators.judged import Judged
+from ssl_zoo.proportion import Proportion
 
 
 class Probe(NamedTuple):
@@ -21,10 +22,10 @@ class Probe(NamedTuple):
     bias: Tensor
     classes: Tensor
 
-    def accuracy(self, x: Tensor, y: Tensor) -> float:
+    def accuracy(self, x: Tensor, y: Tensor) -> Proportion:
         """Share of the examples x (N, D) that get their label in y (N,)."""
         predictions = self.classes[F.linear(x, self.weight, self.bias).argmax(dim=1)]
-        return (predictions == y).double().mean().item()
+        return Proportion((predictions == y).double().mean().item(), len(y))
 
 
 def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:

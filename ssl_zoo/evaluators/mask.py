@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.evaluators.judged import Judged, frozen
+from ssl_zoo.masks import counts
+from ssl_zoo.proportion import Proportion
 
 
 @runtime_checkable
@@ -33,15 +35,13 @@ class HoldsOutRows(Protocol):
 
 
 def choose(rows: Tensor, num_special: int, mask_ratio: float) -> Tensor:
-    """Which tokens to hide, (N, L) bool: round(mask_ratio * n) of the n ordinary tokens of each row, at least one.
+    """Which tokens to mask, (N, L) bool: round(mask_ratio * n) of the n ordinary tokens of each row, see `counts`.
 
     Ids from num_special on are ordinary. A pure function of its arguments: the same in every run and process.
     """
     ordinary = rows >= num_special
     scores = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~ordinary, 2)
-    counts = ordinary.sum(dim=1)
-    counts = (mask_ratio * counts).round().long().clamp(min=1).minimum(counts)
-    return scores.argsort(dim=1).argsort(dim=1) < counts[:, None]
+    return scores.argsort(dim=1).argsort(dim=1) < counts(mask_ratio, ordinary)[:, None]
 
 
 class Mask:
@@ -90,15 +90,15 @@ class Mask:
         count = int(hidden.sum())
         floors = self._floors(rows[rows >= data.facts["num_special"]], rows[hidden])
         return {
-            "mask/top1": correct / count,
+            "mask/top1": Proportion(correct / count, count),
             "mask/loss": loss / count,
             "mask/perplexity": math.exp(min(loss / count, 700.0)),  # e to more overflows
         } | floors
 
     def _floors(self, ordinary: Tensor, targets: Tensor) -> dict[str, float]:
-        counts = ordinary.bincount()
-        surprise = -(counts[targets].double() / len(ordinary)).log()
+        frequencies = ordinary.bincount()
+        surprise = -(frequencies[targets].double() / len(ordinary)).log()
         return {
-            "mask/majority_top1": (targets == counts.argmax()).double().mean().item(),
+            "mask/majority_top1": Proportion((targets == frequencies.argmax()).double().mean().item(), len(targets)),
             "mask/unigram_perplexity": surprise.mean().exp().item(),
         }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.data.order import epoch_order
 from ssl_zoo.evaluators.judged import Features, Judged, frozen
+from ssl_zoo.proportion import Proportion
 
 
 class Scratch:
@@ -28,7 +29,7 @@ class Scratch:
         self.steps, self.batch_size, self.lr, self.weight_decay = steps, batch_size, lr, weight_decay
         self.draws = draws
 
-    def accuracy(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> float:
+    def accuracy(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> Proportion:
         """Accuracy on `test` of a copy of `untrained` and a linear layer on top, trained on `train`.
 
         x of both: plain views of images, flattened (see `Judged.inputs`). Draws are keyed: the same call gives the same
@@ -40,7 +41,7 @@ class Scratch:
         self._fit(model, judged, train)
         with frozen(model), judged.precision():
             logits = [model(x.to(judged.device)).cpu() for x in _images(judged, test.x).split(judged.batch_size)]
-        return (torch.cat(logits).argmax(dim=1) == test.y).double().mean().item()
+        return Proportion((torch.cat(logits).argmax(dim=1) == test.y).double().mean().item(), len(test.y))
 
     def _fit(self, model: nn.Module, judged: Judged, train: Features) -> None:
         facts, count = judged.data.facts, len(train.y)

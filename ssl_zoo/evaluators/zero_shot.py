@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.evaluators.judged import Judged, frozen
+from ssl_zoo.proportion import Proportion
 
 
 @runtime_checkable
@@ -70,4 +71,5 @@ class ZeroShot:
             texts = torch.cat([method.embed_text(ids).float() for ids in rows]).cpu()  # (C * T, D)
             images = judged.collect("test", method.embed_image)
         classes = F.normalize(texts.unflatten(0, (len(names), -1)).mean(dim=1), dim=1)
-        return {"zero_shot/top1": ((images.x @ classes.T).argmax(dim=1) == images.y).double().mean().item()}
+        hits = ((images.x @ classes.T).argmax(dim=1) == images.y).double().mean().item()
+        return {"zero_shot/top1": Proportion(hits, len(images.y))}

@@ -29,6 +29,10 @@ from ssl_zoo.heads import mlp
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
+SMALLEST_LENGTH = 1e-2
+"""Of a feature over the batch, in `feature_contrast`. Below it, as for examples that are all equal, the slope of
+dividing by the length would outgrow all others; a feature of standard deviation 1 has sqrt(B)."""
+
 
 def match(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """InfoNCE of picking the key of the same example among those of all processes; mean over the B queries."""
@@ -46,7 +50,7 @@ def feature_contrast(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     on, off = [], []
     for t, z in pairs:
         with torch.autocast(device_type=z.device.type, enabled=False):
-            t, z = F.normalize(all_gather(t.float()), dim=0), F.normalize(all_gather(z.float()), dim=0)
+            t, z = (F.normalize(all_gather(x.float()), dim=0, eps=SMALLEST_LENGTH) for x in (t, z))
             c = t.T @ z
         on.append((1 - c.diagonal()).square().mean())
         off.append(off_diagonal(c).square().sum() / (c.numel() - len(c)))
@@ -130,7 +134,7 @@ class All4One(Method):
         centroid = torch.stack([match(centroids[i], mixed[j], self.temperature) for i, j in view_pairs(shown)]).mean()
         feature = feature_contrast([(t[i], z[j]) for i, j in pairs])
         if self.training:
-            self.queue.push(t[0])
+            self.queue.push(t[0], batch.indices)
         loss = self.weights[0] * neighbour + self.weights[1] * centroid + self.weights[2] * feature
         return {"loss": loss, "neighbour": neighbour, "centroid": centroid, "feature": feature}
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, own_rows, positive
+from ssl_zoo.functional import all_gather, embed_views, own_rows, positive, similarities
 from ssl_zoo.method import Batch, Method
 
 
@@ -24,8 +24,8 @@ def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """
     with torch.autocast(device_type=images.device.type, enabled=False):
         images, texts = images.float(), texts.float()
-        to_text = scale * images @ all_gather(texts).T  # (B, WB)
-        to_image = scale * texts @ all_gather(images).T
+        to_text = scale * similarities(images, all_gather(texts))  # (B, WB)
+        to_image = scale * similarities(texts, all_gather(images))
         own = own_rows(images)
         return (F.cross_entropy(to_text, own) + F.cross_entropy(to_image, own)) / 2
 

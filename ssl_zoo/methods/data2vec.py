@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, mean_over, positive
+from ssl_zoo.masks import mask_token
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens
 
@@ -54,7 +55,7 @@ class Data2Vec(Method):
         self.ema_decay, self.final_decay = ema_decay, final_decay
         self.teacher = ema_copy(backbone)
         dim = self.backbone.num_features
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(dim), std=0.02))
+        self.mask_token = mask_token(dim)
         widths = [dim, *[2 * dim] * (num_head_layers - 1), dim]
         layers = [layer for width, out in pairwise(widths) for layer in (nn.Linear(width, out), nn.GELU())]
         self.head = nn.Sequential(*layers[:-1])
@@ -67,7 +68,6 @@ class Data2Vec(Method):
         # One draw for each view: its rows are shared out over the processes as the examples are.
         masks = [self.mask(eligible(self.backbone, view), grid(self.backbone, view)) for view in views]
         view, mask = torch.cat(views), torch.cat(masks)
-        self.teacher.eval()  # no dropout in the targets, as in the official code
         with torch.no_grad():
             targets = layer_targets(encode(self.teacher, view).layers, self.num_layers)
         x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(self.backbone, view))

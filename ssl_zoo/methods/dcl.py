@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, positive, rank, view_pairs, world_size
+from ssl_zoo.functional import (
+    VIEWS_PER_BATCH_NORM,
+    all_gather,
+    choice,
+    positive,
+    project_views,
+    rank,
+    similarities,
+    view_pairs,
+    world_size,
+)
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -31,7 +41,7 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tens
     keys = all_gather(queries)  # (2BW, D)
     example = (torch.arange(len(queries), device=z1.device) % len(z1)) + rank() * len(z1)
     own = example[:, None] == all_gather(example)  # of the same example, the query itself included
-    negatives = (queries @ keys.T / temperature).masked_fill(own, -torch.inf).logsumexp(dim=1)
+    negatives = (similarities(queries, keys) / temperature).masked_fill(own, -torch.inf).logsumexp(dim=1)
     return negatives.mean() - (weight * agreement).mean() / temperature
 
 
@@ -40,17 +50,27 @@ class DCL(Method):
 
     min_views: ClassVar[int] = 2
 
-    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float, sigma: float | None):
-        """sigma: None for DCL, a number for DCLW."""
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        temperature: float,
+        sigma: float | None,
+        views_per_batch_norm: str = "joint",
+    ):
+        """sigma: None for DCL, a number for DCLW; views_per_batch_norm: see `functional.project_views`."""
         super().__init__(backbone)
+        choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
         if sigma is not None:
             positive(sigma=sigma)
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.temperature, self.sigma = temperature, sigma
+        self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """With more than two views the loss is the mean over all pairs with a global view in them."""
-        z = [self.projector(h) for h in embed_views(self.backbone, batch.views)]
+        z = project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
         pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
         return {"loss": torch.stack([dcl(a, b, self.temperature, self.sigma) for a, b in pairs]).mean()}

@@ -3,7 +3,8 @@
 Oquab, Darcet, Moutakanni et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024,
 https://arxiv.org/abs/2304.07193, Section 4. KoLeo: Sablayrolles et al., "Spreading vectors for similarity search",
 2019, https://arxiv.org/abs/1806.03198. Official code: github.com/facebookresearch/dinov2.
-Letters: B batch, V global views, N tokens of a view, k hidden tokens an example, D width, K prototypes, W processes.
+Letters: B batch, V global views, N tokens of a view, k columns that hold the masked tokens of an
+example, D width, K prototypes, W processes.
 """
 
 from typing import ClassVar
@@ -20,6 +21,7 @@ from ssl_zoo.functional import (
     embed_views,
     fraction,
     global_views,
+    mean_over,
     positive,
     ramp,
     share,
@@ -28,20 +30,28 @@ from ssl_zoo.functional import (
 )
 from ssl_zoo.heads import DINOHead
 from ssl_zoo.hidden import Hidden, hide, read
-from ssl_zoo.masks import BlockMask
+from ssl_zoo.masks import BlockMask, mask_token
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import require_tokens
 
 SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
 
 
+KOLEO_FLOOR = 1e-2
+
+
 def koleo(x: Tensor) -> Tensor:
-    """Mean of -log(distance to the nearest other example) over the global batch, of unit vectors. x: (B, D)."""
+    """Mean of -log(distance to the nearest other example) over the global batch, of unit vectors. x: (B, D).
+
+    Distances below KOLEO_FLOOR count as that, without a gradient. There the official code's gradient, 1 / distance in
+    the direction of what rounding left of it, outgrows all others: examples that are equal, which no step can tell
+    apart, have one of 1e5 and more.
+    """
     with torch.autocast(device_type=x.device.type, enabled=False):
         x = F.normalize(all_gather(x.float()), dim=1)  # (WB, D)
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         nearest = (x @ x.T).masked_fill(itself, -2).argmax(dim=1)
-        return -(F.pairwise_distance(x, x[nearest], eps=1e-8) + 1e-8).log().mean()
+        return -F.pairwise_distance(x, x[nearest], eps=1e-8).clamp(min=KOLEO_FLOOR).log().mean()
 
 
 class DINOv2(Method):
@@ -50,8 +60,8 @@ class DINOv2(Method):
     Differs from the official code: (1) KoLeo is the mean over the global views, there the sum over two; (2) it is over
     the global batch, not a GPU's; (3) it and the loss on views act on the pooled vector, the mean of the tokens by
     default, not the class token; (4) a draw picks one global view of each example to be masked and `mask_ratio` is
-    fixed, where half of all views are masked, by [0.1, 0.5]; (5) padding hidden in short texts counts in the balance of
-    tokens.
+    fixed, where half of all views are masked, by [0.1, 0.5]; (5) every masked token counts alike, where there each view
+    does: it matters for texts, whose lengths differ; (6) KoLeo has a floor, see `koleo`.
     """
 
     min_views: ClassVar[int] = 2
@@ -79,7 +89,7 @@ class DINOv2(Method):
             raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
         share(freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
-        self.mask_token = nn.Parameter(torch.zeros(self.backbone.num_features))
+        self.mask_token = mask_token(self.backbone.num_features)
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.token_projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.teacher = ema_copy(nn.ModuleList([backbone, self.projector, self.token_projector]))
@@ -94,12 +104,13 @@ class DINOv2(Method):
         first, last, until = self.teacher_temperature
         temperature = ramp(first, last, until, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
-        token_targets = sinkhorn(token_projector(tokens).flatten(0, 1), temperature, SINKHORN_ITERATIONS)
+        scores, masked = token_projector(tokens).flatten(0, 1), hidden.valid.flatten()
+        token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked)
         return targets, token_targets.unflatten(0, tokens.shape[:2])
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """ "pooled": cross-entropy of views, mean over the batch and over all pairs of a global view and another.
-        "tokens": that of hidden tokens, mean over them and the batch, over V as unmasked views count 0.
+        "tokens": that of masked tokens, mean over those of the global batch, over V as unmasked views count 0.
         "koleo": mean over the global views."""
         x = torch.stack(global_views(batch.views), dim=1)  # (B, V, ...)
         hidden, frozen = hide(x, self.backbone, self.mask), progress < self.freeze_until
@@ -111,8 +122,7 @@ class DINOv2(Method):
         s = (self.projector(torch.cat(h), frozen) / self.temperature).chunk(len(h))
         view_loss = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
         logs = (self.token_projector(tokens, frozen) / self.temperature).log_softmax(dim=-1)  # (B, k, K)
-        losses = -(token_targets * logs).sum(dim=-1) * hidden.valid
-        token_loss = (losses.sum(dim=1) / hidden.valid.sum(dim=1).clamp(min=1)).mean() / x.shape[1]
+        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), hidden.valid) / x.shape[1]
         spread = torch.stack([koleo(view) for view in own]).mean()
         scalars = {"pooled": view_loss, "tokens": token_loss, "koleo": spread}
         return {"loss": view_loss + token_loss + self.koleo_weight * spread, **scalars}

@@ -2,7 +2,8 @@
 
 Clark, Luong, Le, Manning, "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators", ICLR 2020,
 https://arxiv.org/abs/2003.10555, Section 2 and Section 3.2 (shared embeddings, small generators). Official code:
-github.com/google-research/electra. Letters: B rows, L tokens a row, k hidden tokens a row, V vocabulary, D width.
+github.com/google-research/electra. Letters: B rows, L tokens per row, k columns that hold the masked tokens of a row, V
+vocabulary, D width.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.functional import fraction, mean_over, positive, rand_rows
-from ssl_zoo.masks import num_hidden
+from ssl_zoo.masks import choose
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import TextEncoder, encode, take
 
@@ -20,7 +21,7 @@ from ssl_zoo.tokens import TextEncoder, encode, take
 class Corrupted(NamedTuple):
     """What the generator made of rows (B, L). ids: (B, L), the tokens at `positions` drawn from the generator;
     positions: (B, k) columns that were hidden from it; logits: (B, k, V) float32, its predictions there; hidden:
-    (B, k) bool, False where a row has fewer tokens to hide than k and the one there was left alone."""
+    (B, k) bool, False where a shorter row has fewer tokens to mask and the one there was left alone."""
 
     ids: Tensor
     positions: Tensor
@@ -78,14 +79,10 @@ class ELECTRA(Method):
         return self.token_logits(encode(self.generator, ids).tokens[rows, columns])
 
     def corrupt(self, ids: Tensor) -> Corrupted:
-        """ids: (B, L) int64. Hides round(mask_ratio * n) of each row's n ordinary tokens, at most k, lets the generator
-        guess them and draws from its guesses, which no gradient passes (Section 2)."""
-        ordinary = ids >= self.num_special
-        count = num_hidden(self.mask_ratio, ids.shape[1])
-        scores = rand_rows(*ids.shape, device=ids.device).masked_fill(~ordinary, -1)
-        positions = scores.topk(count, dim=1).indices  # (B, k), ordinary tokens first
-        share = (self.mask_ratio * ordinary.sum(dim=1)).round().clamp(min=1)
-        hidden = ordinary.gather(1, positions) & (torch.arange(count, device=ids.device) < share[:, None])
+        """ids: (B, L) int64. Masks round(mask_ratio * n) of each row's n ordinary tokens, lets the generator guess them
+        and draws from its guesses, which no gradient passes (Section 2)."""
+        scores = rand_rows(*ids.shape, device=ids.device)
+        positions, hidden = choose(scores, ids >= self.num_special, self.mask_ratio)  # (B, k)
         original = ids.gather(1, positions)
         shown = ids.scatter(1, positions, original.masked_fill(hidden, self.mask_id))
         logits = self.token_logits(take(encode(self.generator, shown).tokens, positions))

@@ -2,7 +2,8 @@
 
 Zhou, Wei, Wang, Shen, Xie, Yuille, Kong, "iBOT: Image BERT Pre-Training with Online Tokenizer", ICLR 2022,
 https://arxiv.org/abs/2111.07832, Section 3, Eqs. 2-3. Official code: github.com/bytedance/ibot.
-Letters: B batch, V global views, N tokens of a view, k hidden tokens an example, D width, K prototypes.
+Letters: B batch, V global views, N tokens of a view, k columns that hold the masked tokens of an
+example, D width, K prototypes.
 """
 
 from typing import ClassVar
@@ -19,6 +20,7 @@ from ssl_zoo.functional import (
     embed_views,
     fraction,
     global_views,
+    mean_over,
     positive,
     ramp,
     share,
@@ -26,7 +28,7 @@ from ssl_zoo.functional import (
 )
 from ssl_zoo.heads import DINOHead
 from ssl_zoo.hidden import Hidden, hide, read
-from ssl_zoo.masks import BlockMask
+from ssl_zoo.masks import BlockMask, mask_token
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import require_tokens
 
@@ -37,7 +39,8 @@ class IBOT(Method):
     Differs from the official code: (1) the loss on whole views acts on the backbone's pooled vector, the mean of the
     tokens by default, instead of the class token; (2) a draw picks one global view of each example to be masked, and
     `mask_ratio` is fixed, where each view is masked with probability 0.5 by a ratio drawn from [0.1, 0.5]: with two
-    views half of them are masked in both, and here shapes are static; (3) the tokens' centre is that of hidden tokens.
+    views half of them are masked in both, and here shapes are static; (3) the tokens' centre is that of masked tokens;
+    (4) every masked token counts alike, where there each view does: it matters for texts, whose lengths differ.
     """
 
     min_views: ClassVar[int] = 2
@@ -67,7 +70,7 @@ class IBOT(Method):
             raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
         share(freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
-        self.mask_token = nn.Parameter(torch.zeros(self.backbone.num_features))
+        self.mask_token = mask_token(self.backbone.num_features)
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.teacher, self.teacher_projector = ema_copy(backbone), ema_copy(self.projector)
         self.register_buffer("center", torch.zeros(num_prototypes))
@@ -86,14 +89,14 @@ class IBOT(Method):
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:
             token_sum = (token_scores * hidden.valid.unsqueeze(-1)).sum(dim=(0, 1))
-            token_mean = all_reduce_mean(token_sum) / all_reduce_mean(hidden.valid.sum().float())
+            token_mean = all_reduce_mean(token_sum) / all_reduce_mean(hidden.valid.sum().float()).clamp(min=1)
             self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)
             self.token_center.lerp_(token_mean, 1 - self.center_decay)
         return targets, token_targets
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The sum of two cross-entropies. "pooled": of views, mean over the batch and over all pairs of a global view
-        and another. "tokens": of hidden tokens, mean over them and the batch, over V as unmasked views count 0."""
+        and another. "tokens": of masked tokens, mean over the global batch's, over V as unmasked views count 0."""
         x = torch.stack(global_views(batch.views), dim=1)  # (B, V, ...)
         hidden, frozen = hide(x, self.backbone, self.mask), progress < self.freeze_until
         targets, token_targets = self.targets(x, hidden, progress)
@@ -105,8 +108,7 @@ class IBOT(Method):
         view_loss = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
 
         logs = (self.projector(tokens, frozen) / self.temperature).log_softmax(dim=-1)  # (B, k, K)
-        losses = -(token_targets * logs).sum(dim=-1) * hidden.valid
-        token_loss = (losses.sum(dim=1) / hidden.valid.sum(dim=1).clamp(min=1)).mean() / x.shape[1]
+        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), hidden.valid) / x.shape[1]
         return {"loss": view_loss + token_loss, "pooled": view_loss, "tokens": token_loss}
 
     def after_step(self, progress: float) -> None:

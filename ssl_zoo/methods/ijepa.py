@@ -6,34 +6,31 @@ github.com/facebookresearch/ijepa. Letters: B images, N tokens, M of them contex
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    all_reduce_mean,
-    broadcast,
-    ema_copy,
-    ema_update,
-    fraction,
-    global_views,
-    positive,
-    rand_rows,
-)
-from ssl_zoo.masks import num_hidden
+from ssl_zoo.functional import broadcast, ema_copy, ema_update, fraction, global_views, mean_over, positive, rand_rows
+from ssl_zoo.masks import as_mask, choose, mask_token, target_blocks, unmasked, used_columns
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import eligible, encode, grid, require_tokens, sincos, take
 
 
-def target_blocks(corners: Tensor, grid: tuple[int, int], height: int, width: int) -> Tensor:
-    """(B, T, 2) uniform draws of top and left -> (B, T, height * width) int64, the tokens of each block by rows."""
-    top = (corners[..., 0] * (grid[0] - height + 1)).long()
-    left = (corners[..., 1] * (grid[1] - width + 1)).long()
-    inside = torch.arange(height, device=corners.device)[:, None] * grid[1]
-    inside = inside + torch.arange(width, device=corners.device)
-    return (top * grid[1] + left).unsqueeze(-1) + inside.flatten()
+class Division(NamedTuple):
+    """What is context and what is target in each row of a batch.
+
+    context: (B, M) int64, the tokens that the context encoder sees, then padding.
+    blocks: (B, T, K) int64, tokens of the target blocks; inside: (B, T, K) bool, False past the block of a shorter row;
+    counted: (B, T, K) bool, the targets that count, which are not part of the context.
+    """
+
+    context: Tensor
+    blocks: Tensor
+    inside: Tensor
+    counted: Tensor
 
 
 class Predictor(nn.Module):
@@ -42,15 +39,18 @@ class Predictor(nn.Module):
     def __init__(self, dim: int, hidden_dim: int, depth: int, num_heads: int):
         super().__init__()
         self.project = nn.Linear(dim, hidden_dim)
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(hidden_dim), std=0.02))
+        self.mask_token = mask_token(hidden_dim)
         blocks = [Block(hidden_dim, num_heads, qkv_bias=True) for _ in range(depth)]
         self.blocks = nn.Sequential(*blocks, nn.LayerNorm(hidden_dim), nn.Linear(hidden_dim, dim))
 
-    def forward(self, x: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Tensor, here: Tensor, there: Tensor, valid: Tensor | None) -> Tensor:
         """x (B, M, D), the context; here (B, M, hidden_dim) and there (B, K, hidden_dim), the positions of context and
-        targets -> (B, K, D)."""
+        targets; valid (B, M + K) bool, those of both that are attended to, at least one; None: all -> (B, K, D)."""
         x = torch.cat([self.project(x) + here, self.mask_token + there], dim=1)
-        return self.blocks(x)[:, here.shape[1] :]
+        *blocks, norm, last = self.blocks
+        for block in blocks:
+            x = block(x, attn_mask=None if valid is None else valid[:, None, None, :])
+        return last(norm(x[:, here.shape[1] :]))
 
 
 class IJEPA(Method):
@@ -60,7 +60,9 @@ class IJEPA(Method):
     100 % of the image less the targets, cut to the batch's smallest in reading order; here it is a constant share of
     the tokens, drawn among those outside all targets. If they do not suffice, as on very small grids, some target
     tokens become context, and are then no targets. Positions and class token are the backbone's own, where there they
-    are fixed sines and there is none.
+    are fixed sines and there is none. A text is a grid of one row, and context and blocks are shares of its own tokens.
+    The linear layers of the predictor start as torch's do; there from a truncated
+    normal distribution of 0.02, with zero biases, the last layers of block i divided by sqrt(2 i).
     """
 
     def __init__(
@@ -96,41 +98,48 @@ class IJEPA(Method):
         """The target encoder, which the paper evaluates (Appendix A)."""
         return self.target
 
-    def block_size(self, grid: tuple[int, int], device: torch.device) -> tuple[int, int]:
-        """Height and width of the target blocks, one draw for all examples of a batch, as in the official code."""
+    def block_size(self, grid: tuple[int, int], device: torch.device) -> tuple[int, float]:
+        """Height and unrounded width of the blocks of a whole grid, one draw for a batch, as in the official code."""
         size, aspect = broadcast(torch.rand(2, device=device)).tolist()
         area = grid[0] * grid[1] * (self.target_scale[0] + size * (self.target_scale[1] - self.target_scale[0]))
         ratio = self.target_aspect[0] + aspect * (self.target_aspect[1] - self.target_aspect[0])
         height = min(max(round(math.sqrt(area * ratio)), 1), grid[0])
         width = area if grid[0] == 1 else math.sqrt(area / ratio)  # in one row, a text, blocks are spans
-        return height, min(max(round(width), 1), grid[1])
+        return height, width
 
-    def divide(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The context (B, M) and the target blocks (B, T, K), int64 tokens; and which of the latter count, bool."""
+    def divide(self, view: Tensor) -> Division:
+        """Draws the target blocks, then the context among the tokens outside them as far as these suffice."""
         places, known = grid(self.backbone, view), eligible(self.backbone, view)
         corners = rand_rows(len(view), self.num_targets, 2, device=view.device)
-        blocks = target_blocks(corners, places, *self.block_size(places, view.device))
+        size = self.block_size(places, view.device)
+        blocks, inside = target_blocks(corners, places, used_columns(known, places), *size)
         targets = blocks.flatten(1)
-        free = torch.ones_like(known).scatter(1, targets, False)
-        scores = known * (1 + free.int()) + rand_rows(*known.shape, device=view.device)  # padding comes last
-        context = scores.topk(num_hidden(self.context_ratio, known.shape[1]), dim=1).indices
-        return context, blocks, known.scatter(1, context, False).gather(1, targets).view_as(blocks)
+        # What is withheld from the context encoder is targets first, then others: the context is what remains.
+        scores = torch.zeros_like(known).scatter(1, targets, True) + rand_rows(*known.shape, device=view.device)
+        withheld = as_mask(choose(scores, known, 1 - self.context_ratio), known.shape[1])
+        context = unmasked(withheld, known, 1 - self.context_ratio)
+        counted = withheld.gather(1, targets).view_as(blocks) & inside
+        return Division(context, blocks, inside, counted)
 
-    def predict(self, view: Tensor, context: Tensor, blocks: Tensor) -> Tensor:
-        """(B, T, K, D) float32, the vectors predicted at `blocks` from the tokens `context` of the view."""
+    def predict(self, view: Tensor, division: Division) -> Tensor:
+        """(B, T, K, D) float32, the vectors predicted at the blocks of a division from its context."""
+        context, blocks, inside, _ = division
         positions = sincos(grid(self.backbone, view), self.predictor_dim, view.device)
         x, here = encode(self.backbone, view, keep=context).tokens, positions[context]
         # Each block is predicted by itself: B * T rows, in the order of the examples.
-        x, here = (v.repeat_interleave(self.num_targets, dim=0) for v in (x, here))
-        return self.predictor(x, here, positions[blocks.flatten(0, 1)]).float().view(*blocks.shape, -1)
+        seen = eligible(self.backbone, view).gather(1, context)
+        x, here, seen = (v.repeat_interleave(self.num_targets, dim=0) for v in (x, here, seen))
+        # An image has no padding, and attention without a mask is faster.
+        valid = None if view.ndim == 4 else torch.cat([seen, inside.flatten(0, 1)], dim=1)
+        return self.predictor(x, here, positions[blocks.flatten(0, 1)], valid).float().view(*blocks.shape, -1)
 
     def view_loss(self, view: Tensor) -> Tensor:
-        context, blocks, counts = self.divide(view)
+        division = self.divide(view)
         with torch.no_grad():
-            targets = take(encode(self.target, view).tokens.float(), blocks.flatten(1))
-            targets = F.layer_norm(targets, targets.shape[-1:]).view(*blocks.shape, -1)
-        errors = F.smooth_l1_loss(self.predict(view, context, blocks), targets, reduction="none").mean(dim=-1)
-        return (errors * counts).sum() / all_reduce_mean(counts.sum().float())
+            targets = take(encode(self.target, view).tokens.float(), division.blocks.flatten(1))
+            targets = F.layer_norm(targets, targets.shape[-1:]).view(*division.blocks.shape, -1)
+        errors = F.smooth_l1_loss(self.predict(view, division), targets, reduction="none").mean(dim=-1)
+        return mean_over(errors, division.counted)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Smooth L1 as in the official code (Section 3 has squares), mean over target tokens, then global views."""

@@ -11,7 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, broadcast, embed_views, fraction, global_views, positive, world_size
+from ssl_zoo.functional import (
+    VIEWS_PER_BATCH_NORM,
+    all_reduce_mean,
+    broadcast,
+    choice,
+    fraction,
+    global_views,
+    positive,
+    project_views,
+    world_size,
+)
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -52,8 +62,11 @@ class LeJEPA(Method):
         num_directions: int,
         num_knots: int,
         max_frequency: float,
+        views_per_batch_norm: str = "joint",
     ):
+        """views_per_batch_norm: see `functional.project_views`; for the other numbers see conf/method/lejepa.yaml."""
         super().__init__(backbone)
+        choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_directions=num_directions, max_frequency=max_frequency)
         fraction(sigreg_weight=sigreg_weight)
         if num_knots < 2:
@@ -61,11 +74,14 @@ class LeJEPA(Method):
         self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim)
         self.sigreg_weight, self.num_directions = sigreg_weight, num_directions
         self.num_knots, self.max_frequency = num_knots, max_frequency
+        self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """(1 - lambda) * invariance + lambda * SIGReg. Invariance: squared distance to the mean of the global views,
         mean over views, batch and (as in the official code) features. SIGReg: mean over views and directions."""
-        z = torch.stack([self.projector(h) for h in embed_views(self.backbone, batch.views)]).float()  # (V, B, D)
+        z = torch.stack(
+            project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
+        ).float()  # (V, B, D)
         centre = z[: len(global_views(batch.views))].mean(dim=0)
         invariance = (z - centre).square().mean()
         # New directions at each step, the same ones on all processes (Section 4.3).

@@ -31,7 +31,9 @@ class MAE(Method):
     """The encoder sees kept patches only; the decoder sees their vectors, and one learned vector at hidden places.
 
     Differs from the official code: the encoder has the backbone's own positions, the decoder does not see the class
-    token, and the pixels are predicted at hidden places only, where alone they count.
+    token, the pixels are predicted at hidden places only, where alone they count, and linear layers start as torch's do
+    in the decoder and as timm's in the encoder, where there all of both start from a Xavier uniform distribution with
+    zero biases.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.functional import global_views, mean_over, positive
-from ssl_zoo.masks import BlockMask
+from ssl_zoo.masks import BlockMask, mask_token
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import eligible, embed, encode, grid, patch_convolution
 
@@ -47,7 +47,7 @@ class MaskFeat(Method):
         p, q = projection.kernel_size
         self.cell = math.gcd(p, cell_size), math.gcd(q, cell_size)
         self.cells = p // self.cell[0], q // self.cell[1]  # of a patch
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(projection.out_channels), std=0.02))
+        self.mask_token = mask_token(projection.out_channels)
         out_dim = projection.in_channels * num_bins * self.cells[0] * self.cells[1]
         self.head = nn.Linear(self.backbone.num_features, out_dim)
 

@@ -3,7 +3,7 @@
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019,
 https://arxiv.org/abs/1810.04805, Section 3.1 and Appendix A.1 (80/10/10); dynamic masking: Liu et al., "RoBERTa", 2019,
 https://arxiv.org/abs/1907.11692, Section 4.1. Official code: github.com/google-research/bert.
-Letters: B rows, L tokens a row, k hidden tokens a row, V vocabulary, D width.
+Letters: B rows, L tokens per row, k columns that hold the masked tokens of a row, V vocabulary, D width.
 """
 
 from typing import NamedTuple
@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.functional import all_reduce_mean, fraction, mean_over, rand_rows
+from ssl_zoo.masks import Chosen, choose
 from ssl_zoo.method import Batch, Method
 
 
 class Masked(NamedTuple):
     """Rows with hidden tokens. ids: (B, L) as the encoder sees them; positions: (B, k) columns that were chosen;
-    targets: (B, k) the true ids there, -100 (ignored by the loss) where a row had fewer than k ordinary tokens."""
+    targets: (B, k) the true ids there, -100 (ignored by the loss) where a shorter row has fewer tokens to mask."""
 
     ids: Tensor
     positions: Tensor
@@ -29,8 +30,8 @@ class MLM(Method):
     """Tied token embeddings plus a bias predict each hidden token, at the hidden positions only.
 
     Differs from BERT: no dense layer before the projection and no next-sentence task (neither helps at small budgets:
-    Geiping & Goldstein, "Cramming", 2022), and exactly round(mask_ratio * L) tokens are chosen in each row, so that
-    shapes are static and processes stay balanced.
+    Geiping & Goldstein, "Cramming", 2022), and exactly round(mask_ratio * n) of the n ordinary tokens of each row are
+    chosen (`masks.counts`).
     """
 
     word_starts: Tensor
@@ -59,8 +60,8 @@ class MLM(Method):
         starts = torch.tensor([c == "1" for c in word_starts])
         self.register_buffer("word_starts", starts, persistent=False)
 
-    def choose(self, ids: Tensor) -> Tensor:
-        """Columns of the tokens to hide, (B, k): uniform over ordinary tokens, or whole words (the last one cut)."""
+    def choose(self, ids: Tensor) -> Chosen:
+        """The tokens to mask in ids (B, L): uniform over ordinary tokens, or whole words (the last one cut)."""
         scores = rand_rows(len(ids), ids.shape[1] + 1, device=ids.device)
         special = ids < self.num_special
         if self.whole_words:
@@ -68,20 +69,18 @@ class MLM(Method):
             scores = scores.gather(1, word)
         else:
             scores = scores[:, 1:]
-        count = max(1, round(self.mask_ratio * ids.shape[1]))
-        return scores.masked_fill(special, -1).topk(count, dim=1).indices
+        return choose(scores, ~special, self.mask_ratio)
 
     def hide(self, ids: Tensor) -> Masked:
         """ids: (B, L) int64. Draws new positions and replacements on each call."""
-        positions = self.choose(ids)
+        positions, chosen = self.choose(ids)
         original = ids.gather(1, positions)
-        ordinary = original >= self.num_special
         fate, noise = rand_rows(*positions.shape, 2, device=ids.device).unbind(-1)
         any_token = (self.num_special + noise * (len(self.bias) - self.num_special)).long()
         masked, random, _ = self.replace
         shown = torch.where(fate < masked, self.mask_id, torch.where(fate < masked + random, any_token, original))
-        shown = torch.where(ordinary, shown, original)
-        return Masked(ids.scatter(1, positions, shown), positions, original.masked_fill(~ordinary, -100))
+        shown = torch.where(chosen, shown, original)
+        return Masked(ids.scatter(1, positions, shown), positions, original.masked_fill(~chosen, -100))
 
     def masked_logits(self, ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Token logits (M, V) float32 at the positions (rows[i], columns[i]) of ids (B, L)."""

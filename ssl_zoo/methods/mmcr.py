@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, positive
+from ssl_zoo.functional import VIEWS_PER_BATCH_NORM, all_gather, choice, positive, project_views
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -25,19 +25,31 @@ class MMCR(Method):
 
     min_views: ClassVar[int] = 2
 
-    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, local_weight: float):
-        """`local_weight`: lambda of the paper, the weight of the nuclear norm within each example; may be 0."""
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        local_weight: float,
+        views_per_batch_norm: str = "joint",
+    ):
+        """local_weight: lambda of the paper, the weight of the nuclear norm within each example; may be 0.
+        views_per_batch_norm: see `functional.project_views`."""
         super().__init__(backbone)
+        choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim)
         if not 0 <= local_weight < float("inf"):
             raise ValueError(f"method.local_weight={local_weight} must be 0 or more, and finite")
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.local_weight = local_weight
+        self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """lambda * ||Z_b||_*, mean over the batch, - ||C||_* with Z_b (V, D) the unit vectors of an example's views and
         C (N, D) their means for the global batch; at least -sqrt(N min(N, D)). Global and local views count alike."""
-        z = torch.stack([self.projector(h) for h in embed_views(self.backbone, batch.views)], dim=1)  # (B, V, D)
+        z = torch.stack(
+            project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm), dim=1
+        )  # (B, V, D)
         z = F.normalize(z.float(), dim=2)
         spread = nuclear_norm(all_gather(z.mean(dim=1)))
         if self.local_weight == 0:  # spares B small singular value decompositions

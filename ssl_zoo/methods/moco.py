@@ -12,17 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, positive, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, positive, similarities, view_pairs
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
 
-def contrast(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def contrast(q: Tensor, k: Tensor, negatives: Tensor, temperature: float, excluded: Tensor | None) -> Tensor:
     """InfoNCE (Eq. 1) with one positive and K negatives a query, mean over the B queries; in float32.
 
-    q: (B, D); k: (B, D), unit length; negatives: (K, D), unit length."""
+    q: (B, D); k: (B, D), unit length; negatives: (K, D), unit length; excluded: (B, K) bool, pairs to leave out."""
     q = F.normalize(q.float(), dim=1)
-    logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ negatives.T], dim=1) / temperature  # (B, 1 + K)
+    others = similarities(q, negatives)
+    if excluded is not None:
+        others = others.masked_fill(excluded, -torch.inf)
+    agreement = (q * k).sum(dim=1, keepdim=True)
+    logits = torch.cat([agreement, others], dim=1) / temperature  # (B, 1 + K)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.int64, device=q.device))
 
 
@@ -31,7 +35,8 @@ class MoCo(Method):
 
     Differs from the paper: shuffled BatchNorm, which keeps a query from recognising its key by the statistics of their
     batch, is replaced by statistics of a view of the global batch, as in MoCo v3, so that k processes equal one. In the
-    authors' CIFAR-10 demo small batches make up for shuffling; there, going without costs 4 points in 800 epochs.
+    authors' CIFAR-10 demo small batches make up for shuffling; there, going without costs 4 points in 800 epochs. Keys
+    of the query's own example in the queue, few on ImageNet and many on small data, are not among its negatives.
     """
 
     min_views: ClassVar[int] = 2
@@ -62,10 +67,11 @@ class MoCo(Method):
         with no_grad():
             k = [F.normalize(self.target(view).float(), dim=1) for view in global_views(batch.views)]
         pairs = view_pairs(batch.views)
-        losses = [contrast(q[j], k[i], self.queue.keys, self.temperature) for i, j in pairs]
+        own = self.queue.same_example(batch.indices)
+        losses = [contrast(q[j], k[i], self.queue.keys, self.temperature, own) for i, j in pairs]
         if self.training:
             for keys in k:  # view by view, so that the order does not depend on the number of processes
-                self.queue.push(keys)
+                self.queue.push(keys, batch.indices)
         return {"loss": torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:

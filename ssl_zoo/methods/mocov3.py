@@ -29,7 +29,8 @@ class MoCoV3(Method):
     """Queries come from backbone, projector, predictor; keys from the target, an EMA of backbone and projector.
 
     The heads are those the official code gives a ResNet, but for a bias in the predictor's last layer. For ViTs it adds
-    a projector layer and freezes the patch projection (Section 4.2), which we do not.
+    a projector layer, ends the predictor in a BatchNorm without scale and shift, and freezes the patch projection
+    (Section 4.2); here the heads are the same for every backbone and the patch projection learns.
     """
 
     min_views: ClassVar[int] = 2

@@ -25,7 +25,7 @@ from ssl_zoo.functional import (
     view_pairs,
 )
 from ssl_zoo.heads import Prototypes, mlp
-from ssl_zoo.masks import RandomMask, num_hidden
+from ssl_zoo.masks import RandomMask, unmasked
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import eligible, encode, grid, require_tokens
 
@@ -68,10 +68,9 @@ class MSN(Method):
 
     def drop(self, view: Tensor) -> Tensor:
         """The pooled vector (B, D) of what is left of a view once `mask_ratio` of its tokens are dropped."""
-        mask = self.mask(eligible(self.backbone, view), grid(self.backbone, view))  # (B, N)
-        count = mask.shape[1] - num_hidden(self.mask.mask_ratio, mask.shape[1])
-        keep = mask.int().argsort(dim=1, stable=True)[:, :count]  # in the order of the view
-        return encode(self.backbone, view, keep=keep).pooled
+        real = eligible(self.backbone, view)  # (B, N)
+        mask = self.mask(real, grid(self.backbone, view))
+        return encode(self.backbone, view, keep=unmasked(mask, real, self.mask.mask_ratio)).pooled
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Eq. 1: cross-entropy, mean over the batch and over all pairs of a global view and another; to it comes, times

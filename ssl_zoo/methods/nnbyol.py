@@ -50,7 +50,7 @@ class NNBYOL(Method):
         neighbours = [self.queue.nearest(x, 1)[:, 0] for x in t]
         losses = [negative_cosine(p[j], neighbours[i]) for i, j in view_pairs(batch.views)]
         if self.training:
-            self.queue.push(t[0])
+            self.queue.push(t[0], batch.indices)
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:

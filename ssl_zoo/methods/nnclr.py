@@ -48,5 +48,5 @@ class NNCLR(Method):
         own = own_rows(z[0])
         losses = [info_nce(neighbours[i], p[j], own, self.temperature, hidden=None) for i, j in view_pairs(batch.views)]
         if self.training:
-            self.queue.push(F.normalize(z[0].float(), dim=1))  # of the first view only, as Algorithm 1
+            self.queue.push(F.normalize(z[0].float(), dim=1), batch.indices)  # of the first view only, as Algorithm 1
         return {"loss": torch.stack(losses).mean()}

@@ -40,5 +40,5 @@ class NNSiam(Method):
         pairs = view_pairs(batch.views)
         similar = [F.cosine_similarity(p[j].float(), neighbours[i], dim=1).mean() for i, j in pairs]
         if self.training:
-            self.queue.push(F.normalize(z[0].float(), dim=1))
+            self.queue.push(F.normalize(z[0].float(), dim=1), batch.indices)
         return {"loss": -torch.stack(similar).mean()}

@@ -10,22 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import ema_copy, ema_update, fraction, positive
+from ssl_zoo.functional import ema_copy, ema_update, fraction, positive, similarities
 from ssl_zoo.memory import Queue
 from ssl_zoo.method import Batch, Method
 
 
-def relations(z: Tensor, keys: Tensor, temperature: float) -> Tensor:
-    """Logarithms (B, K) of the softmax over the cosine similarities of z (B, D) with unit-length keys (K, D)."""
-    with torch.autocast(device_type=z.device.type, enabled=False):  # bf16 errors would grow by 1 / temperature
-        return (F.normalize(z.float(), dim=1) @ keys.T / temperature).log_softmax(dim=1)
+def relations(z: Tensor, keys: Tensor, temperature: float, excluded: Tensor) -> Tensor:
+    """Logarithms (B, K) of the softmax over the cosine similarities of z (B, D) with unit-length keys (K, D).
+
+    excluded: (B, K) bool, pairs to leave out; their logarithm is finite, since 0 * -inf in a cross-entropy is NaN.
+    """
+    logits = similarities(F.normalize(z.float(), dim=1), keys) / temperature
+    return logits.masked_fill(excluded, torch.finfo(logits.dtype).min).log_softmax(dim=1)
 
 
 class ReSSL(Method):
     """The first view, which should be the weakly changed one, is the teacher's; the student sees all others.
 
-    The queue holds the teacher's projections of past first views; an example's own is not among them. conf/views/ressl
-    makes such views.
+    The queue holds the teacher's projections of past first views; those of an example itself are left out of its
+    relations. conf/views/ressl makes such views.
     """
 
     min_views: ClassVar[int] = 2
@@ -61,11 +64,12 @@ class ReSSL(Method):
         weak, *strong = batch.views
         with no_grad():
             t = F.normalize(self.teacher(weak).float(), dim=1)
-            goal = relations(t, self.queue.keys, self.teacher_temperature).exp()  # (B, K)
+            own = self.queue.same_example(batch.indices)  # (B, K)
+            goal = relations(t, self.queue.keys, self.teacher_temperature, own).exp()
         z = [self.projector(self.backbone(view)) for view in strong]
-        losses = [-(goal * relations(x, self.queue.keys, self.temperature)).sum(dim=1).mean() for x in z]
+        losses = [-(goal * relations(x, self.queue.keys, self.temperature, own)).sum(dim=1).mean() for x in z]
         if self.training:
-            self.queue.push(t)
+            self.queue.push(t, batch.indices)
         return {"loss": torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:

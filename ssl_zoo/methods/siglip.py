@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, own_rows, positive
+from ssl_zoo.functional import all_gather, embed_views, own_rows, positive, similarities
 from ssl_zoo.method import Batch, Method
 
 
@@ -24,7 +24,7 @@ def sigmoid_loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> 
     (Section 3.3); here they are gathered, which gives the same number.
     """
     with torch.autocast(device_type=images.device.type, enabled=False):
-        logits = scale * images.float() @ all_gather(texts.float()).T + bias  # (B, WB)
+        logits = scale * similarities(images, all_gather(texts.float())) + bias  # (B, WB)
         own = own_rows(images)
         signs = 2 * F.one_hot(own, logits.shape[1]) - 1  # 1 for pairs, -1 for all others
         return -F.logsigmoid(signs * logits).sum(dim=1).mean()

@@ -9,7 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, info_nce, own_rows, positive, view_pairs
+from ssl_zoo.functional import (
+    VIEWS_PER_BATCH_NORM,
+    all_gather,
+    choice,
+    info_nce,
+    own_rows,
+    positive,
+    project_views,
+    view_pairs,
+)
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
@@ -31,14 +40,29 @@ class SimCLR(Method):
 
     min_views: ClassVar[int] = 2
 
-    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        temperature: float,
+        hidden_norm: bool = True,
+        last_norm: bool = False,
+        views_per_batch_norm: str = "joint",
+    ):
+        """hidden_norm, last_norm: BatchNorm after the projector's hidden and last layer; views_per_batch_norm: see
+        `functional.project_views`."""
         super().__init__(backbone)
+        choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
-        self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
+        self.projector = mlp(
+            self.backbone.num_features, hidden_dim, out_dim, hidden_norm=hidden_norm, last_norm=last_norm
+        )
         self.temperature = temperature
+        self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """With more than two views the loss is the mean over all pairs with a global view in them."""
-        z = [self.projector(h) for h in embed_views(self.backbone, batch.views)]
+        z = project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
         pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
         return {"loss": torch.stack([nt_xent(a, b, self.temperature) for a, b in pairs]).mean()}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_zoo.functional import global_views, mean_over, positive
-from ssl_zoo.masks import RandomMask
+from ssl_zoo.masks import RandomMask, mask_token
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.tokens import embed, encode, grid, patch_convolution, patches
 
@@ -26,7 +26,7 @@ class SimMIM(Method):
         positive(mask_unit=mask_unit)
         self.mask, self.mask_unit = RandomMask(mask_ratio), mask_unit
         self.patch_size = projection.kernel_size
-        self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(projection.out_channels), std=0.02))
+        self.mask_token = mask_token(projection.out_channels)
         self.head = nn.Linear(
             self.backbone.num_features, projection.in_channels * self.patch_size[0] * self.patch_size[1]
         )

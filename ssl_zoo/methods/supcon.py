@@ -11,14 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank
+from ssl_zoo.functional import (
+    VIEWS_PER_BATCH_NORM,
+    all_gather,
+    choice,
+    global_views,
+    mean_over,
+    positive,
+    project_views,
+    rank,
+    similarities,
+)
 from ssl_zoo.heads import mlp
 from ssl_zoo.method import Batch, Method
 
 
 def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float) -> Tensor:
-    """L_out, mean over the anchors, in float32. The paper sums over them; the official code takes the mean, too, and
-    multiplies it by the temperature, which we do not.
+    """L_out, mean over the anchors that have a positive, in float32; 0 if none of the global batch has one. The paper
+    sums over the anchors; the official code takes the mean, too, and multiplies it by the temperature, which we do not.
 
     z: V projections (B, D) of the same examples, of which the first `num_global` are global views; labels (B,).
     Anchors are all views of this process, keys the global views of all processes; an anchor is not its own key.
@@ -30,10 +40,12 @@ def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float)
     column = torch.arange(len(anchors), device=labels.device)
     column = torch.where(column < shared, column + rank() * shared, -1)
     itself = column[:, None] == torch.arange(len(keys), device=labels.device)
-    logits = (anchors @ keys.T / temperature).masked_fill(itself, -torch.inf)
+    logits = (similarities(anchors, keys) / temperature).masked_fill(itself, -torch.inf)
     log_shares = F.log_softmax(logits, dim=1)
     positives = same & ~itself
-    return -(log_shares.masked_fill(~positives, 0).sum(dim=1) / positives.sum(dim=1)).mean()
+    counts = positives.sum(dim=1)
+    losses = -log_shares.masked_fill(~positives, 0).sum(dim=1) / counts.clamp(min=1)
+    return mean_over(losses, counts > 0)
 
 
 class SupCon(Method):
@@ -43,13 +55,23 @@ class SupCon(Method):
     min_views: ClassVar[int] = 2
     uses_labels: ClassVar[bool] = True
 
-    def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        hidden_dim: int,
+        out_dim: int,
+        temperature: float,
+        views_per_batch_norm: str = "joint",
+    ):
+        """views_per_batch_norm: see `functional.project_views`."""
         super().__init__(backbone)
+        choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.temperature = temperature
+        self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """All views enter one loss, as in the paper; the local crops of multi-crop are anchors, never keys."""
-        z = [self.projector(h) for h in embed_views(self.backbone, batch.views)]
+        z = project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
         return {"loss": supcon(z, len(global_views(batch.views)), batch.labels, self.temperature)}

@@ -77,5 +77,5 @@ class SwAV(Method):
         targets = [assign(scores[i].detach(), queued, *settings) for i in range(len(global_views(views)))]
         losses = [F.cross_entropy(scores[j] / self.temperature, targets[i]) for i, j in view_pairs(views)]
         if self.training and self.queue is not None:
-            self.queue.push(F.normalize(z.detach().float(), dim=1).chunk(len(views))[0])
+            self.queue.push(F.normalize(z.detach().float(), dim=1).chunk(len(views))[0], batch.indices)
         return {"loss": torch.stack(losses).mean()}

@@ -2,7 +2,7 @@
 
 Wang, Reimers, Gurevych, "TSDAE: Using Transformer-based Sequential Denoising Auto-Encoder for Unsupervised Sentence
 Embedding Learning", Findings of EMNLP 2021, https://arxiv.org/abs/2104.06979, Section 3. Official code:
-github.com/UKPLab/sentence-transformers. Letters: B rows, L tokens a row, M tokens kept, V vocabulary, D width.
+github.com/UKPLab/sentence-transformers. Letters: B rows, L tokens per row, M tokens kept, V vocabulary, D width.
 """
 
 from typing import Any
@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, fraction, mean_over, rand_rows
+from ssl_zoo.functional import all_reduce_mean, fraction, mean_over
+from ssl_zoo.masks import RandomMask, unmasked
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import TextEncoder, eligible, embed, encode
+from ssl_zoo.tokens import TextEncoder, eligible, embed, encode, grid
 
 
 class TSDAE(Method):
@@ -29,6 +30,7 @@ class TSDAE(Method):
         """decoder: a causal text transformer as wide as the backbone, whose own token embedding is not used."""
         super().__init__(backbone)
         fraction(delete_ratio=delete_ratio)
+        self.mask = RandomMask(delete_ratio)
         if not isinstance(backbone, TextEncoder):
             raise ValueError(f"backbone: {type(backbone).__name__} does not read token ids. Choose e.g. text_small")
         if not getattr(decoder, "causal", False):
@@ -43,18 +45,15 @@ class TSDAE(Method):
             )
         self.decoder.embedding = embedding
         self.bias = nn.Parameter(torch.zeros(embedding.num_embeddings))
-        self.delete_ratio, self.pad_id = delete_ratio, pad_id
+        self.pad_id = pad_id
 
     def delete(self, ids: Tensor) -> Tensor:
-        """(B, L) -> (B, M), the tokens that stay, in order and without gaps: of n tokens round((1 - delete_ratio) * n),
-        at least one, so many for n = L is M; then padding."""
+        """(B, L) -> (B, M), the tokens that stay, in order and without gaps, then padding: round(delete_ratio * n) of
+        each row's n tokens are deleted, at least one stays, and a row of L keeps M."""
         real = eligible(self.backbone, ids)
-        most = max(1, round((1 - self.delete_ratio) * ids.shape[1]))
-        counts = ((1 - self.delete_ratio) * real.sum(dim=1)).round().clamp(1, most)
-        scores = rand_rows(*ids.shape, device=ids.device).masked_fill(~real, 2)
-        stays = scores.argsort(dim=1).argsort(dim=1) < counts[:, None]
-        columns = stays.int().argsort(dim=1, descending=True, stable=True)[:, :most]
-        return ids.gather(1, columns).masked_fill(~stays.gather(1, columns), self.pad_id)
+        deleted = self.mask(real, grid(self.backbone, ids))
+        columns = unmasked(deleted, real, self.mask.mask_ratio)
+        return ids.gather(1, columns).masked_fill(~real.gather(1, columns), self.pad_id)
 
     def logits(self, vector: Tensor, ids: Tensor) -> Tensor:
         """vector (B, D), ids (B, L) -> (B, L, V) float32: the token at each place, given vector and past."""

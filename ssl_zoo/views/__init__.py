@@ -4,7 +4,7 @@ A view is what one pipeline, a list of ops, makes of an example. Images enter as
 `Normalize`, which comes last; token ids stay int64. For the same parameters every image op equals torchvision's to
 rounding. Nothing random is carried from batch to batch: see `draws.py`; for what an op is, `op.py`.
 
-Letters, here and in the ops: B examples, V views, C channels (1 or 3), H W image, S side of a crop, L tokens.
+Letters, here and in the ops: B examples, V views, C channels, H W image, S side of a crop, L tokens.
 """
 
 from collections.abc import Callable, Sequence

@@ -10,9 +10,9 @@ from ssl_zoo.views.op import Op, Params, between, change, constants, each, numbe
 
 
 def _gray(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 1, H, W), luma as torchvision weighs it."""
-    if x.shape[1] == 1:
-        return x
+    """(B, C, H, W) -> (B, 1, H, W), luma as torchvision weighs it; where C is not 3, the mean of the channels."""
+    if x.shape[1] != 3:
+        return x.mean(1, keepdim=True)
     return (x[:, :1] * 0.2989).add_(x[:, 1:2], alpha=0.587).add_(x[:, 2:], alpha=0.114)
 
 
@@ -42,7 +42,7 @@ class ColorJitter(Op):
     """Brightness, contrast, saturation and hue changed, in an order of each example's own, with chance p.
 
     The first three are factors from [max(0, 1 - strength), 1 + strength]; hue is a turn by up to `hue` <= 0.5 circles
-    to either side. Images of one channel have neither saturation nor hue.
+    to either side. Images of one channel have neither saturation nor hue, those of other than three no hue.
     """
 
     BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -72,13 +72,13 @@ class ColorJitter(Op):
         gray = _gray(x)
         plainer = gray * each(part == self.SATURATION) + each(gray.mean((1, 2, 3)) * (part == self.CONTRAST))
         x = torch.lerp(plainer, x, each(amount.masked_fill(turned, 1))).clamp_(0, 1)
-        if x.shape[1] == 1 or self.hue == 0:
+        if x.shape[1] != 3 or self.hue == 0:
             return x
         return change(x, turned, lambda some, rows: _turn_hue(some, amount[rows]))
 
 
 class Grayscale(Op):
-    """All channels set to the luma with chance p."""
+    """All channels set to the luma with chance p; where they are not three, to their mean."""
 
     def __init__(self, p: float):
         self.p = number(self, "p", p, 0, 1)

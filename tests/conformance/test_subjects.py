@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_zoo.conformance import subjects
-from ssl_zoo.conformance.subjects import FACTS, PAD, B, conv_net, shrunk
+from ssl_zoo.conformance.subjects import FACTS, LENGTH, PAD, RAGGED, SPECIAL, B, conv_net, shrunk
 
 
 def test_a_method_is_examined_on_each_backbone_it_takes() -> None:
@@ -30,6 +30,13 @@ def test_texts_hold_padding_that_differs_from_row_to_row() -> None:
     (ids,) = subjects.of("mlm")[0].batch(0).views
     assert set((ids == PAD).sum(dim=1).tolist()) == {0, 1, 2}
     assert ids.max() < FACTS["vocab_size"]
+
+
+def test_texts_may_have_any_lengths() -> None:
+    (ids,) = subjects.of("mlm")[0].batch(0, lengths=RAGGED).views
+    assert torch.equal((ids != PAD).sum(dim=1), RAGGED)
+    assert set(RAGGED.tolist()) == set(range(3, LENGTH + 1))
+    assert (ids[ids != PAD] >= SPECIAL).all()
 
 
 def test_large_numbers_shrink_and_small_ones_stay() -> None:

@@ -14,7 +14,7 @@ from ssl_zoo.data.cache import cache_root, cached
 SLOW_BUILDER = """
 import sys, time
 from pathlib import Path
-from ssl_zoo.data.cache import cached
+from ssl_zoo.data.cache import cache_root, cached
 
 def build(folder: Path) -> None:
     with open(sys.argv[1], "a") as log:
@@ -100,3 +100,16 @@ def test_a_full_disk_and_an_unwritable_place_name_the_variable(tmp_path: Path, m
     monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path / "file"))
     with pytest.raises(ValueError, match=r"SSL_ZOO_CACHE=.*cannot be written"):
         cached("test", {"a": 1}, no_room)
+
+
+def test_without_a_home_folder_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a user number that no account belongs to."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("SSL_ZOO_CACHE", raising=False)
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(ValueError, match="Set the environment variable SSL_ZOO_CACHE to a folder of yours"):
+        cache_root()

@@ -96,9 +96,50 @@ def test_held_out_documents_are_chosen_by_content(tmp_path: Path, tokenizer: Tex
     assert held == set(texts(back, tokenizer, "test"))
     assert not held & kept
     assert held | kept == {text for text, _ in rows}
-    assert 20 < len(held) < 60  # 40 expected of 200
+    assert len(held) == 40  # of 200
+    assert [len(held & {text for text, label in rows if label == name}) for name in "ab"] == [20, 20]
     assert there.parts["train"] == there.parts["pretrain"]
     assert (there.labels >= 0).all()  # labelled held-out documents serve as the test part
+
+
+@pytest.mark.parametrize(
+    ("count", "heldout", "expected"),
+    [(5_452, None, 1_000), (5_452, 0.1, 545), (300, None, 60), (150_000, None, 1_500), (5_452, 0, 0)],
+)
+def test_enough_is_held_out_of_each_class(count: int, heldout: float | None, expected: int) -> None:
+    """Of 5,452 questions in six classes, the smallest of 86, all classes are tested in their share."""
+    sizes = [0.23, 0.22, 0.22, 0.16, 0.154, 0.016]
+    rng = np.random.default_rng(0)
+    hashes: dict[str | None, np.ndarray] = {
+        str(c): np.unique(rng.integers(0, 2**63, round(share * count)).astype(np.uint64))
+        for c, share in enumerate(sizes)
+    }
+    parts = module._hold_out(hashes, heldout)
+    assert sum(map(len, parts["test"].values())) == pytest.approx(expected, abs=3)
+    for label, its in hashes.items():
+        held = parts["test"].get(label, its[:0])
+        assert np.array_equal(np.concatenate([parts["train"][label], held]), its)
+        assert len(held) == pytest.approx(expected * len(its) / count, abs=1)
+
+
+def test_labelled_documents_are_enough_among_many_without_label() -> None:
+    hashes: dict[str | None, np.ndarray] = {
+        "a": np.arange(2000),
+        "b": np.arange(3),
+        "c": np.arange(1),
+        None: np.arange(10**6),
+    }
+    held = {label: len(its) for label, its in module._hold_out(hashes, None)["test"].items()}
+    assert held == {"a": 400, "b": 1, None: 10_000}
+
+
+def test_equal_texts_of_different_classes_are_on_one_side(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    texts_ = [text for text, _ in soup(100, 1)]
+    rows = [*((text, "a") for text in texts_), *((text, "b") for text in texts_)]
+    tokens = built(tmp_path / "a", corpus(Given(train=rows)), tokenizer)
+    held, kept = set(texts(tokens, tokenizer, "test")), set(texts(tokens, tokenizer, "pretrain"))
+    assert not held & kept
+    assert len(held) == 20
 
 
 def test_the_sample_is_bounded_and_does_not_depend_on_the_order() -> None:

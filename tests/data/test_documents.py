@@ -1,17 +1,13 @@
-"""Cleaning, columns, labels."""
+"""Cleaning, columns, texts."""
 
 import pytest
 
-from ssl_zoo.data.documents import as_label, as_text, check_columns, clean
+from ssl_zoo.data.documents import as_text, check_columns, clean
 
 
 def test_clean_replaces_and_joins_white_space() -> None:
     assert clean("  A<br /><br />B\n\tc\u00a0d ", {"<br />": " "}) == "A B c d"
     assert clean(" \n\t", {}) == ""
-
-
-def test_labels() -> None:
-    assert [as_label(value) for value in (-1, 0, 3, "pos", None, True)] == [None, "0", "3", "pos", None, "True"]
 
 
 def test_texts() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_zoo.data.decode import open_image, to_array
-from ssl_zoo.data.image_parts import Source
+from ssl_zoo.data.decode import UnreadableImage, open_image
+from ssl_zoo.data.image_parts import Source, read_parts
 from ssl_zoo.data.image_sources import Digits, Folder, Tables, open_source
 from tests.data.pictures import encode, picture, write
 
@@ -67,7 +67,7 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data.path=.*missing: no such file or folder"):
         source(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"data.path=.*empty: no images in .*empty \(endings"):
+    with pytest.raises(ValueError, match=r"data.path=.*empty: no images in .*empty. It holds no files; images end in"):
         source(tmp_path / "empty").part("train")
     write(tmp_path / "half" / "cat", 1)
     (tmp_path / "half" / "dog").mkdir()
@@ -113,11 +113,11 @@ class TestTables:
         self.save(tmp_path / "pets", [0], names, "test")
         found = source(tmp_path / "pets")
         assert isinstance(found, Tables)
-        assert found.splits() == ["train", "test"]
+        assert found.splits() == ["test", "train"]
         part = found.part("train")
         assert part.labels.tolist() == [1, 0, -1]
         assert part.classes == ["cat", "dog"]
-        pixels = to_array(open_image(part.images[1], part.images.name(1), 3))
+        pixels = open_image(part.images[1], part.images.name(1), 3)
         assert (pixels == np.asarray(picture(1)).transpose(2, 0, 1)).all()
         assert part.images.name(1).endswith("pets, train, row 1")
 
@@ -165,6 +165,64 @@ class TestTables:
         self.save(tmp_path / "a", [1], datasets.Value("int64"))
         assert found.fingerprint() != before
 
+    def test_paths_are_relative_to_the_table(self, tmp_path: Path) -> None:
+        import datasets
+        import pandas
+
+        write(tmp_path / "set" / "images", 2)
+        paths = ["images/0000.png", "images/0001.png"]
+        pandas.DataFrame({"image": paths, "label": ["a", "b"]}).to_parquet(tmp_path / "set" / "texts.parquet")
+        structs = [{"bytes": None, "path": path} for path in paths]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+        table = datasets.Dataset.from_dict({"image": structs, "label": ["a", "b"]}, features=features)
+        table.data.table.replace_schema_metadata(None)
+        pandas.DataFrame({"image": structs, "label": ["a", "b"]}).to_parquet(tmp_path / "set" / "structs.parquet")
+        for name in ("texts", "structs"):
+            images = source(tmp_path / "set" / f"{name}.parquet").part("train").images
+            assert images[1] == tmp_path / "set" / "images" / "0001.png"
+
+    def test_splits_in_any_spelling_and_labels_of_two_types(self, tmp_path: Path) -> None:
+        import datasets
+
+        self.save(tmp_path / "pets", [1, 0], datasets.Value("int64"), "Train")
+        self.save(tmp_path / "pets", [0.0, None], datasets.Value("float64"), "TEST")
+        parts = read_parts(source(tmp_path / "pets"), ["train"], "auto")
+        assert {name: part.labels.tolist() for name, part in parts.items()} == {"train": [1, 0], "test": [0, -1]}
+        assert source(tmp_path / "pets").notes(["train"]) == ["splits not used: test"]
+
+    def test_tar_shards_have_their_labels_in_cls(self, tmp_path: Path) -> None:
+        import io
+        import tarfile
+
+        (tmp_path / "shards").mkdir()
+        for split, first in (("train", 0), ("test", 10)):
+            with tarfile.open(tmp_path / "shards" / f"{split}-0000.tar", "w") as tar:
+                for i in range(first, first + 3):
+                    for ending, content in (("png", encode(picture(i))), ("cls", str(i % 2).encode())):
+                        info = tarfile.TarInfo(f"{i:04d}.{ending}")
+                        info.size = len(content)
+                        tar.addfile(info, io.BytesIO(content))
+        for path, splits in (
+            (tmp_path / "shards", ["test", "train"]),
+            (tmp_path / "shards" / "train-0000.tar", ["train"]),
+        ):
+            found = source(path)
+            assert found.splits() == splits
+            part = found.part("train")
+            assert (part.classes, part.labels.tolist()) == (["0", "1"], [0, 1, 0])
+            pixels = open_image(part.images[1], part.images.name(1), 3)
+            assert (pixels == np.asarray(picture(1)).transpose(2, 0, 1)).all()
+
+    def test_class_folders_come_before_a_stray_table(self, tmp_path: Path) -> None:
+        import datasets
+
+        for name in ("cat", "dog"):
+            write(tmp_path / "pets" / name, 1)
+        self.save(tmp_path / "pets", [0], datasets.Value("int64"))
+        assert isinstance(source(tmp_path / "pets"), Folder)
+        (tmp_path / "pets" / "metadata.csv").write_text("id,length\n1,2\n")  # names no files
+        assert isinstance(source(tmp_path / "pets"), Folder)
+
 
 def test_digits_are_split_once_and_for_all() -> None:
     from sklearn.datasets import load_digits
@@ -186,7 +244,52 @@ def test_enlarged_digits_are_bilinear() -> None:
     from ssl_zoo.data.decode import resize_and_crop
 
     image = Digits().part("train").images[3]
-    found = to_array(resize_and_crop(open_image(image, "digit", 1), 16))
+    found = resize_and_crop(open_image(image, "digit", 1), 16)
     small = torch.from_numpy(np.array(image))[None, None].float()
     exact = torch.nn.functional.interpolate(small, size=16, mode="bilinear")[0].numpy()
     assert np.abs(found - exact).max() <= 1  # rounding, on either axis
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "Validation"), ("training", "dev")])
+def test_splits_in_any_spelling(tmp_path: Path, train: str, test: str) -> None:
+    for split, count in ((train, 2), (test, 1)):
+        for name in ("cat", "dog"):
+            write(tmp_path / split / name, count)
+    parts = read_parts(source(tmp_path), ["train"], "auto")
+    assert {name: part.labels.tolist() for name, part in parts.items()} == {"train": [0, 0, 1, 1], "test": [0, 1]}
+    assert read_parts(source(tmp_path), [train], test)["test"].classes == ["cat", "dog"]
+
+
+def test_odd_names_of_classes(tmp_path: Path) -> None:
+    names = sorted(["🐱", "it's", 'say "hi"', "a=b", "$5_$10", "[red]", "100%", "#1"])
+    for name in names:
+        write(tmp_path / name, 1)
+    assert source(tmp_path).part("train").classes == names
+
+
+def test_a_class_of_unlabelled_images(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "unlabeled"):
+        write(tmp_path / name, 1)
+    part = source(tmp_path).part("train")
+    assert (part.classes, part.labels.tolist()) == (["cat", "dog"], [0, 1, -1])
+
+
+def test_jfif_is_an_ending_of_images(tmp_path: Path) -> None:
+    for i, ending in enumerate(("jpg", "jfif", "JFIF")):
+        (tmp_path / f"{i}.{ending}").write_bytes(encode(picture(i), "JPEG"))
+    assert len(source(tmp_path).part("train").images) == 3
+
+
+def test_a_link_without_a_target_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    write(tmp_path / "cat", 2)
+    write(tmp_path / "dog", 2)
+    (tmp_path / "cat" / "gone.png").symlink_to("nothing")
+    found = source(tmp_path)
+    before = found.fingerprint()
+    part = found.part("train")
+    assert part.labels.tolist() == [0, 0, 0, 1, 1]
+    with pytest.raises(UnreadableImage, match=r"gone.png: .*No such file"):
+        open_image(part.images[2], part.images.name(2), 3)
+    (tmp_path / "cat" / "gone.png").unlink()
+    (tmp_path / "cat" / "gone.png").write_bytes(encode(picture(0)))
+    assert source(tmp_path).fingerprint() != before

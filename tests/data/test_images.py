@@ -4,6 +4,7 @@ import os
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import Tensor
 
 from ssl_zoo.data import images as module
@@ -19,17 +21,18 @@ from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 from ssl_zoo.views.colour import Normalize
 from ssl_zoo.views.geometry import CenterCrop, RandomResizedCrop
-from tests.data.pictures import picture, write
+from tests.data.pictures import picture, tiff, write
 
 REAL = Path(os.environ.get("SSL_ZOO_DATA") or "/nowhere")  # before own_cache hides it
 CONF = Path(__file__).parents[2] / "conf" / "data"
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-def data(path: Path | str, **settings: Any) -> ImageData:
+def data(path: Any, **settings: Any) -> ImageData:
     """Prepared, with two random crops as views and the whole image as plain view."""
     defaults = {"splits": {"train": ["train"], "test": "auto"}, "image_size": 8, "in_chans": 3, "batch_size": 4}
-    made = ImageData(**{"path": str(path), "mean": [0.5] * 3, "std": [0.2] * 3, "seed": 1, **defaults, **settings})
+    path = str(path) if isinstance(path, Path) else path
+    made = ImageData(**{"path": path, "mean": [0.5] * 3, "std": [0.2] * 3, "seed": 1, **defaults, **settings})
     made.prepare_data()
     made.setup()
     size = made.image_size
@@ -74,7 +77,7 @@ def test_facts_and_one_line(pets: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
     assert made.num_train == 10
     store = "device" if torch.cuda.is_available() else "ram"
-    assert f"10 training and 4 test images, 2 classes; data.store={store} (0.0 MB of 8x8" in capsys.readouterr().out
+    assert f"10 training and 4 test images, 2 classes (cat 5, dog 5); data.store={store} (" in capsys.readouterr().out
 
 
 def test_batches_hold_views_labels_and_indices(pets: Path) -> None:
@@ -235,7 +238,11 @@ def test_skipped_images_are_counted_and_the_rest_is_right(
         ({"store": "disk"}, r"data.store=disk: give one of auto, device, ram, mmap, encoded"),
         ({"on_error": "ignore"}, r"data.on_error=ignore: give one of raise, skip"),
         ({"max_skipped": 1.5}, r"data.max_skipped=1.5: give a fraction"),
-        ({"in_chans": 4}, r"data.in_chans=4: give one of 1, 3"),
+        ({"in_chans": 4}, r"data.mean=\[0.5, 0.5, 0.5\]: give data.in_chans=4 numbers"),
+        ({"in_chans": 0}, r"data.in_chans=0: give 1 or more"),
+        ({"bits": 8}, r"data.bits=8: give one of None, 9, 10, 11, 12, 13, 14, 15, 16"),
+        ({"path": None}, r"data.path=null: give the path of a file or folder"),
+        ({"path": True}, r"data.path=True: give the path"),
         ({"in_chans": 1}, r"data.mean=\[0.5, 0.5, 0.5\]: give data.in_chans=1 numbers"),
         ({"std": ["a", "b", "c"]}, r"data.std=\['a', 'b', 'c'\]: give data.in_chans=3 numbers"),
         ({"std": [0.2, 0.0, 0.2]}, r"data.std=\[0.2, 0.0, 0.2\]: .*std above 0"),
@@ -254,7 +261,7 @@ def test_skipped_images_are_counted_and_the_rest_is_right(
 )
 def test_mistakes_are_named(pets: Path, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        data(settings.pop("path", pets), **settings)
+        data(**{"path": pets, **settings})
 
 
 def test_views_that_workers_cannot_crop_are_refused_at_once(pets: Path) -> None:
@@ -334,3 +341,84 @@ def test_a_part_of_the_images_can_be_judged(pets: Path) -> None:
     assert torch.equal(batch.indices, next(iter(data(pets, eval_examples=4, seed=2).eval_batches("train", 10))).indices)
     with pytest.raises(ValueError, match=r"data\.eval_examples=0: give 1 or more"):
         data(pets, eval_examples=0)
+
+
+def test_a_folder_called_2024(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pets.rename(pets.parent / "2024")
+    monkeypatch.chdir(pets.parent)
+    assert data(2024).num_train == 10
+
+
+def test_16_bit_images_that_would_be_black_are_refused_or_kept(tmp_path: Path) -> None:
+    for k, name in enumerate(("cat", "dog")):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for i in range(3):
+            values = np.full((8, 8), 1000 * k + 100 * i + 900, np.uint16)
+            Image.fromarray(values).save(tmp_path / "scans" / name / f"{i}.png")
+    grey = {"in_chans": 1, "mean": [0.5], "std": [0.2]}
+    with pytest.raises(
+        ValueError, match=r"data.bits=null: .* their values go to 2,100 only.* Give data.bits=12, which"
+    ):
+        data(tmp_path / "scans", **grey)
+    assert data(tmp_path / "scans", **grey, bits=12).pixels["train"][0].unique().tolist() == [round(900 * 255 / 4095)]
+    assert data(tmp_path / "scans", **grey, bits=16).pixels["train"][0].unique().tolist() == [round(900 / 257)]
+
+
+@pytest.mark.parametrize("store", ["ram", "encoded"])
+def test_images_of_many_bands(tmp_path: Path, store: str) -> None:
+    (tmp_path / "bands").mkdir()
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 5), dtype=np.uint8)
+        (tmp_path / "bands" / f"{i}.tif").write_bytes(tiff(pixels))
+    settings = {"in_chans": 5, "mean": [0.5] * 5, "std": [0.2] * 5, "store": store, "num_workers": 0}
+    made = data(tmp_path / "bands", **settings)
+    assert batches(made, 1)[0].views[0].shape == (4, 5, 8, 8)
+    plain = next(iter(made.eval_batches("train", 4))).views[0] * 0.2 + 0.5
+    assert ((plain[3] * 255).round().permute(1, 2, 0).numpy() == pixels).all()
+    with pytest.raises(
+        ValueError, match=r"0.tif: 5 bands, and data.in_chans=3. Give data.in_chans=5 .* Repair or remove"
+    ):
+        data(tmp_path / "bands")
+
+
+def test_one_class_is_no_label(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = data(pets / "train" / "cat")
+    assert not made.facts["has_labels"]
+    write(pets / "other" / "train" / "cat", 5)
+    made = data(pets / "other", splits={"train": ["train"], "test": None})
+    assert (made.facts["has_labels"], made.rows_have_labels, made.has_labels) == (False, False, False)
+    assert "5 training and 0 test images, 1 class (cat 5), so no accuracy is measured;" in capsys.readouterr().out
+
+
+def test_what_is_not_read_is_said(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(pets / "extra", 1)
+    (pets / "train" / "cat" / "1.heic").write_bytes(b"")
+    (pets / "train" / "cat" / "up").symlink_to("..")
+    Image.new("RGBA", (8, 8), (200, 0, 0, 0)).save(pets / "train" / "cat" / "glass.png")
+    for _ in range(2):  # the second time from the cache
+        assert data(pets).num_train == 11
+        said = capsys.readouterr().out
+        assert "splits not used: extra (1 files)" in said
+        assert "files left out by their endings: 1 .heic (such as" in said
+        assert "1 links left out, such as" in said
+        assert "the transparency of some images is laid on white" in said
+
+
+def test_unreadable_files_of_any_kind_can_be_skipped(pets: Path) -> None:
+    (pets / "train" / "cat" / "gone.png").symlink_to("nothing")
+    os.mkfifo(pets / "train" / "dog" / "pipe.png")
+    with pytest.raises(ValueError, match=r"gone.png: .*No such file"):
+        data(pets)
+    made = data(pets, on_error="skip", max_skipped=0.2)
+    assert (made.num_train, made.facts["num_skipped"]) == (10, 2)
+
+
+def test_a_batch_of_one(pets: Path) -> None:
+    assert batches(data(pets, batch_size=1), 1)[0].labels.shape == (1,)
+
+
+def test_too_little_shared_memory_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**10))
+    with pytest.raises(ValueError, match=r"data.num_workers=2: .* /dev/shm .* --shm-size=8g.*, or data.num_workers=0"):
+        data(pets, store="encoded", num_workers=2)
+    assert data(pets, store="encoded", num_workers=0).num_train == 10

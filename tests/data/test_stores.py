@@ -52,7 +52,7 @@ def test_decoded_pixels(tmp_path: Path, num_workers: int, monkeypatch: pytest.Mo
     count = 2100 if num_workers else 3  # workers are started for large sets only
     write(tmp_path / "set", min(count, 10))
     for i in range(10, count):
-        (tmp_path / "set" / f"{i:04d}.png").symlink_to(tmp_path / "set" / f"{i % 10:04d}.png")
+        (tmp_path / "set" / f"{i:04d}.png").hardlink_to(tmp_path / "set" / f"{i % 10:04d}.png")
     folder, unreadable = read_once(opener(tmp_path / "set"), {}, 8, 3, RAISE, num_workers)
     assert unreadable == {"train": []}
     for into_ram in (True, False):

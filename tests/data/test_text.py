@@ -154,6 +154,20 @@ def test_ranks_share_the_batches_of_one_process(labelled: Path) -> None:
         rows(data, 1)
 
 
+def test_ranks_pad_to_the_longest_document_of_the_global_batch(labelled: Path) -> None:
+    whole = rows(imdb_like(labelled, train_rows="documents"), 60)
+    shares = []
+    for rank in range(4):
+        data = imdb_like(labelled, train_rows="documents")
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=4)  # type: ignore[assignment]
+        shares.append(rows(data, 60))
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert len({part.rows.shape for part in parts}) == 1
+        for name in ("rows", "labels", "indices"):
+            assert torch.equal(getattr(batch, name), torch.cat([getattr(part, name) for part in parts]))
+    assert len({batch.rows.shape for batch in whole}) > 1
+
+
 def test_documents_come_one_a_row(labelled: Path) -> None:
     data = imdb_like(labelled, train_rows="documents", max_length=20)
     tokens = tokens_of(data)
@@ -287,10 +301,11 @@ def test_unlabelled_text_has_facts_and_no_labels(labelled: Path) -> None:
         ({"row_length": 2.5}, r"data\.row_length=2\.5: give a whole number"),
         ({"train_rows": "windows"}, r"data\.train_rows=windows: give one of packed, documents, labelled"),
         ({"heldout": 1.0}, r"data\.heldout=1\.0 must lie in \[0, 1\)"),
+        ({"heldout": "much"}, r"data\.heldout=much must lie in \[0, 1\)"),
         ({"splits": {"train": "train", "valid": "test"}}, r"data\.splits\.valid: there is no such use"),
         ({"splits": {"train": "train", "test": "train"}}, r"data\.splits=.* a test split that is neither"),
         ({"splits": {"test": "test"}}, r"data\.splits=.*: give pretrain or train"),
-        ({"splits": {"train": "training"}}, r"there is no split 'training'\. Give some of: test, train, unsupervised"),
+        ({"splits": {"train": "trian"}}, r"there is no split 'trian'\. Give some of: test, train, unsupervised"),
         ({"text_column": "body"}, r"data\.text_column=body: .*train\.jsonl, line 1 has no such column"),
         ({"row_length": 100_000, "batch_size": 1}, r"the text held out of training is shorter than one row"),
         ({"tokenizer": {"kind": "words"}}, r"data\.tokenizer\.kind=words"),
@@ -301,11 +316,11 @@ def test_bad_settings_are_refused_before_training(labelled: Path, settings: dict
         text_data(labelled, **settings)
 
 
-def test_empty_documents_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_empty_documents_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join(f"some words of line {i}" if i % 3 else "" for i in range(300)))
     data = text_data(path, heldout=0.3)
-    assert "100 documents are empty" in caplog.text
+    assert "corpus.txt: 130 training and 70 test documents, 100 empty ones left out, " in capsys.readouterr().out
     assert data.facts["num_train"] + data.facts["num_test"] == 200
 
 
@@ -336,3 +351,35 @@ def test_imdb() -> None:
     started = time.process_time()
     imdb_like(IMDB, **settings)
     assert time.process_time() - started < 1
+
+
+def test_what_was_read_is_said_each_time(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (labelled / "notes.md").write_text("x")
+    for _ in range(2):  # the second time from the cache
+        text_data(labelled, label_column="label")
+        said = capsys.readouterr().out
+        assert "120 training and 60 test documents, 0 empty ones left out, " in said
+        assert "; 2 classes (0 40, 1 80)" in said
+        assert "splits not used: unsupervised (1 files)" in said
+        assert "files left out by their endings: 1 .md (such as" in said
+
+
+def test_one_class_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "train.jsonl", 60, 1, [1, -1])
+    write(tmp_path / "test.jsonl", 60, 2, [1])
+    data = text_data(tmp_path, label_column="label")
+    assert (data.facts["has_labels"], data.facts["num_classes"]) == (False, 0)
+    assert "1 class (1 30), so no accuracy is measured, 30 unlabelled" in capsys.readouterr().out
+
+
+def test_a_validation_split_is_the_test_part_where_there_is_no_other(labelled: Path) -> None:
+    (labelled / "test.jsonl").rename(labelled / "Dev.jsonl")
+    assert text_data(labelled, label_column="label").facts["num_test"] == 60
+
+
+def test_a_path_that_is_a_number(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled.rename(labelled.parent / "2024")
+    monkeypatch.chdir(labelled.parent)
+    assert TextData(path=2024, batch_size=8, seed=0, tokenizer={}).source.splits() == ["test", "train", "unsupervised"]
+    with pytest.raises(ValueError, match=r"data\.path=null: give the path of a file or folder"):
+        TextData(path=None, batch_size=8, seed=0, tokenizer={})

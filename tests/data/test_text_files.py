@@ -66,9 +66,11 @@ def test_files_named_by_split(tmp_path: Path) -> None:
 
 
 def test_endings_in_capitals(tmp_path: Path) -> None:
-    write(tmp_path / "pos/1.TXT", "one")
-    write(tmp_path / "b.JSONL", '{"text": "two"}\n')
-    assert sorted(read(files(tmp_path))) == [("one", "pos"), ("two", None)]
+    write(tmp_path / "a/pos/1.TXT", "one")
+    write(tmp_path / "a/neg/1.TXT", "two")
+    write(tmp_path / "b/b.JSONL", '{"text": "three"}\n')
+    assert read(files(tmp_path / "a")) == [("two", "neg"), ("one", "pos")]
+    assert read(files(tmp_path / "b")) == [("three", None)]
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -150,3 +152,86 @@ def test_a_python_without_sources_says_so(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
     with pytest.raises(ValueError, match="python:stdlib: this Python has no source files"):
         StandardLibrary().key()
+
+
+def test_splits_in_any_spelling(tmp_path: Path) -> None:
+    for name in ("Train/pos/1", "Train/neg/1", "TEST/pos/1", "TEST/neg/1"):
+        write(tmp_path / f"folders/{name}.txt", name)
+    source = files(tmp_path / "folders")
+    assert source.splits() == ["test", "train"]
+    assert read(source) == [("Train/neg/1", "neg"), ("Train/pos/1", "pos")]
+    write(tmp_path / "folders/Train/urls.txt", "http://")
+    (note,) = files(tmp_path / "folders").notes(["train", "test"])
+    assert note.startswith("text beside class folders left out: 1 .txt (such as")
+    write(tmp_path / "tables/Train.csv", "text,label\none,1\n")
+    write(tmp_path / "tables/Val.TSV", "text\tlabel\ntwo\t0\n")
+    source = files(tmp_path / "tables", label_column="label")
+    assert source.splits() == ["train", "val"]
+    assert (read(source), read(source, "val")) == ([("one", "1")], [("two", "0")])
+
+
+def test_class_folders_come_before_tables_and_tables_before_text(tmp_path: Path) -> None:
+    for name in ("pos/1.txt", "neg/1.txt"):
+        write(tmp_path / "a" / name, name)
+    write(tmp_path / "a/index.csv", "id,length\n1,5\n")
+    write(tmp_path / "a/metadata.jsonl", '{"file_name": "x"}\n')
+    source = files(tmp_path / "a", label_column="label")
+    assert read(source) == [("neg/1.txt", "neg"), ("pos/1.txt", "pos")]
+    (note,) = source.notes(["train"])
+    assert note.startswith("files left out by their endings: 1 .csv (such as")
+    write(tmp_path / "b/train.csv", "text\none\n")
+    write(tmp_path / "b/classes.txt", "World\n")
+    assert read(files(tmp_path / "b")) == [("one", None)]
+    assert files(tmp_path / "b").notes(["train"])[0].startswith("files left out by their endings: 1 .txt")
+
+
+def test_cells_stay_as_they_are(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label\nNA,NA\nnull,EU\nthree,\nfour,nan\n")
+    assert read(files(path, label_column="label")) == [("NA", "NA"), ("null", "EU"), ("three", None), ("four", "nan")]
+    path = write(tmp_path / "a.tsv", 'text\tlabel\n"one\t1\n"two\t0\n')
+    assert read(files(path, label_column="label")) == [('"one', "1"), ('"two', "0")]
+
+
+def test_one_kind_of_label_in_all_formats(tmp_path: Path) -> None:
+    lines = [
+        f'{{"text": "{text}", "label": {label}}}'
+        for text, label in zip("abcd", ("1", "1.0", "NaN", "-1.0"), strict=True)
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert read(files(path, label_column="label")) == [("a", "1"), ("b", "1"), ("c", None), ("d", None)]
+    write(tmp_path / "b/train.csv", "text,label\none,1\ntwo,0\n")
+    write(tmp_path / "b/test.csv", "text,label\none,\ntwo,1.0\n")
+    assert read(files(tmp_path / "b", label_column="label"), "test") == [("one", None), ("two", "1")]
+    path = write(tmp_path / "c.jsonl", '{"text": "a", "label": [1, 0]}')
+    with pytest.raises(
+        ValueError, match=r"^data\.label_column=label: .*c\.jsonl, line 1 holds \[1, 0\], which is no class"
+    ):
+        read(files(path, label_column="label"))
+
+
+def test_compressed_text(tmp_path: Path) -> None:
+    import gzip
+
+    write(tmp_path / "a/1.txt.gz", gzip.compress(b"one\ntwo"))
+    assert read(files(tmp_path / "a")) == [("one\ntwo", None)]
+    assert read(files(tmp_path / "a/1.txt.gz")) == [("one", None), ("two", None)]
+    path = write(tmp_path / "b.txt", gzip.compress(b"one"))
+    with pytest.raises(ValueError, match=r"b\.txt is no text: .* Unpack it"):
+        read(files(path))
+
+
+def test_a_folder_without_text_says_what_it_holds(tmp_path: Path) -> None:
+    write(tmp_path / "a/b.md", "one")
+    with pytest.raises(
+        ValueError, match=r"data\.path=.*a: nothing there is read as text.* It holds 1 \.md .* Rename or"
+    ):
+        files(tmp_path / "a")
+
+
+def test_unlabelled_classes_and_empty_ones(tmp_path: Path) -> None:
+    for name in ("pos/1", "neg/1", "Unsup/1"):
+        write(tmp_path / f"{name}.txt", name)
+    assert read(files(tmp_path)) == [("Unsup/1", None), ("neg/1", "neg"), ("pos/1", "pos")]
+    (tmp_path / "neutral").mkdir()
+    with pytest.raises(ValueError, match=r"no text in class neutral of .*; remove its folder"):
+        files(tmp_path)

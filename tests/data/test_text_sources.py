@@ -44,7 +44,7 @@ def test_a_folder_in_the_hub_layout(tmp_path: Path, named: bool) -> None:
     for split in ("train", "test"):
         table(tmp_path / f"{split}-00000-of-00001.parquet", named)
     source = open_source(str(tmp_path), label_column="label")
-    assert source.splits() == ["train", "test"]
+    assert source.splits() == ["test", "train"]
     assert source.class_names() == (["neg", "pos"] if named else None)
     neg, pos = ("neg", "pos") if named else ("0", "1")
     assert list(source.read("train", True)) == [("good", pos), ("", neg), ("bad", neg), ("", None)]
@@ -92,7 +92,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def offline(*_: str) -> None:
         raise ConnectionError("Couldn't reach the Hub")
 
-    monkeypatch.setattr("datasets.load_dataset", offline)
+    monkeypatch.setattr("datasets.load_dataset_builder", offline)
     source = open_source("some/name")
     with pytest.raises(
         ValueError, match=r"data\.path=some/name: Couldn't reach the Hub\. There is no folder .* either"
@@ -109,3 +109,23 @@ def test_tables_that_cannot_be_read(tmp_path: Path) -> None:
     table(tmp_path / "hub/train.parquet")
     with pytest.raises(ValueError, match=r"data\.path=.* data\.name=other: BuilderConfig 'other' not found"):
         open_source(str(tmp_path / "hub"), name="other").splits()
+
+
+def test_splits_of_parquet_files_in_any_spelling(tmp_path: Path) -> None:
+    table(tmp_path / "Train.parquet", named=False)
+    label = datasets.Features({"text": datasets.Value("string"), "label": datasets.Value("float64")})
+    rows = {"text": ["one", "two"], "label": [1.0, None]}  # another type than in the other split
+    datasets.Dataset.from_dict(rows, features=label).to_parquet(str(tmp_path / "TEST.parquet"))
+    source = open_source(str(tmp_path), label_column="label")
+    assert source.splits() == ["test", "train"]
+    assert list(source.read("test", True)) == [("one", "1"), ("two", None)]
+    assert source.notes(["train"]) == ["splits not used: test"]
+
+
+def test_csv_of_a_data_card_has_no_missing_values_but_empty_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nnull,NA\ntwo,EU\nthree,\n")
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: a.csv\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    source = open_source(str(tmp_path), label_column="label")
+    assert isinstance(source, Tables)
+    assert list(source.read("train", True)) == [("null", "NA"), ("two", "EU"), ("three", None)]

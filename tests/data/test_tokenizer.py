@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer, train
+from ssl_zoo.data.tokenizer import TextTokenizer, cut_words, expected_tokens, prepare_tokenizer, train
 
 TEXTS = [
     "The movie was wonderful, and the actors were wonderful too.",
@@ -209,3 +209,14 @@ def test_a_tokenizer_given_by_name_is_promised_as_it_is(tokenizer: TextTokenizer
     assert (promised["pad_id"], promised["mask_id"]) == (tokenizer.pad_id, tokenizer.mask_id)
     made_up = expected_tokens({"name": None, "vocab_size": 300})
     assert (made_up["vocab_size"], made_up["mask_id"], made_up["num_special"]) == (300, 4, 5)
+
+
+def test_long_words_are_cut_for_training_only() -> None:
+    assert cut_words("a bc\n" + "x" * 200) == "a bc\n" + "x" * 200
+    assert cut_words("x" * 401) == " ".join(["x" * 200, "x" * 200, "x"])
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("ACGT"), 20_000)) for _ in range(5)]  # uncut, these would take minutes
+    for kind in ("bpe", "wordpiece"):
+        trained = train(texts, kind, 400, True)
+        assert max(map(len, trained.get_vocab())) <= 200
+        assert trained.decode(trained.encode("acgtacgt").ids) == "acgtacgt"

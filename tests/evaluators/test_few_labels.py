@@ -11,6 +11,7 @@ from ssl_zoo.evaluators.judged import evaluate, say
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit, standardise
 from ssl_zoo.evaluators.scratch import Scratch
+from ssl_zoo.proportion import Proportion
 from tests.evaluators.fakes import FakeData, judge
 from tests.evaluators.test_scratch import FACTS, images
 
@@ -73,7 +74,8 @@ def test_cells_are_mean_and_deviation_over_the_draws() -> None:
     scores = [
         fit(x[rows], y[rows], 1e-2).accuracy(queries, judged.test.y) for rows in (draw(y, 5, i) for i in range(4))
     ]
-    assert found["few/5/linear"] == pytest.approx(statistics.mean(scores))
+    assert found["few/5/linear"] == pytest.approx(statistics.fmean(scores))
+    assert found["few/5/linear"].n == 90  # type: ignore[attr-defined]
     assert found["few/5/linear_std"] == pytest.approx(statistics.stdev(scores))
 
 
@@ -152,3 +154,15 @@ def test_table_in_per_cent() -> None:
     lines = shown.get().splitlines()
     (last,) = [line for line in lines if "SimCLR, linear probe" in line]
     assert [cell.strip() for cell in last.split("│")[2:5]] == ["77.3 ± 2.1", "96.5 ± 0.4", "99.0"]
+
+
+def test_below_each_accuracy_stands_its_binomial_interval() -> None:
+    shares = {key: value if key.endswith("_std") else Proportion(value, 400) for key, value in METRICS.items()}
+    console = Console(width=120, file=None, record=True)
+    with console.capture() as shown:
+        console.print(table(shares, "SimCLR"))
+    lines = shown.get().splitlines()
+    assert "n = 400 test examples" in lines[1]
+    (place,) = [i for i, line in enumerate(lines) if "SimCLR, linear probe" in line]
+    below = [cell.strip() for cell in lines[place + 1].split("│")[2:5]]
+    assert below == ["72.9 to 81.1", "94.2 to 97.9", "97.5 to 99.6"]

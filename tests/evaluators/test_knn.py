@@ -44,6 +44,13 @@ def test_equals_scikit_learn_over_several_chunks() -> None:
         assert found[key] == pytest.approx(expected, abs=1.5 / 1100)  # float32 may break a tie in another way
 
 
+def test_without_a_temperature_each_neighbour_has_one_vote() -> None:
+    train, test = blobs(900, 16, 7, 0.35), blobs(700, 16, 7, 0.35, seed=1)
+    found = KNN([10], None, center=False)(judge(FakeData(train, test)))
+    oracle = KNeighborsClassifier(10, metric="cosine", algorithm="brute").fit(*train)
+    assert found["knn/top1"] == pytest.approx(oracle.score(*test), abs=1.5 / 700)
+
+
 def test_all_k_at_once_equal_one_at_a_time() -> None:
     (bank, labels), (queries, _) = blobs(100, 8, 4, 0.5), blobs(9, 8, 4, 0.5, seed=1)
     both = votes(bank, labels, queries, [3, 50], 0.07, 4)

@@ -58,10 +58,11 @@ def test_exact_share_of_ordinary_tokens_in_every_row() -> None:
     assert torch.equal(hidden, choose(rows, SPECIAL, 0.15)), "the same in every run"
 
 
-def test_short_rows_hide_one_token_and_empty_ones_none() -> None:
-    rows = torch.zeros(3, 8, dtype=torch.int64)
-    rows[1, 0], rows[2] = 9, 9
-    assert choose(rows, SPECIAL, 0.01).sum(1).tolist() == [0, 1, 1]
+def test_a_token_is_masked_and_one_is_seen_where_there_are_two() -> None:
+    rows = torch.zeros(4, 8, dtype=torch.int64)
+    rows[1, 0], rows[2, :2], rows[3] = 9, 9, 9
+    assert choose(rows, SPECIAL, 0.01).sum(1).tolist() == [0, 0, 1, 1]
+    assert choose(rows, SPECIAL, 0.99).sum(1).tolist() == [0, 0, 1, 7]
 
 
 def test_every_position_is_hidden_alike() -> None:

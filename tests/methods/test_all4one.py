@@ -57,6 +57,13 @@ def test_feature_contrast_holds_the_terms_of_lightlys_barlow_twins() -> None:
     torch.testing.assert_close(feature_contrast([(t, z)]), (on.mean().sqrt() + (off.sum() / 20).sqrt()) / 2)
 
 
+def test_the_slope_of_feature_contrast_is_bounded_where_a_feature_is_nothing() -> None:
+    z = torch.zeros(8, 3, requires_grad=True)
+    feature_contrast([(torch.randn(8, 3), z)]).backward()
+    assert z.grad is not None
+    assert z.grad.norm() < 1 / 0.01
+
+
 def test_feature_contrast_of_equal_orthogonal_features_is_nothing_and_its_slope_finite() -> None:
     z = torch.linalg.qr(torch.randn(12, 4)).Q.requires_grad_()
     loss = feature_contrast([(z.detach(), z)])

@@ -1,5 +1,6 @@
 """DINOv2's three losses against loops and lightly; its heads, teacher and masks; images and text."""
 
+import math
 from typing import Any
 
 import pytest
@@ -91,12 +92,18 @@ def test_koleo_equals_a_loop_and_lightly() -> None:
     torch.testing.assert_close(mine, theirs)
 
 
-def test_koleo_of_opposite_points_is_minus_log_two_and_copies_stay_finite() -> None:
+def test_koleo_of_opposite_points_is_minus_log_two() -> None:
     assert koleo(torch.tensor([[1.0, 0.0], [-3.0, 0.0]])).item() == pytest.approx(-0.6931472, abs=1e-5)
-    x = torch.ones(4, 3, requires_grad=True)
-    koleo(x).backward()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-3])
+def test_koleo_of_equal_examples_has_a_floor_and_no_gradient(noise: float) -> None:
+    x = (torch.ones(4, 3) + noise * torch.randn(4, 3)).requires_grad_()
+    value = koleo(x)
+    value.backward()
+    assert value.item() == pytest.approx(-math.log(0.01), rel=1e-5)
     assert x.grad is not None
-    assert x.grad.isfinite().all()
+    assert not x.grad.any()
 
 
 def test_every_trained_parameter_gets_a_gradient_and_the_teacher_none() -> None:
@@ -120,12 +127,33 @@ def test_the_teacher_moves_by_the_scheduled_decay() -> None:
     torch.testing.assert_close(method.teacher[2].mlp[0].weight, expected)  # type: ignore[index]
 
 
-def test_text_with_padding_is_finite() -> None:
+def test_padding_counts_neither_in_the_token_loss_nor_in_the_balance() -> None:
+    method = make(text=True).eval()
+    ids = torch.randint(5, 30, (B, 2, N))
+    ids[0, :, 3:] = 0
+    torch.manual_seed(3)
+    scalars = method(Batch(list(ids.unbind(1)), ids[:, 0, 0], ids[:, 0, 0]), 0.5)
+    torch.manual_seed(3)
+    hidden = hide(ids, method.backbone, method.mask)
+    rows, mask = ids.flatten(0, 1), hidden.mask.view(2 * B, N)
+    teacher, _, token_projector = method.teacher.children()
+    t = balanced(token_projector(encode(teacher, rows).tokens[mask]), 0.07)
+    x = torch.where(mask.unsqueeze(-1), method.mask_token, embed(method.backbone, rows))
+    s = method.token_projector(encode(method.backbone, rows, embeddings=x).tokens[mask])
+    each = -(t * F.log_softmax(s / 0.1, dim=1)).sum(1)
+    assert len(each) == 1 + HIDDEN * (B - 1)
+    torch.testing.assert_close(scalars["tokens"], each.mean() / 2, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("short", [1, 0])
+def test_texts_too_short_to_mask_any_are_finite(short: int) -> None:
     method = make(text=True)
     ids = torch.randint(5, 30, (B, 2, N))
-    ids[0, :, 3:] = 0  # fewer tokens than are to be hidden
+    ids[:, :, short:] = 0
     scalars = method(Batch(list(ids.unbind(1)), ids[:, 0, 0], ids[:, 0, 0]), 0.5)
-    assert all(value.isfinite() for value in scalars.values())
+    scalars["loss"].backward()
+    assert scalars["tokens"] == 0
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize(("key", "value"), [("mask_ratio", 1.0), ("koleo_weight", 0.0), ("freeze_until", 2.0)])

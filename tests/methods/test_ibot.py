@@ -135,12 +135,35 @@ def test_the_teacher_moves_by_the_scheduled_decay() -> None:
 def test_text_with_padding_hides_no_padding() -> None:
     method = make(text=True)
     ids = torch.randint(5, 30, (B, 2, N))
-    ids[0, :, 3:] = 0  # fewer tokens than are to be hidden
+    ids[0, :, 3:] = 0
     hidden = hide(ids, method.backbone, method.mask)
     assert not (hidden.mask & (ids.flatten(1) == 0)).any()
-    assert hidden.valid.sum(1).tolist() == [3, *[HIDDEN] * (B - 1)]
+    assert hidden.valid.sum(1).tolist() == [1, *[HIDDEN] * (B - 1)]  # of three tokens, of sixteen
+
+
+def test_every_masked_token_of_texts_counts_alike() -> None:
+    method = make(text=True).eval()
+    ids = torch.randint(5, 30, (B, 2, N))
+    ids[0, :, 3:] = 0
+    batch = Batch(list(ids.unbind(1)), ids[:, 0, 0], ids[:, 0, 0])
+    scalars, hidden = seeded(method, batch, 0.5)
+    found, mask = scores(method, batch, hidden), hidden.mask.view(B, 2, N)
+    t = F.softmax(found["t_tokens"][mask] / 0.07, dim=1)
+    each = -(t * F.log_softmax(found["s_tokens"][mask] / 0.1, dim=1)).sum(1)
+    assert len(each) == 1 + HIDDEN * (B - 1)
+    torch.testing.assert_close(scalars["tokens"], each.mean() / 2)
+
+
+@pytest.mark.parametrize("short", [1, 0])
+def test_texts_too_short_to_mask_any_are_finite(short: int) -> None:
+    method = make(text=True)
+    ids = torch.randint(5, 30, (B, 2, N))
+    ids[:, :, short:] = 0
     scalars = method(Batch(list(ids.unbind(1)), ids[:, 0, 0], ids[:, 0, 0]), 0.5)
-    assert all(value.isfinite() for value in scalars.values())
+    scalars["loss"].backward()
+    assert scalars["tokens"] == 0
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+    assert method.token_center.isfinite().all()
 
 
 def test_a_backbone_without_tokens_is_refused() -> None:

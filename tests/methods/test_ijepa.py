@@ -8,7 +8,8 @@ from torch import nn
 from ssl_zoo import tokens
 from ssl_zoo.backbones import image_backbone
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.ijepa import IJEPA, target_blocks
+from ssl_zoo.methods.ijepa import IJEPA, Division
+from ssl_zoo.text_backbones import TextTransformer
 
 LABELS = torch.zeros(4, dtype=torch.long)
 
@@ -32,26 +33,13 @@ def make(backbone: nn.Module | None = None, **changes: object) -> IJEPA:
     return IJEPA(backbone or vit(), **settings | changes)  # type: ignore[arg-type]
 
 
-def test_blocks_are_rectangles_inside_the_grid() -> None:
-    corners = torch.rand(30, 3, 2)
-    corners[0, 0] = 1 - 2**-24
-    blocks = target_blocks(corners, (5, 7), height=2, width=3)
-    assert blocks.shape == (30, 3, 6)
-    for draws, rows in zip(corners, blocks, strict=True):
-        for (v, u), block in zip(draws.tolist(), rows.tolist(), strict=True):
-            top, left = int(v * 4), int(u * 5)
-            assert block == [7 * (top + y) + left + x for y in range(2) for x in range(3)]
-            assert max(block) < 35
-    many = target_blocks(torch.rand(1000, 3, 2), (5, 7), height=2, width=3)
-    assert set(many[..., 0].flatten().tolist()) == {7 * y + x for y in range(4) for x in range(5)}
-
-
 @pytest.mark.parametrize("grid", [(4, 4), (8, 8), (14, 14), (1, 64)])
 def test_block_sizes_keep_to_scale_and_aspect(grid: tuple[int, int]) -> None:
     method, area = make(), grid[0] * grid[1]
     sizes = {method.block_size(grid, torch.device("cpu")) for _ in range(200)}
     assert len(sizes) > 1
-    for height, width in sizes:  # both sides are rounded to whole tokens
+    for height, exact in sizes:
+        width = min(max(round(exact), 1), grid[1])  # both sides are rounded to whole tokens
         assert (height - 0.5) * (width - 0.5) < 0.2 * area
         assert (height + 0.5) * (width + 0.5) > 0.15 * area
         assert height <= grid[0]
@@ -63,7 +51,8 @@ def test_context_and_counted_targets_never_meet(size: int) -> None:
     method, view = make(), torch.randn(64, 3, size, size)
     n = (size // 2) ** 2
     for _ in range(5):
-        context, blocks, counts = method.divide(view)
+        context, blocks, inside, counts = method.divide(view)
+        assert inside.all()
         assert context.shape == (64, n // 4)
         assert blocks.shape == counts.shape
         assert counts.flatten(1).any(dim=1).all()
@@ -83,8 +72,9 @@ def test_the_loss_is_smooth_l1_to_the_normalised_targets() -> None:
     torch.manual_seed(1)
     loss = method(Batch([view], LABELS, LABELS), 0.0)["loss"]
     torch.manual_seed(1)
-    context, blocks, counts = method.divide(view)
-    predictions, targets = method.predict(view, context, blocks), tokens.encode(method.target, view).tokens
+    division = method.divide(view)
+    _, blocks, _, counts = division
+    predictions, targets = method.predict(view, division), tokens.encode(method.target, view).tokens
     errors = []
     for b, t, k in counts.nonzero().tolist():
         wanted = targets[b, int(blocks[b, t, k])]
@@ -96,13 +86,16 @@ def test_the_loss_is_smooth_l1_to_the_normalised_targets() -> None:
 
 def test_blocks_are_predicted_from_the_context_alone_each_by_itself() -> None:
     method, view = make().eval(), torch.randn(4, 3, 16, 16)
-    context, blocks, _ = method.divide(view)
-    clean = method.predict(view, context, blocks)
+    division = method.divide(view)
+    clean = method.predict(view, division)
+    context, blocks, inside, counted = division
     seen = torch.zeros(4, 64).scatter(1, context, 1).view(4, 1, 8, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
     noisy = view + 9 * (1 - seen) * torch.randn_like(view)
-    torch.testing.assert_close(method.predict(noisy, context, blocks), clean, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(method.predict(view, context.flip(1), blocks), clean, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(method.predict(view, context, blocks.flip(1)).flip(1), clean, atol=1e-5, rtol=1e-5)
+    other_order = division._replace(context=context.flip(1))
+    other_blocks = Division(context, blocks.flip(1), inside, counted)
+    torch.testing.assert_close(method.predict(noisy, division), clean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(method.predict(view, other_order), clean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(method.predict(view, other_blocks).flip(1), clean, atol=1e-5, rtol=1e-5)
 
 
 def test_a_predictor_that_gives_zero_has_a_known_loss() -> None:
@@ -134,17 +127,48 @@ def test_the_target_moves_by_a_decay_that_grows_linearly(progress: float) -> Non
         torch.testing.assert_close(now, old + 0.1 * (1 - progress), atol=1e-6, rtol=1e-5)
 
 
-def test_padding_of_a_text_is_neither_target_nor_context() -> None:
-    from ssl_zoo.text_backbones import TextTransformer
+TEXT = TextTransformer("eva02_tiny_patch14_224", 50, 24, depth=2, embed_dim=32, num_heads=2)
 
-    backbone = TextTransformer("eva02_tiny_patch14_224", 50, 24, depth=2, embed_dim=32, num_heads=2)
-    ids = torch.randint(4, 50, (4, 24))
-    ids[:, 16:] = 0
-    method = make(backbone)
-    context, blocks, counts = method.divide(ids)
-    assert context.max() < 16
-    assert blocks[counts].max() < 16
-    assert method(Batch([ids], LABELS, LABELS), 0.0)["loss"].isfinite()
+
+def texts(*lengths: int) -> torch.Tensor:
+    ids = torch.randint(4, 50, (len(lengths), 24))
+    return ids.masked_fill(torch.arange(24) >= torch.tensor(lengths)[:, None], 0)
+
+
+def test_context_and_targets_of_a_text_are_shares_of_its_own_tokens() -> None:
+    method, lengths = make(TEXT), (0, 1, 2, 3, 8, 12, 24)
+    ids = texts(*lengths)
+    for _ in range(20):
+        context, blocks, inside, counted = method.divide(ids)
+        seen = (ids != 0).gather(1, context)
+        assert seen.sum(1).tolist() == [0, 1, 1, 1, 2, 3, 6]  # round(n / 4) from two tokens on
+        for i, length in enumerate(lengths):
+            chosen = set(context[i][seen[i]].tolist())
+            targets = blocks[i][counted[i]].tolist()
+            assert not chosen & set(targets)
+            assert all(token < length for token in [*chosen, *targets])
+            assert bool(targets) == (length >= 2)
+        assert inside[:, 0].sum(1)[-1] in (4, 5)  # 0.15 to 0.2 of 24
+        assert inside[:, 0].sum(1)[-2] == 2
+    loss = method(Batch([ids], LABELS, LABELS), 0.0)["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+
+
+def test_padding_has_no_influence_on_the_predictions_of_a_text() -> None:
+    method, ids = make(TEXT).eval(), texts(24, 10)
+    division = method.divide(ids)
+    predictions = method.predict(ids, division)[1]
+    m, k = int((division.context[1] < 10).sum()), int(division.inside[1, 0].sum())
+    assert m < division.context.shape[1]
+    assert k < division.blocks.shape[2]
+    alone = Division(division.context[1:, :m], division.blocks[1:, :, :k], division.inside[1:, :, :k], division.counted)
+    torch.testing.assert_close(predictions[:, :k], method.predict(ids[1:], alone)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_without_any_target_has_the_loss_zero() -> None:
+    assert make(TEXT)(Batch([texts(1, 1, 0)], LABELS, LABELS), 0.0)["loss"] == 0
 
 
 def test_bad_settings_are_refused() -> None:

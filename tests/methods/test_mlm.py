@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_zoo.masks import as_mask
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.mlm import MLM
 
@@ -37,16 +38,17 @@ def rows(count: int = 16, length: int = 30) -> Tensor:
     return torch.randint(SPECIAL, VOCABULARY, (count, length))
 
 
-def test_exactly_k_ordinary_tokens_are_hidden_in_each_row() -> None:
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_a_share_of_the_ordinary_tokens_of_each_row_is_masked(whole_words: bool) -> None:
     ids = rows()
     ids[:, 10] = 3
-    ids[0, 2:] = 0  # a row with fewer ordinary tokens than k
-    masked = make(0.2).hide(ids)
+    for row, length in enumerate((0, 1, 2, 3, 8)):  # an empty row, and rows with fewer tokens
+        ids[row, length:] = 0
+    masked = make(0.2, whole_words=whole_words).hide(ids)
     assert masked.positions.shape == (16, 6)
     assert [len(set(row.tolist())) for row in masked.positions] == [6] * 16
-    assert (masked.targets[1:] >= SPECIAL).all()
-    assert (masked.targets[0] >= SPECIAL).sum() == 2
-    assert (masked.targets[0] == -100).sum() == 4
+    assert (masked.targets >= SPECIAL).sum(1).tolist() == [0, 0, 1, 1, 2, *[6] * 11]
+    assert ((masked.targets >= SPECIAL) | (masked.targets == -100)).all()
     untouched = torch.ones_like(ids, dtype=torch.bool).scatter(1, masked.positions, False)
     assert torch.equal(masked.ids[untouched], ids[untouched])
     assert torch.equal(masked.ids[ids < SPECIAL], ids[ids < SPECIAL])
@@ -77,8 +79,7 @@ def test_masks_are_new_on_each_call_and_the_same_for_the_same_seed() -> None:
 def test_whole_words_are_cut_at_most_once_a_row() -> None:
     method, ids = make(0.3, whole_words=True), rows(200, 60)
     ids[:, 20] = 3
-    positions = method.choose(ids)
-    hidden = torch.zeros_like(ids, dtype=torch.bool).scatter(1, positions, True)
+    hidden = as_mask(method.choose(ids), 60)
     words = ((ids % 3 == 0) | (ids < SPECIAL)).long().cumsum(dim=1)
     words[ids < SPECIAL] = -1  # a separator belongs to no word
     for chosen, word in zip(hidden, words, strict=True):

@@ -116,13 +116,23 @@ def test_dropped_tokens_have_no_influence_and_the_rest_keep_their_places() -> No
     torch.testing.assert_close(method.drop(other), h)
 
 
-def test_text_drops_words_before_padding() -> None:
+def test_every_text_keeps_its_share_however_short() -> None:
     method = make(text=True).eval()
     ids = torch.randint(5, 30, (B, N))
-    ids[0, 8:] = 0
-    assert method.drop(ids).isfinite().all()
+    for row, length in enumerate((0, 1, 2, 8)):
+        ids[row, length:] = 0
+    torch.manual_seed(3)
+    h = method.drop(ids)
+    torch.manual_seed(3)
+    mask = method.mask(ids != 0, (1, N))
+    assert mask.sum(1).tolist() == [0, 0, 1, 2, 5]
+    for i in range(1, B):
+        keep = ((ids[i] != 0) & ~mask[i]).nonzero().T
+        torch.testing.assert_close(h[i], encode(method.backbone, ids[i, None], keep=keep).pooled[0])
     scalars = method.train()(Batch([ids, ids.flip(0)], ids[:, 0], ids[:, 0]), 0.5)
+    scalars["loss"].backward()
     assert all(value.isfinite() for value in scalars.values())
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
 
 
 def test_the_target_takes_no_gradient_and_moves_by_the_scheduled_decay() -> None:

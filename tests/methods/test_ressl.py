@@ -47,6 +47,26 @@ def test_loss_is_torchs_cross_entropy_with_soft_targets() -> None:
     torch.testing.assert_close(method(batch, 0.0)["loss"], F.cross_entropy(z, t.softmax(dim=1)))
 
 
+def test_an_examples_own_keys_are_left_out_of_its_relations() -> None:
+    """In a second epoch of 7 examples the loss is torch's cross-entropy over the keys of all others."""
+    method, first, second = make(12), make_batch(), make_batch()
+    first = first._replace(indices=torch.arange(7))
+    second = second._replace(indices=torch.tensor([3, 1, 0, 2, 6, 5, 4]))
+    method(first, 0.0)
+    keys, of = method.queue.keys.clone(), torch.tensor([*range(7), *[-1] * 5])
+    t = F.normalize(method.teacher(second.views[0]), dim=1) @ keys.T / 0.04
+    z = F.normalize(method.projector(method.backbone(second.views[1])), dim=1) @ keys.T / 0.1
+    losses = []
+    for b, example in enumerate(second.indices):
+        others = of != example
+        assert others.sum() == 11
+        losses.append(F.cross_entropy(z[b][others], t[b][others].softmax(dim=0)))
+    loss = method(second, 0.0)["loss"]
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in method.projector.parameters())
+
+
 def test_a_queue_of_equal_keys_costs_the_log_of_their_number() -> None:
     method = make(12)
     method.queue.keys = F.normalize(torch.ones(12, 8), dim=1)
@@ -65,7 +85,7 @@ def test_a_very_sharp_teacher_asks_for_its_nearest_neighbour() -> None:
     method, batch = make(teacher_temperature=1e-6), make_batch()
     keys = method.queue.keys
     nearest = (method.teacher(batch.views[0]) @ keys.T).argmax(dim=1)
-    logs = relations(method.projector(method.backbone(batch.views[1])), keys, 0.1)
+    logs = relations(method.projector(method.backbone(batch.views[1])), keys, 0.1, torch.zeros(7, 20, dtype=torch.bool))
     torch.testing.assert_close(method(batch, 0.0)["loss"], F.nll_loss(logs, nearest))
 
 

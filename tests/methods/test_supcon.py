@@ -15,16 +15,17 @@ from tests import distributed
 
 
 def naive(z: list[Tensor], num_global: int, labels: Tensor, temperature: float) -> float:
-    """Eq. 2 anchor by anchor; candidates of an anchor are all other global views."""
+    """Eq. 2, mean over anchors with a positive; candidates of an anchor are all other global views."""
     anchors = [(v, i) for v in range(len(z)) for i in range(len(labels))]
-    total = 0.0
+    losses = []
     for v, i in anchors:
         candidates = [(w, j) for w, j in anchors if (w, j) != (v, i) and w < num_global]
         sims = {(w, j): float(F.cosine_similarity(z[v][i], z[w][j], dim=0)) / temperature for w, j in candidates}
         denominator = sum(math.exp(s) for s in sims.values())
         friends = [c for c in candidates if labels[c[1]] == labels[i]]
-        total -= sum(math.log(math.exp(sims[c]) / denominator) for c in friends) / len(friends)
-    return total / len(anchors)
+        if friends:
+            losses.append(-sum(math.log(math.exp(sims[c]) / denominator) for c in friends) / len(friends))
+    return sum(losses) / len(losses)
 
 
 @pytest.mark.parametrize(("views", "num_global"), [(2, 2), (3, 3), (4, 2)])
@@ -32,6 +33,26 @@ def test_the_loop_over_equation_2(views: int, num_global: int) -> None:
     z, labels = [torch.randn(6, 8) for _ in range(views)], torch.tensor([0, 1, 0, 2, 1, 0])
     ours = supcon(z, num_global, labels, 0.3).item()
     assert ours == pytest.approx(naive(z, num_global, labels, 0.3), rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [range(6), [0, 1, 2, 3, 4, 4]])
+def test_anchors_without_a_positive_do_not_count(labels: list[int]) -> None:
+    """With one global view an example alone in its class has none as that view, but as a local one."""
+    z = [torch.randn(6, 8, requires_grad=True) for _ in range(2)]
+    expected = naive([x.detach() for x in z], 1, torch.tensor(labels), 0.3)
+    loss = supcon(z, 1, torch.tensor(labels), 0.3)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in z)
+
+
+def test_a_batch_without_any_positive_costs_nothing() -> None:
+    z = torch.randn(6, 8, requires_grad=True)
+    loss = supcon([z], 1, torch.arange(6), 0.3)
+    loss.backward()
+    assert loss.item() == 0
+    assert z.grad is not None
+    assert not z.grad.any()
 
 
 def test_with_unique_labels_it_is_simclr() -> None:
@@ -78,19 +99,21 @@ def test_bad_temperature_is_refused() -> None:
         SupCon(backbone(), 8, 4, 0)
 
 
-def shared() -> tuple[Tensor, Tensor]:
-    """Loss and gradient of three views, two of them global, as DistributedDataParallel would average them."""
+def shared(num_global: int) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of three views, `num_global` of them global, as DistributedDataParallel would average them."""
     torch.manual_seed(0)
     z = torch.randn(3, 8, 4)
     mine = [view.chunk(world_size())[rank()].clone().requires_grad_() for view in z]
-    labels = torch.tensor([0, 1, 0, 2, 1, 0, 0, 2]).chunk(world_size())[rank()]
-    loss = supcon(mine, 2, labels, 0.2)
+    labels = torch.tensor([0, 1, 0, 2, 1, 0, 0, 3]).chunk(world_size())[rank()]
+    loss = supcon(mine, num_global, labels, 0.2)
     loss.backward()
     return all_reduce_mean(loss.detach()), torch.stack([view.grad for view in mine]) / world_size()
 
 
-def test_two_processes_equal_one() -> None:
-    loss, gradient = shared()
-    found = distributed.run(2, shared)
+@pytest.mark.parametrize("num_global", [1, 2])
+def test_two_processes_equal_one(num_global: int) -> None:
+    """With one global view the processes hold unequally many anchors with a positive."""
+    loss, gradient = shared(num_global)
+    found = distributed.run(2, shared, num_global)
     torch.testing.assert_close(found[0][0], loss)
     torch.testing.assert_close(torch.cat([part for _, part in found], dim=1), gradient, atol=1e-6, rtol=1e-5)

@@ -1,0 +1,80 @@
+"""What users call things, made fit to be shown: names are never markup, formulas or control characters.
+
+Class names, experiment names and error messages end up on terminals, in Markdown, HTML, spreadsheets and figures, each
+with characters of its own that mean something. `plain` comes first, then what the writer is. HTML takes `html.escape`.
+Only the standard library is used, as in `results.py`. Showing can fail all the same: see `only_shown`.
+"""
+
+import logging
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])?")
+_JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
+_MARKDOWN = re.compile(r"([\\|`*\[\]$])")
+
+
+def plain(value: Any) -> Any:
+    """`value` with every text in it, keys too, as one line without escape sequences and characters that are not shown.
+
+    Runs of white space become one space; what cannot be written as UTF-8, control characters and those that change the
+    direction of writing become U+FFFD.
+    """
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    text = " ".join(_ESCAPES.sub("", value).split())
+    return "".join("\ufffd" if _is_control(letter) else letter for letter in text)
+
+
+def _is_control(letter: str) -> bool:
+    return letter not in _JOINERS and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co")
+
+
+def markdown(text: str) -> str:
+    """For a cell of a Markdown table: links, emphasis, code, formulas and HTML are shown as they are written."""
+    return _MARKDOWN.sub(r"\\\1", plain(text)).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def spreadsheet(text: str) -> str:
+    """For a cell of a CSV file: an apostrophe before what a spreadsheet would take for a formula."""
+    text = plain(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def figure(text: str) -> str:
+    """For matplotlib: `$` is a dollar, and a name that begins with `_` stays in the legend. Lines stay lines."""
+    lines = [plain(line).replace("\\$", "$").replace("$", r"\$") for line in text.split("\n")]
+    return "\n".join(f" {line}" if line.startswith("_") else line for line in lines)
+
+
+def tolerate_any_letter() -> None:
+    """Has stdout and stderr replace what they cannot encode, as on a terminal of ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def only_shown(what: str) -> Iterator[None]:
+    """What is done inside is for the eye: if it fails, whatever the reason, that is a warning and no more.
+
+    Where stdout has gone away, as behind `| head`, the rest of the process writes to nowhere.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except Exception as error:  # of matplotlib, of a terminal, of a disk
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        log.warning("%s could not be shown (%s: %s)", what, type(error).__name__, error)

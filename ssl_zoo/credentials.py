@@ -1,0 +1,120 @@
+"""Credentials that a configuration holds never reach a disk, a logger or a terminal.
+
+Hydra writes what it composes before a program sees it. So `Move` takes each credential out of the configuration first,
+into an environment variable, and leaves `${oc.env:...}` in its place, from the command line as from files; processes
+that a sweep starts inherit the variable. `masked` is for all that is written later, when values are resolved.
+
+A credential is the value of a key whose name ends in api_key, access_key, password, secret or auth_token, or the
+`user:password@` of an address. No key is refused for its name, and pad_token, mask_token or sort_key are none.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+MASK = "***"
+
+_NAME = r"(?:api_?key|access_?key|password|passwd|secret|(?:access|auth|hf|hub)_token)"
+_KEY = re.compile(rf"(?:.*[_.-])?{_NAME}", re.IGNORECASE)
+_IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@'\"$]*:[^/\s@'\"]+(?=@)")
+_VALUE = r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,}\]'\"]+)"
+_ASSIGNED = re.compile(  # key=value anywhere; key: value only as in a mapping, for a sentence may hold those words
+    rf"(?P<key>\b(?:[\w./-]+[_.-])?{_NAME}=|(?:[{{,]\s*|['\"])(?:[\w.-]+[_.-])?{_NAME}['\"]?\s*:\s*){_VALUE}",
+    re.IGNORECASE,
+)
+
+
+def masked(value: Any, key: str = "") -> Any:
+    """A copy of `value`, plain objects, lists and texts, with every credential replaced by `MASK`.
+
+    `key` is the name it goes by. References such as `${oc.env:WANDB_API_KEY}` stay: they tell where, not what.
+    """
+    return _replaced(value, key, lambda text, _: text if text.startswith("${") else MASK)
+
+
+def masked_text(text: str) -> str:
+    """`text` with the passwords of addresses and the values of `api_key=...` and the like replaced by `MASK`."""
+    return masked(text)
+
+
+class Filter(logging.Filter):
+    """Masks every log record that passes a handler."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = masked_text(record.getMessage()), None
+        return True
+
+
+class Move(Callback):
+    """Hydra's hook between composing and writing; see above."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        move(config)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        move(config)
+
+
+def move(config: DictConfig) -> None:
+    """Replaces each credential in `config`, Hydra's own part included, by `${oc.env:...}`, in place."""
+    names: dict[str, str] = {}
+
+    def away(value: str, key: str) -> str:
+        if value.startswith("${"):
+            return value
+        name = names.setdefault(value, f"SSL_ZOO_{re.sub('[^A-Z0-9]+', '_', key.upper())}_{len(names)}")
+        os.environ[name] = value
+        return f"${{oc.env:{name}}}"
+
+    leaves = list(_leaves(OmegaConf.to_container(config)))
+    with flag_override(config, ["struct", "readonly"], False):
+        for path, value in leaves:
+            _set(config, path, _replaced(value, str(path[-1]), away, in_texts=False))
+        for path, value in leaves:
+            if path[:2] == ("hydra", "overrides") and isinstance(value, str):
+                key, equals, _ = value.partition("=")
+                kept = OmegaConf.to_container(config)
+                for part in key.lstrip("+~").split("."):  # what the value was parsed to
+                    kept = kept.get(part) if isinstance(kept, dict) else None
+                is_moved = equals and _KEY.fullmatch(key) and isinstance(kept, str)
+                _set(config, path, f"{key}={kept}" if is_moved else _replaced(value, "", away))
+            elif path == ("hydra", "job", "override_dirname"):
+                _set(config, path, masked(value))
+
+
+def _set(config: Any, path: tuple[Any, ...], value: Any) -> None:
+    *parents, last = path
+    for part in parents:
+        config = config._get_node(part)
+    if config._get_node(last)._value() != value:
+        config[last] = value
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(item, (*path, key))
+    else:
+        yield path, value
+
+
+def _replaced(value: Any, key: str, new: Callable[[str, str], str], in_texts: bool = True) -> Any:
+    """`value` with `new(credential, its key)` for each credential; in_texts: also where a text has `api_key=...`."""
+    if isinstance(value, dict):
+        return {name: _replaced(item, str(name), new, in_texts) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, key, new, in_texts) for item in value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if _KEY.fullmatch(key) and (is_number or (isinstance(value, str) and value)):
+        return new(str(value), key)
+    if not isinstance(value, str):
+        return value
+    value = _IN_ADDRESS.sub(lambda match: new(match.group(), "address"), value)
+    if in_texts:
+        value = _ASSIGNED.sub(lambda match: match["key"] + new(match["value"], match["key"]), value)
+    return value

@@ -1,0 +1,294 @@
+"""What a folder is: its splits, the classes of each split, and the files that are neither. For images and for text."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "unlabelled": ("unlabelled", "unlabeled", "unsupervised", "unsup"),
+}
+"""Each use of data, and the words that folders and files of it are called by, in any case."""
+TEST_NAMES = ("test", "validation")
+"""The splits to evaluate on, in this order, where none is named."""
+WORDS = {word: use for use, words in SPLITS.items() for word in words}
+SPLIT_NAME = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})([-_ .]?(set|split|data|images|\d.*))?")
+IGNORED = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"}
+"""What operating systems leave behind, beside names that begin with a dot."""
+
+
+TABLES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow"}
+TABLES |= {kind + outer for kind in (".csv", ".tsv", ".jsonl", ".json") for outer in (".gz", ".bz2", ".xz")}
+"""Endings of tables."""
+
+
+def split_name(name: str) -> str | None:
+    """The split that a folder or the stem of a file stands for by its name, None for any other name.
+
+    "train" for train, Train, TRAINING, train_images and train-00000-of-00002; words for the other splits are kept in
+    lower case ("val" for Val), but for "testing", which is "test".
+    """
+    found = SPLIT_NAME.fullmatch(name.lower())
+    if not found:
+        return None
+    use = WORDS[found[1]]
+    return use if use in ("train", "test") else found[1]
+
+
+def file_split(path: Path) -> str | None:
+    """As `split_name` for a file: by its stem, or the first or last word of it, as in train-a.csv and sst_train.csv."""
+    words = [word for word in re.split(r"[-_. ]+", _stem(path)) if not word.isdecimal()]
+    return split_name(_stem(path)) or next(filter(None, map(split_name, words[:1] + words[-1:])), None)
+
+
+def find_split(name: str, available: Sequence[str]) -> str | None:
+    """The split that a user calls `name`: of this very name, else of another spelling (Val, dev or valid for val)."""
+    if name in available:
+        return name
+    use = WORDS.get(name.lower())
+    same = [each for each in available if each.lower() == name.lower() or (use and WORDS.get(each.lower()) == use)]
+    return min(same, key=lambda each: list(WORDS).index(each.lower())) if use and same else next(iter(same), None)
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in IGNORED
+
+
+def ending(path: Path) -> str:
+    """The file type in lower case, with that inside a compressed file: ".jpg", ".csv", ".csv.gz"; "" for none."""
+    outer = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + outer if outer in (".gz", ".bz2", ".xz") else outer
+
+
+class Walk:
+    """Every visible file below a folder, each once, however links run.
+
+    files: sorted. What is no regular file is among them: a link without a target, a named pipe.
+    repeated: links that were not followed, since what they lead to is counted elsewhere or holds the folder itself.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.files: list[Path] = []
+        self.repeated: list[Path] = []
+        self._root = os.path.realpath(root)
+        self._folders: set[str] = set()
+        self._links: list[Path] = []
+        self._scan(root, top=True)
+        # Links come after all real files, so that a file is found where it lies.
+        targets = {os.path.realpath(path.parent) + os.sep + path.name for path in self.files} if self._links else set()
+        while self._links:
+            links, self._links = sorted(self._links), []
+            for link in links:
+                target = os.path.realpath(link)
+                if link.is_dir():
+                    self._scan(link)
+                elif target in targets:
+                    self.repeated.append(link)
+                else:
+                    targets.add(target)
+                    self.files.append(link)
+        self.files.sort()
+
+    def _scan(self, folder: Path, top: bool = False) -> None:
+        real = os.path.realpath(folder)
+        if real in self._folders or (not top and (self._root + os.sep).startswith(real.rstrip(os.sep) + os.sep)):
+            self.repeated.append(folder)
+            return
+        self._folders.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+        except PermissionError as error:
+            raise ValueError(f"data.path={self.root}: {folder} cannot be read. Allow it (chmod), or move it") from error
+        if top:  # `train` may be a link to a folder beside it, which is then no split of its own
+            found.sort(key=lambda entry: (split_name(entry.name) is None, entry.is_symlink()))
+        for entry in found:
+            path = folder / entry.name
+            if entry.is_symlink() and not (top and split_name(entry.name) and path.is_dir()):
+                self._links.append(path)
+            elif entry.is_dir():
+                self._scan(path)
+            else:
+                self.files.append(path)
+
+
+class Layout:
+    """The splits and classes of those files of a folder whose ending is one of `endings`.
+
+    kind: what the files are. Images and documents may lie in class folders; the names of texts and tables may be those
+        of splits.
+    root: the folder; where it holds nothing but one folder, that one.
+    divided: whether the entries of `root` are splits, by their names: all of them are; or there is `train` and another
+        split; or a folder `train` that holds folders; or a file train; or a table of any split. Entries of other names
+        are further splits then. Else ("bus", "car", "train") all of `root` is the split "train".
+    splits: the files of each, sorted. repeated: see `Walk`. others: visible files with other endings.
+
+    Raises:
+        ValueError: where two folders are one split, or where class folders look like splits.
+    """
+
+    def __init__(self, walk: Walk, endings: Collection[str], kind: Literal["images", "texts", "tables"]):
+        self.kind, self.repeated = kind, walk.repeated
+        self.others = [path for path in walk.files if ending(path) not in endings]
+        files = [path for path in walk.files if ending(path) in endings]
+        self.root = self._inside(walk.root, files)
+        self.divided = self._is_divided(files)
+        self.splits: dict[str, list[Path]] = {} if self.divided or not files else {"train": files}
+        if self.divided:
+            self._divide(files)
+        for name in self.splits:
+            self._check_classes(name)
+
+    def _subfolders(self, folder: Path) -> list[Path]:
+        return [path for path in subfolders(folder) if path not in self.repeated]
+
+    def _inside(self, root: Path, files: list[Path]) -> Path:
+        """The folder that `root` does nothing but wrap."""
+        beside = {path.parent for path in files} | {path.parent for path in self.others if ending(path) in TABLES}
+        folders = self._subfolders(root)
+        while len(folders) == 1 and not split_name(folders[0].name) and root not in beside:
+            root = folders[0]
+            folders = self._subfolders(root)
+        return root
+
+    def _entries(self, files: list[Path]) -> list[Path]:
+        """The folders in `root`; of tables only those that hold some, since others hold the images that they name."""
+        folders = self._subfolders(self.root)
+        if self.kind != "tables":
+            return folders
+        filled = {path.relative_to(self.root).parts[0] for path in files}
+        return [folder for folder in folders if folder.name in filled]
+
+    def _is_divided(self, files: list[Path]) -> bool:
+        folders = self._entries(files)
+        loose = [path for path in files if path.parent == self.root]
+        by_file = [None if self.kind == "images" else file_split(path) for path in loose]
+        by_folder = [split_name(folder.name) for folder in folders]
+        named = [*by_folder, *by_file]
+        if "train" in by_file or (self.kind == "tables" and any(by_file)):
+            return True
+        if "train" in by_folder and len(set(named) - {None}) > 1:
+            return True
+        nested = any(split_name(folder.name) == "train" and self._subfolders(folder) for folder in folders)
+        return nested or (bool(named) and all(named))
+
+    def _divide(self, files: list[Path]) -> None:
+        entries: dict[str, set[str]] = {}
+        for path in files:
+            entry = path.relative_to(self.root).parts[0]
+            if path.parent == self.root:
+                name, entry = file_split(path) or _stem(path), "files"
+            else:
+                name = split_name(entry) or entry
+            self.splits.setdefault(name, []).append(path)
+            entries.setdefault(name, set()).add(entry)
+        for folder in self._entries(files):  # a split without files is one all the same
+            if split := split_name(folder.name):
+                self.splits.setdefault(split, [])
+        for name, names in entries.items():
+            if len(names) > 1:
+                raise ValueError(
+                    f"data.path={self.root}: {' and '.join(sorted(names))} are both the split {name}. "
+                    "Join them, or rename one"
+                )
+
+    def folder(self, split: str) -> Path:
+        """Where the classes of a split lie."""
+        if not self.divided:
+            return self.root
+        named = [path for path in self._subfolders(self.root) if (split_name(path.name) or path.name) == split]
+        return named[0] if named else self.root
+
+    def class_of(self, path: Path, split: str) -> str | None:
+        """The folder of the split that `path` lies in, None for one directly in the split."""
+        parts = path.relative_to(self.folder(split)).parts
+        return parts[0] if len(parts) > 1 else None
+
+    def classes(self, split: str) -> list[str]:
+        """The folders of the split, empty ones too; [] where the files lie in none."""
+        if not any(self.class_of(path, split) for path in self.splits[split]):
+            return []
+        return [path.name for path in self._subfolders(self.folder(split))]
+
+    def check_filled(self, split: str, what: str) -> None:
+        """Raises ValueError for a class folder without files. what: "images" or "text", for the message."""
+        filled = {self.class_of(path, split) for path in self.splits[split]}
+        if empty := [name for name in self.classes(split) if name not in filled]:
+            raise ValueError(
+                f"data.path={self.root}: no {what} in class {some(empty)} of {self.folder(split)}; remove its folder"
+            )
+
+    @cached_property
+    def has_classes(self) -> bool:
+        """Whether the files of a split lie in two class folders or more."""
+        return any(
+            len({self.class_of(path, split) for path in files} - {None}) > 1 for split, files in self.splits.items()
+        )
+
+    def _check_classes(self, split: str) -> None:
+        """Raises ValueError where the folders of a split are splits themselves, so that test data would be trained on.
+
+        They are if what lies in them is called so, or if they hold the same two folders or more.
+        """
+        below: dict[str, set[str]] = {}
+        for path in self.splits[split]:
+            parts = path.relative_to(self.folder(split)).parts
+            if len(parts) > 1:
+                found = below.setdefault(parts[0], set())
+                if len(parts) > 2 or (self.kind == "tables" and not self.divided and file_split(path)):
+                    found.add(parts[1])
+        inner = list(below.values())
+        same = len(inner) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner)
+        splits = {name for names in inner for name in names if split_name(Path(name).stem)}
+        if same or splits:
+            raise ValueError(
+                f"data.path={self.root}: the folders {some(below)} of {self.folder(split)} hold "
+                f"{some(sorted(inner[0] if same else splits))}, so which are splits and which are classes cannot be "
+                "told. Arrange them as <path>/train/<class>/ and <path>/test/<class>/, or give one of them as data.path"
+            )
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        """What a user has to know of files that are not read. used: the splits that are."""
+        found = []
+        if extra := [f"{name} ({len(files):,} files)" for name, files in self.splits.items() if name not in used]:
+            found.append(f"splits not used: {some(extra)}")
+        if self.others:
+            found.append(f"files left out by their endings: {count_endings(self.others)}")
+        if self.repeated:
+            found.append(
+                f"{len(self.repeated)} links left out, such as {self.repeated[0]}: they lead to what is counted already"
+            )
+        return found
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def count_endings(paths: Iterable[Path]) -> str:
+    """ "40 .jfif (such as a/012.jfif), 2 without an ending (such as README)", the most frequent first."""
+    examples: dict[str, Path] = {}
+    counts: Counter[str] = Counter()
+    for path in paths:
+        counts[ending(path)] += 1
+        examples.setdefault(ending(path), path)
+    return some(f"{n:,} {kind or 'without an ending'} (such as {examples[kind]})" for kind, n in counts.most_common())
+
+
+def some(names: Iterable[object]) -> str:
+    """The first of them, for a message."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
+
+
+def _stem(path: Path) -> str:
+    """The name of a file up to the first dot."""
+    return path.name.partition(".")[0]

@@ -1,0 +1,158 @@
+"""Rows of CSV, TSV, JSON and JSON lines, and the lines of any text file, compressed or not, just as they stand."""
+
+import bz2
+import codecs
+import csv
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""What reads a compressed file, by its last ending."""
+PLAIN = {".csv", ".tsv", ".jsonl", ".json"}
+READABLE = PLAIN | {kind + outer for kind in PLAIN for outer in OPENERS}
+"""Endings of the tables that are read here; parquet and arrow are left to `datasets`."""
+DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+CELL_LIMIT = 2**30
+"""Characters of a cell at most; the csv module's own limit is 131,072, less than a long document has."""
+
+
+class Row(NamedTuple):
+    """One row. where: its file and line, for messages; cells: by the name of the column."""
+
+    where: str
+    cells: dict[str, Any]
+
+
+def read_table(path: Path) -> Iterator[Row]:
+    """The rows of a table, by its ending.
+
+    Cells of CSV and TSV are strings exactly as written, "NA" and "null" as well; in TSV a quote is a character like any
+    other. Cells of JSON have the type that they have there.
+
+    Raises:
+        ValueError: naming file, line and remedy, for what is not UTF-8 or no such table.
+    """
+    kind = Path(path.name.removesuffix(path.suffix)).suffix if path.suffix.lower() in OPENERS else path.suffix
+    if kind.lower() in (".csv", ".tsv"):
+        return _separated(path, "\t" if kind.lower() == ".tsv" else ",")
+    return _json_lines(path) if kind.lower() == ".jsonl" else _json(path)
+
+
+def _separated(path: Path, separator: str) -> Iterator[Row]:
+    csv.field_size_limit(CELL_LIMIT)
+    tsv = separator == "\t"
+    reader = csv.reader(
+        read_lines(path, bare_returns=True),
+        delimiter=separator,
+        quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
+        strict=not tsv,
+    )
+    names: list[str] = []
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if not names:
+                names = [name.strip() for name in cells]
+                _check_header(path, names, separator)
+            elif len(cells) != len(names):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells, and {len(names)} columns "
+                    f"({', '.join(names)}). "
+                    + ("Take out the tabs" if tsv else 'Put cells that hold commas in quotes ("), one row per line')
+                )
+            else:
+                yield Row(f"{path}, line {reader.line_num}", dict(zip(names, cells, strict=True)))
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {reader.line_num}: not CSV ({error}). Double each quote inside a quoted cell, and close it"
+        ) from error
+    if not names:
+        raise ValueError(f"{path}: an empty table. Give its columns a header line")
+
+
+def _check_header(path: Path, names: list[str], separator: str) -> None:
+    others = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+    if len(names) == 1 and (found := [other for other in others if other != separator and other in names[0]]):
+        raise ValueError(
+            f"{path}: one column, {names[0]!r}: its cells are separated by {others[found[0]]}. "
+            "Separate those of .csv by commas (with quotes around cells that hold commas), of .tsv by tabs"
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{path}: two columns are called {twice[0]!r}. Rename one")
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            cells = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: not JSON ({error}). Give one JSON object per line") from error
+        if not isinstance(cells, dict):
+            raise ValueError(f"{where}: not a JSON object. Give one JSON object per line")
+        yield Row(where, cells)
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """A list of objects, or one object per line."""
+    text = "".join(read_lines(path))
+    if not text.lstrip().startswith("["):
+        yield from _json_lines(path)
+        return
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}). Give a list of objects, or one object per line") from error
+    for number, cells in enumerate(rows, start=1):
+        if not isinstance(cells, dict):
+            raise ValueError(f"{path}, entry {number}: not a JSON object. Give a list of objects")
+        yield Row(f"{path}, entry {number}", cells)
+
+
+def read_lines(path: Path, bare_returns: bool = False) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, with or without a byte-order mark, compressed (.gz, .bz2, .xz) or not.
+
+    bare_returns: whether a carriage return ends a line too, as on old computers of Apple.
+
+    Raises:
+        ValueError: naming line and byte that are not UTF-8, or what the file is instead.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no regular file (a link without a target, or a pipe). Remove it")
+    position = 0
+    try:
+        with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+            lines = file if not bare_returns else (part for line in file for part in line.splitlines(keepends=True))
+            for number, line in enumerate(lines, start=1):
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(path, number, position + error.start, line, error) from error
+                if number == 1 and "\0" in text:
+                    raise _not_utf8(path, number, text.index("\0"), line, None)
+                yield text
+                position += len(line)
+    except DAMAGE as error:
+        raise ValueError(f"{path}: cannot be read ({error or type(error).__name__}). Replace the file") from error
+
+
+def _not_utf8(path: Path, number: int, byte: int, line: bytes, error: UnicodeDecodeError | None) -> ValueError:
+    place = f"{path}, line {number}, byte {byte}: not UTF-8"
+    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        place += f" (0x{line[0]:02x})"
+        return ValueError(f"{place}. Convert the file, e.g. iconv -f UTF-16 -t UTF-8")
+    if any(value < 9 for value in line):  # no text holds such bytes; a compressed file or a picture does
+        return ValueError(
+            f"{path} is no text: it holds bytes of a compressed file or another kind of data. "
+            "Unpack it (.gz, .bz2 and .xz are read as they are), or give a text file"
+        )
+    assert error is not None
+    return ValueError(f"{place} (0x{line[error.start]:02x}). Convert the file, e.g. iconv -f latin1 -t UTF-8")
