@@ -3,12 +3,11 @@
 import logging
 import re
 import typing
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationKeyError
 
 from ssl_zoo import settings
@@ -71,63 +70,11 @@ def rehearse(cfg: DictConfig) -> Any:
     return method
 
 
-def use_own_backbone(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
-    """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on, so that nothing has to
-    be repeated on the command line. Dropout and what saves memory stay as configured.
-
-    Args:
-        given: overrides of the command line, "key=value".
-        choices: the names of the chosen files by group; the backbone's becomes that of the checkpoint.
-
-    Returns:
-        The card of the encoder, None where the checkpoint is too old to have one; see `encoder_card`.
-
-    Raises:
-        ValueError: when the command line asks for something else than the checkpoint holds, or the data is of another
-            modality.
-    """
-    from ssl_zoo import encoder_card
-
-    checkpoint = str(cfg.checkpoint)
-    card, tokenizer = encoder_card.read(checkpoint)
-    if card is None:
-        return None
-    keys = {argument.split("=")[0].lstrip("+~") for argument in given}
-    choice, arguments, facts = card["backbone"], card["arguments"], card["facts"]
-    if choice not in {path.stem for path in (CONF / "backbone").glob("*.yaml")}:
-        raise ValueError(f"checkpoint={checkpoint} holds backbone={choice}, which conf/backbone does not have")
-    if "backbone" in keys and choices["backbone"] != choice:
-        raise ValueError(encoder_card.mismatch("backbone", choices["backbone"], choice, checkpoint))
-    mine: Any = OmegaConf.to_container(cfg.backbone)
-    for key in sorted(key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")):
-        if not encoder_card.is_free(key) and mine.get(key) != arguments.get(key):
-            raise ValueError(encoder_card.mismatch(f"backbone.{key}", mine.get(key), arguments.get(key), checkpoint))
-    for_images = "image_size" in facts
-    if for_images != ("image_size" in cfg.data):
-        kind = "images" if for_images else "text"
-        raise ValueError(
-            f"data={choices['data']}: the encoder of checkpoint={checkpoint} is for {kind}. Choose other data"
-        )
-
-    shipped = OmegaConf.load(CONF / "backbone" / f"{choice}.yaml")
-    free = {key: value for key, value in mine.items() if encoder_card.is_free(key)}
-    cfg.backbone = {"_target_": OmegaConf.select(shipped, "_target_"), **arguments, **free}
-    with read_write(choices):
-        choices["backbone"] = choice
-    if for_images:
-        for name, value in facts.items():
-            if f"data.{name}" not in keys:
-                cfg.data[name] = value
-        encoder_card.check(card, OmegaConf.to_container(cfg.data), checkpoint)  # type: ignore[arg-type]
-    elif tokenizer is not None and not any(key.startswith("data.tokenizer") for key in keys):
-        cfg.data.tokenizer.name = str(tokenizer)
-    return card
-
-
 def check_settings(cfg: DictConfig) -> None:
     """Raises ValueError where a value is of no type that its part takes, or is set by the run itself."""
+    config: Any = OmegaConf.to_container(cfg)
     for name in ("data", "views", "backbone", "method", "optimizer", "schedule", "evaluators", "logger"):
-        section: Any = OmegaConf.to_container(cfg[name]) if cfg.get(name) else {}
+        section: Any = config.get(name) or {}
         if name in ("evaluators", "logger"):
             for key, part in section.items():
                 if not isinstance(part, dict) or "_target_" not in part:

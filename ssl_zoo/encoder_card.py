@@ -1,13 +1,15 @@
 """What a checkpoint says of its encoder: how to build it, and for which inputs it was trained."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf, read_write
 from torch import nn
 
 from ssl_zoo import checkpoints
+from ssl_zoo.build import CONF
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,57 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_plain(item) and not isinstance(item, list) for item in value)
     return value is None or isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
+
+
+def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
+    """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on, so that nothing has to
+    be repeated on the command line. Dropout and what saves memory stay as configured.
+
+    Args:
+        given: overrides of the command line, "key=value".
+        choices: the names of the chosen files by group; the backbone's becomes that of the checkpoint.
+
+    Returns:
+        The card of the encoder, None where the checkpoint is too old to have one; see `describe`.
+
+    Raises:
+        ValueError: when the command line asks for something else than the checkpoint holds, or the data is of another
+            modality.
+    """
+    checkpoint = str(cfg.checkpoint)
+    card, tokenizer = read(checkpoint)
+    if card is None:
+        return None
+    keys = {argument.split("=")[0].lstrip("+~") for argument in given}
+    choice, arguments, facts = card["backbone"], card["arguments"], card["facts"]
+    if choice not in {path.stem for path in (CONF / "backbone").glob("*.yaml")}:
+        raise ValueError(f"checkpoint={checkpoint} holds backbone={choice}, which conf/backbone does not have")
+    if "backbone" in keys and choices["backbone"] != choice:
+        raise ValueError(mismatch("backbone", choices["backbone"], choice, checkpoint))
+    mine: Any = OmegaConf.to_container(cfg.backbone)
+    for key in sorted(key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")):
+        if not is_free(key) and mine.get(key) != arguments.get(key):
+            raise ValueError(mismatch(f"backbone.{key}", mine.get(key), arguments.get(key), checkpoint))
+    for_images = "image_size" in facts
+    if for_images != ("image_size" in cfg.data):
+        kind = "images" if for_images else "text"
+        raise ValueError(
+            f"data={choices['data']}: the encoder of checkpoint={checkpoint} is for {kind}. Choose other data"
+        )
+
+    shipped = OmegaConf.load(CONF / "backbone" / f"{choice}.yaml")
+    free = {key: value for key, value in mine.items() if is_free(key)}
+    cfg.backbone = {"_target_": OmegaConf.select(shipped, "_target_"), **arguments, **free}
+    with read_write(choices):
+        choices["backbone"] = choice
+    if for_images:
+        for name, value in facts.items():
+            if f"data.{name}" not in keys:
+                cfg.data[name] = value
+        check(card, OmegaConf.to_container(cfg.data), checkpoint)  # type: ignore[arg-type]
+    elif tokenizer is not None and not any(key.startswith("data.tokenizer") for key in keys):
+        cfg.data.tokenizer.name = str(tokenizer)
+    return card
 
 
 def check(card: Mapping[str, Any], facts: Mapping[str, Any], checkpoint: str) -> None:

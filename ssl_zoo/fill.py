@@ -3,9 +3,10 @@
 import re
 from typing import Any, NamedTuple
 
+import hydra
 import torch
 
-from ssl_zoo import clean
+from ssl_zoo import card, checkpoints, clean, encoder_card
 from ssl_zoo.data.tokenizer import TextTokenizer
 from ssl_zoo.methods.mlm import MLM
 
@@ -18,6 +19,34 @@ class Guess(NamedTuple):
     score: float
     token: int
     token_str: str
+
+
+def load(checkpoint: str) -> tuple[MLM, TextTokenizer]:
+    """The masked-token model of a run, given as its folder or a checkpoint file in it, and its tokenizer.
+
+    Raises:
+        ValueError: when it is of another method, when weights or tokenizer are not those it was saved with, or for what
+            `card.read` refuses.
+    """
+    path = checkpoints.resolve(checkpoint)
+    saved = checkpoints.load(path)
+    stored = card.read(saved, checkpoint)
+    trained = card.compose(stored)
+    if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
+        raise ValueError(f"checkpoint={checkpoint} is no masked-token model: give a run of method=mlm")
+    backbone = hydra.utils.instantiate(trained.backbone, _convert_="all")
+    method = hydra.utils.instantiate(trained.method, backbone=backbone, _convert_="all")
+    try:
+        method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={checkpoint}: its weights are not those of its model: {error}") from error
+    kept = path.parent.parent / encoder_card.TOKENIZER
+    if not kept.exists():
+        raise ValueError(f"checkpoint={checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was")
+    tokenizer = TextTokenizer(kept)
+    if tokenizer.identity != stored["facts"]["tokenizer_hash"]:
+        raise ValueError(f"{kept} is not the tokenizer of checkpoint={checkpoint}. Give the run folder as it was")
+    return method, tokenizer
 
 
 @torch.no_grad()

@@ -21,7 +21,6 @@ from ssl_zoo.build import (
     build_method,
     build_trainer,
     rehearse,
-    use_own_backbone,
     views_name,
 )
 from ssl_zoo.credentials import Filter, masked, masked_text
@@ -214,7 +213,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     choices = HydraConfig.get().runtime.choices
     origin = None
     if cfg.checkpoint is not None:
-        origin = use_own_backbone(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
+        origin = encoder_card.use(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
     identity = outline(cfg)
     found = run_folder.look(folder, identity["config"])
     resume = found.checkpoint
@@ -336,35 +335,13 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
     """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
     from rich.console import Console
 
-    from ssl_zoo import card, checkpoints, encoder_card, fill
-    from ssl_zoo.data.tokenizer import TextTokenizer
-    from ssl_zoo.methods.mlm import MLM
+    from ssl_zoo import fill
 
     transcript.begin(folder)
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
-    path = checkpoints.resolve(cfg.checkpoint)
-    saved = checkpoints.load(path)
-    stored = card.read(saved, cfg.checkpoint)
-    trained = card.compose(stored)
-    if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
-        raise ValueError(f"checkpoint={cfg.checkpoint} is no masked-token model: give a run of method=mlm")
     hardware.prepare_torch("cpu", "32-true")
-    method = hydra.utils.instantiate(
-        trained.method, backbone=hydra.utils.instantiate(trained.backbone, _convert_="all"), _convert_="all"
-    )
-    try:
-        method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint={cfg.checkpoint}: its weights are not those of its model: {error}") from error
-    kept = path.parent.parent / encoder_card.TOKENIZER
-    if not kept.exists():
-        raise ValueError(
-            f"checkpoint={cfg.checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was"
-        )
-    tokenizer = TextTokenizer(kept)
-    if tokenizer.identity != stored["facts"]["tokenizer_hash"]:
-        raise ValueError(f"{kept} is not the tokenizer of checkpoint={cfg.checkpoint}. Give the run folder as it was")
+    method, tokenizer = fill.load(cfg.checkpoint)
     Console().print(fill.table(cfg.text, fill.guesses(method, tokenizer, cfg.text)))
 
 

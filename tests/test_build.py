@@ -43,8 +43,8 @@ def test_every_method_passes_its_rehearsal(name: str) -> None:
 
 
 def test_a_backbone_that_cannot_take_local_crops_is_refused_before_the_data_is_read() -> None:
-    small = ("data=folder", "data.path=nowhere", "data.image_size=64", "views=multicrop", "backbone.small_stem=false")
-    with pytest.raises(ValueError, match="views: the backbone, made for images of 64 pixels, takes no view of 32"):
+    small = ("data=folder", "data.path=nowhere", "data.image_size=128", "views=multicrop", "backbone.small_stem=false")
+    with pytest.raises(ValueError, match="views: the backbone, made for images of 128 pixels, takes no view of 64"):
         build.rehearse(composed(*small, "method=dino", "backbone.name=mixer_s32_224"))
     build.rehearse(composed(*small, "method=dino", "backbone.name=resnet10t"))
 

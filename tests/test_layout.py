@@ -54,6 +54,7 @@ MAY_USE_OMEGACONF = {
     "card",
     "conformance",
     "credentials",
+    "encoder_card",
     "run",
     "overrides",
 }  # the last: its errors

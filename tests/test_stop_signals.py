@@ -175,9 +175,14 @@ def test_before_training_a_signal_stops_at_once_and_says_so(
     assert f"{number.name}: no training is in progress" in capfd.readouterr().err
 
 
-def test_before_training_a_child_ends_as_any_process_does() -> None:
+def test_before_training_a_child_ends_as_any_process_does(tmp_path: Path) -> None:
+    def wait_to_be_stopped() -> None:
+        (tmp_path / "begun").touch()  # what is sent while a process still forks may be lost
+        time.sleep(30)
+
     with at_once():
-        child = in_child(lambda: time.sleep(30))
+        child = in_child(wait_to_be_stopped)
+        wait_for(tmp_path / "begun")
         os.kill(child, signal.SIGTERM)
         assert ended(child) == -signal.SIGTERM
 
