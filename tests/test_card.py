@@ -100,6 +100,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     train(["the movie was great", "a bad film and a good one"] * 5, "bpe", 300, True).save(str(folder / TOKENIZER))
     tokenizer = TextTokenizer(folder / TOKENIZER)
     facts = {key: getattr(tokenizer, key) for key in ("vocab_size", "pad_id", "sep_id", "mask_id", "num_special")}
+    facts |= {"modality": "text", "tokenizer_hash": tokenizer.identity}
     facts |= {"word_starts": "1" * tokenizer.vocab_size, "max_length": 16, "class_names": ["${oc.env:WANDB_API_KEY}"]}
     settings = ["backbone.num_heads=4", "+backbone.drop_path_rate=0.1", "method.mask_ratio=0.2"]
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -10,7 +10,7 @@ from ssl_zoo.method import Batch
 from ssl_zoo.methods.simclr import SimCLR
 from ssl_zoo.run import CONF
 
-FACTS = {"vocab_size": 50, "max_length": 16, "pad_id": 0, "sep_id": 3}
+FACTS = {"modality": "text", "vocab_size": 50, "max_length": 16, "pad_id": 0, "sep_id": 3}
 SMALL = ("backbone.depth=1", "backbone.embed_dim=32", "method.hidden_dim=16", "method.out_dim=8")
 
 
