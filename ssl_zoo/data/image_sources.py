@@ -12,8 +12,9 @@ from PIL import Image
 from ssl_zoo.data.decode import Encoded
 from ssl_zoo.data.image_lists import Listed, names_images
 from ssl_zoo.data.image_parts import ENDINGS, Part, Source, label_positions
-from ssl_zoo.data.layout import WORDS, Layout, Walk, count_endings, ending, some
-from ssl_zoo.data.sources import data_files, fingerprint, has_card, load_tables, locate
+from ssl_zoo.data.layout import Layout, Walk, count_endings, ending, some
+from ssl_zoo.data.sources import data_layout, fingerprint, has_card, load_tables, locate
+from ssl_zoo.data.splits import WORDS
 from ssl_zoo.data.tables import READABLE, read_table
 
 if TYPE_CHECKING:
@@ -197,9 +198,9 @@ class Tables:
         return files[0].parent if len({path.parent for path in files}) == 1 else self.place
 
     def notes(self, used: Collection[str]) -> list[str]:
-        files = data_files(self.place) if isinstance(self.place, Path) else None  # opening the tables takes seconds
-        unused = [split for split in files or () if split not in used]
-        return [f"splits not used: {some(unused)}"] if unused else []
+        folder = isinstance(self.place, Path) and self.place.is_dir()
+        layout = data_layout(Path(self.place)) if folder else None  # opening the tables takes seconds
+        return layout.notes(used, named=ENDINGS) if layout else []
 
     def captions(self, split: str, column: str) -> list[Any]:
         """The cells of a column. Raises: ValueError when there is none of this name."""

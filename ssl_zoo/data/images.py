@@ -238,10 +238,12 @@ class ImageData(LightningDataModule):
 
     def _describe(self, class_names: list[str], num_skipped: int) -> dict[str, Any]:
         num_train, num_test = len(self.labels["train"]), len(self._judged("test"))
+        lacking = int((self.labels["test"] < 0).sum()) if self.has_labels and "test" in self.labels else 0
+        unknown = f" ({lacking:,} more have no label)" if lacking else ""
         size = sum(pixels.numel() for pixels in self.pixels.values())
         kept = f"{size / 1e6:,.1f} MB of {self.image_size}x{self.image_size} pixels" if size else "decoded every epoch"
         say(
-            f"{self.path}: {num_train:,} training and {num_test:,} test images, "
+            f"{self.path}: {num_train:,} training and {num_test:,} test images{unknown}, "
             f"{describe_labels(self.labels['train'].numpy(), class_names)}; data.store={self.store} ({kept})"
         )
         return {
