@@ -35,8 +35,8 @@ def open_source(
     """What `path` stands for: `sklearn:digits`, a table, a hub id, or a folder.
 
     A folder with a data card, or with a metadata file whose `file_name` tells what each row is about, is in the Hub's
-    layout. Else class folders come first; then parquet, arrow and tar files; then a CSV or the like that names images;
-    then the images as they lie there.
+    layout. Else class folders come first; then parquet, arrow and tar files; then a CSV or the like that names images
+    (but no form for answers, as sample_submission.csv); then the images as they lie there.
 
     other_columns: those of a table that hold neither.
 
@@ -60,12 +60,14 @@ def open_source(
     if not folder.layout.has_classes:
         if any(ending(path) in HUB_ENDINGS for path in near):
             return Tables(place, image_column, label_column)
-        lists = [path for path in near if ending(path) in READABLE and names_images(path, image_column)]
+        tables = [path for path in near if ending(path) in READABLE and "submission" not in path.name.lower()]
+        lists = [path for path in tables if names_images(path, image_column)]
         if lists:
             layout = Layout(walk, {ending(path) for path in lists}, "tables")
             splits = {split: [path for path in files if path in lists] for split, files in layout.splits.items()}
             splits = {split: files for split, files in splits.items() if files}
-            return Listed(splits, image_column, label_column, other_columns)
+            images = [path for files in folder.layout.splits.values() for path in files]
+            return Listed(splits, image_column, label_column, other_columns, images)
     return folder
 
 

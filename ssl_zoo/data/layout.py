@@ -185,7 +185,7 @@ class Layout:
         """
         if not self.divided:
             return self.root
-        named = [path for path in self._subfolders(self.root) if (split_name(path.name) or path.name) == split]
+        named = [path for path in self._entries(self.splits[split]) if (split_name(path.name) or path.name) == split]
         root = named[0] if named else self.root
         holding = {path.parent for path in self.splits[split]}
         while named and root not in holding and len(inner := self._subfolders(root)) == 1:

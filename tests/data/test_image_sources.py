@@ -188,7 +188,7 @@ class TestTables:
         self.save(tmp_path / "pets", [0.0, None], datasets.Value("float64"), "TEST")
         parts = read_parts(source(tmp_path / "pets"), ["train"], "auto")
         assert {name: part.labels.tolist() for name, part in parts.items()} == {"train": [1, 0], "test": [0, -1]}
-        assert source(tmp_path / "pets").notes(["train"]) == ["splits not used: test"]
+        assert source(tmp_path / "pets").notes(["train"]) == ["splits not used: test (1 files)"]
 
     def test_tar_shards_have_their_labels_in_cls(self, tmp_path: Path) -> None:
         import io
