@@ -18,6 +18,8 @@ from ssl_zoo.data.tables import Row, read_table
 PATHS = ("path", "file_name", "filename", "file", "image", "image_path", "img", "filepath")
 LABELS = ("label", "class", "target", "category", "cls")
 """Names that columns of paths and of labels usually have; data.image_column and data.label_column name others."""
+HUB_COLUMN = "file_name"
+"""Of the paths in a metadata file as on the Hub; its other columns need not be labels."""
 TRIED = 20
 """Rows that decide whether a column holds paths of images."""
 
@@ -61,9 +63,9 @@ def _lack_endings(values: Iterable[object]) -> bool:
 class Finder:
     """The file that a table means by a cell. Backslashes are those of Windows.
 
-    A path is relative to the table's folder; where none of `values`, some cells, is there, to the folder beside the
-    table that has them: the one of the table's split (train.csv and train/), or the only one. Where the values have no
-    endings of images, those of the files are not asked for.
+    A path is relative to the table's folder; where none of `values`, some cells, is there, to the folder above, or to
+    the folder beside the table that has them: the one of the table's split (train.csv and train/), or the only one.
+    Where the values have no endings of images, those of the files are not asked for.
 
     Raises:
         ValueError: where several folders beside the table have the files.
@@ -72,15 +74,15 @@ class Finder:
     def __init__(self, table: Path, values: Sequence[object]):
         self.without_ending = _lack_endings(values)
         self._names: dict[Path, dict[str, list[str]]] = {}
-        self.folder = table.parent
         cells = [str(value) for value in values if isinstance(value, str | int)][:TRIED]
-        if any(self(cell).is_file() for cell in cells):
-            return
-        found = []
-        for folder in subfolders(table.parent):
+
+        def holds(folder: Path) -> bool:
             self.folder = folder
-            if any(self(cell).is_file() for cell in cells):
-                found.append(folder)
+            return any(self(cell).is_file() for cell in cells)
+
+        if holds(table.parent) or holds(table.parent.parent):
+            return
+        found = [folder for folder in subfolders(table.parent) if holds(folder)]
         named = [folder for folder in found if split_name(folder.name) and split_name(folder.name) == file_split(table)]
         if len(found) > 1 and len(named) != 1:
             raise ValueError(
@@ -127,6 +129,33 @@ class Paths:
         return f"{self.paths[position]} ({self.names[position]})"
 
 
+def _columns(rows: Sequence[tuple[Path, Row]]) -> list[str]:
+    return list(dict.fromkeys(name for _, row in rows[:TRIED] for name in row.cells))
+
+
+def _paths(rows: Sequence[tuple[Path, Row]], column: str) -> list[Path]:
+    values: dict[Path, list[object]] = {}
+    for table, row in rows:
+        values.setdefault(table, []).extend(_filled([row], column))
+    finders = {table: Finder(table, values[table]) for table in values}
+    return [finders[table]("" if row.cells.get(column) is None else str(row.cells[column])) for table, row in rows]
+
+
+def _divided(rows: list[tuple[Path, Row]], column: str) -> dict[str, list[tuple[Path, Row]]]:
+    """The rows by folders of their images that are called like splits, if "train" and another are; else all "train".
+
+    Rows of images that lie in none are for training.
+    """
+    found: dict[str | None, list[tuple[Path, Row]]] = {}
+    for (table, row), path in zip(rows, _paths(rows, column), strict=True):
+        inside = path.parts[len(table.parent.parts) : -1] if path.is_relative_to(table.parent) else ()
+        found.setdefault(next(filter(None, map(split_name, inside)), None), []).append((table, row))
+    if "train" not in found or len(set(found) - {None}) < 2:
+        return {"train": rows}
+    found["train"] += found.pop(None, [])
+    return {split: its for split, its in found.items() if split is not None}
+
+
 class Listed:
     """Tables of paths, see `Finder`, and labels. splits: the tables of each.
 
@@ -149,7 +178,11 @@ class Listed:
 
     @cached_property
     def rows(self) -> dict[str, list[tuple[Path, Row]]]:
-        """Each row of each split, and its table. Raises: ValueError for a split whose tables have other columns."""
+        """Each row of each split, and its table. Images of one table in train/ and test/ belong to these splits.
+
+        Raises:
+            ValueError: for a split whose tables have other columns.
+        """
         found = {
             split: [(path, row) for path in paths for row in read_table(path)] for split, paths in self.tables.items()
         }
@@ -164,32 +197,27 @@ class Listed:
                     f"data.path: {described} have different columns, and both are tables of the split {split}. Give "
                     "the file to read as data.path, or name them after their splits"
                 )
-        return found
+        return _divided(found["train"], self._image_column(found["train"])) if set(found) == {"train"} else found
 
     def splits(self) -> list[str]:
-        return sorted(self.tables)
+        return sorted(self.rows)
 
     def notes(self, used: Collection[str]) -> list[str]:
-        tables = [path.name for split in used for path in self.tables[split]]
-        unused = [split for split in self.tables if split not in used]
+        tables = dict.fromkeys(path.name for split in used for path, _ in self.rows[split])
+        unused = [split for split in self.rows if split not in used]
         found = [f"images and labels are those of {some(tables)}"] + [f"splits not used: {some(unused)}"] * bool(unused)
-        listed = {os.path.normpath(path) for split in self.tables for path in self._paths(split)}
+        listed = {os.path.normpath(path) for split in self.rows for path in self._paths(split)}
         if others := [path for path in self.images if os.path.normpath(path) not in listed]:
             found.append(f"{len(others):,} images left out, such as {others[0]}: no table names them")
         return found
 
     def fingerprint(self) -> str:
         files = [path for paths in self.tables.values() for path in paths]
-        images = {path for split in self.tables for path in self._paths(split)}
+        images = {path for split in self.rows for path in self._paths(split)}
         return fingerprint([*files, *sorted(images)])
 
     def _paths(self, split: str) -> list[Path]:
-        column, rows = self._image_column(split), self.rows[split]
-        finders = {
-            table: Finder(table, _filled((row for of, row in rows if of == table), column))
-            for table in self.tables[split]
-        }
-        return [finders[table]("" if row.cells.get(column) is None else str(row.cells[column])) for table, row in rows]
+        return _paths(self.rows[split], self._image_column(self.rows[split]))
 
     def part(self, split: str) -> Part:
         """Raises: ValueError when a column is missing or cannot be told, or when no image is where the paths say."""
@@ -197,9 +225,9 @@ class Listed:
         if not any(path.is_file() for path in paths):
             first = f", such as {paths[0]}" if paths else ""
             raise ValueError(
-                f"data.image_column={self._image_column(split)}: none of the {len(paths)} images of "
-                f"{some(self.tables[split])} is there{first}. Paths are relative to the folder of their table or to one "
-                "beside it; data.image_column names the column that holds them"
+                f"data.image_column={self._image_column(rows)}: none of the {len(paths)} images of "
+                f"{some(self.tables[split])} is there{first}. Paths are relative to the folder of their table, to one "
+                "beside it or the one above; data.image_column names the column that holds them"
             )
         images = Paths([str(path) for path in paths], [row.where for _, row in rows])
         column = self._label_column(split)
@@ -224,14 +252,13 @@ class Listed:
         return [row.cells.get(column) for _, row in self.rows[split]]
 
     def _columns(self, split: str) -> list[str]:
-        return list(dict.fromkeys(name for _, row in self.rows[split][:TRIED] for name in row.cells))
+        return _columns(self.rows[split])
 
-    def _image_column(self, split: str) -> str:
-        columns, tables = self._columns(split), list(self.tables[split])
+    def _image_column(self, rows: Sequence[tuple[Path, Row]]) -> str:
+        columns, tables = _columns(rows), list(dict.fromkeys(table for table, _ in rows))
         if self.image_column is not None:
             return self._given("image", self.image_column, columns)
-        rows = self.rows[split][:TRIED]
-        found = _path_columns({table: [row for of, row in rows if of == table] for table in tables}, columns)
+        found = _path_columns({table: [row for of, row in rows[:TRIED] if of == table] for table in tables}, columns)
         found = found or [name for name in columns if name.lower() in PATHS]
         if len(found) != 1:
             raise ValueError(
@@ -247,13 +274,13 @@ class Listed:
         """
         columns = self._columns(split)
         if self.label_column is not None:
-            if self.label_column not in columns and any(
-                self.label_column in self._columns(name) for name in self.tables
-            ):
+            if self.label_column not in columns and any(self.label_column in self._columns(name) for name in self.rows):
                 return None
             return self._given("label", self.label_column, columns)
-        others = [name for name in columns if name not in (self._image_column(split), *self.other_columns)]
+        others = [name for name in columns if name not in (self._image_column(self.rows[split]), *self.other_columns)]
         found = [name for name in others if name.lower() in LABELS]
+        if HUB_COLUMN in columns and not found:
+            return None
         if len(found) > 1 or (not found and others):
             raise ValueError(
                 f"data.label_column is not set, and {some(self.tables[split])} does not tell which column holds the "

@@ -109,6 +109,7 @@ class Layout:
         self.hidden = [folder for folder in walk.hidden if any(ending(path) in endings for path in folder.glob("*"))]
         self.others = [path for path in walk.files if ending(path) not in endings]
         files = [path for path in walk.files if ending(path) in endings]
+        self._holding = {folder for path in files for folder in path.parents}
         self.root = self._inside(walk.root, files)
         self.divided = self._is_divided(files)
         self.splits: dict[str, list[Path]] = {} if self.divided or not files else {"train": files}
@@ -122,7 +123,9 @@ class Layout:
             self._check_classes(name)
 
     def _subfolders(self, folder: Path) -> list[Path]:
-        return [path for path in subfolders(folder) if path not in self.repeated]
+        """Those that are not counted elsewhere; of tables those that hold some, as others hold what the tables name."""
+        folders = [path for path in subfolders(folder) if path not in self.repeated]
+        return folders if self.kind != "tables" else [path for path in folders if path in self._holding]
 
     def _inside(self, root: Path, files: list[Path]) -> Path:
         """The folder that `root` does nothing but wrap."""
@@ -133,16 +136,8 @@ class Layout:
             folders = self._subfolders(root)
         return root
 
-    def _entries(self, files: list[Path]) -> list[Path]:
-        """The folders in `root`; of tables only those that hold some, since others hold the images that they name."""
-        folders = self._subfolders(self.root)
-        if self.kind != "tables":
-            return folders
-        filled = {path.relative_to(self.root).parts[0] for path in files}
-        return [folder for folder in folders if folder.name in filled]
-
     def _is_divided(self, files: list[Path]) -> bool:
-        folders = self._entries(files)
+        folders = self._subfolders(self.root)
         loose = [path for path in files if path.parent == self.root]
         by_file = [None if self.kind == "images" else file_split(path) for path in loose]
         by_folder = [split_name(folder.name) for folder in folders]
@@ -164,7 +159,7 @@ class Layout:
                 name = split_name(entry) or entry
             self.splits.setdefault(name, []).append(path)
             entries.setdefault(name, set()).add(entry)
-        for folder in self._entries(files):  # a split without files is one all the same
+        for folder in self._subfolders(self.root):  # a split without files is one all the same
             if split := split_name(folder.name):
                 self.splits.setdefault(split, [])
         for name, names in entries.items():
@@ -185,7 +180,7 @@ class Layout:
         """
         if not self.divided:
             return self.root
-        named = [path for path in self._entries(self.splits[split]) if (split_name(path.name) or path.name) == split]
+        named = [path for path in self._subfolders(self.root) if (split_name(path.name) or path.name) == split]
         root = named[0] if named else self.root
         holding = {path.parent for path in self.splits[split]}
         while named and root not in holding and len(inner := self._subfolders(root)) == 1:

@@ -165,3 +165,32 @@ def test_tables_of_one_split_have_the_same_columns(kaggle: Path) -> None:
     save(kaggle / "b.csv", "path,weight", "images/0002.png,1", "images/0003.png,2")
     with pytest.raises(ValueError, match=r"a.csv \(path, label\) and .*b.csv \(path, weight\) have different columns"):
         source(kaggle).part("train")
+
+
+def test_images_of_one_table_in_folders_of_splits(tmp_path: Path) -> None:
+    for split in ("train", "Val", "other"):
+        write(tmp_path / split, 2)
+    lines = [f"{split}/000{i}.png,{chr(97 + i)}" for split in ("train", "Val", "other") for i in range(2)]
+    save(tmp_path / "labels.csv", "path,label", *lines)
+    found = source(tmp_path)
+    assert found.splits() == ["train", "val"]
+    assert [len(found.part(split).labels) for split in found.splits()] == [4, 2]
+    save(tmp_path / "labels.csv", "path,label", *lines[2:])  # no train: these are names like any other
+    assert source(tmp_path).splits() == ["train"]
+
+
+def test_a_table_in_a_folder_beside_the_images(kaggle: Path) -> None:
+    (kaggle / "tables").mkdir()
+    save(kaggle / "tables" / "train.csv", "path,label", "images/0000.png,a", "images/0001.png,b")
+    assert rows(source(kaggle).part("train")) == [("0000.png", 0), ("0001.png", 1)]
+
+
+def test_metadata_as_on_the_hub_keep_their_words(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / split, 2)
+        save(tmp_path / split / "metadata.csv", "file_name,label", "0000.png,NA", "0001.png,007")
+    found = source(tmp_path)
+    assert found.splits() == ["test", "train"]
+    assert found.part("train").classes == ["007", "NA"]
+    save(tmp_path / "train" / "metadata.csv", "file_name,text", "0000.png,a cat", "0001.png,a dog")
+    assert source(tmp_path).part("train").classes == []
