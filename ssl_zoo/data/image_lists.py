@@ -129,6 +129,10 @@ class Paths:
         return f"{self.paths[position]} ({self.names[position]})"
 
 
+def _tables(rows: Sequence[tuple[Path, Row]]) -> list[Path]:
+    return list(dict.fromkeys(table for table, _ in rows))
+
+
 def _columns(rows: Sequence[tuple[Path, Row]]) -> list[str]:
     return list(dict.fromkeys(name for _, row in rows[:TRIED] for name in row.cells))
 
@@ -181,12 +185,14 @@ class Listed:
         """Each row of each split, and its table. Images of one table in train/ and test/ belong to these splits.
 
         Raises:
-            ValueError: for a split whose tables have other columns.
+            ValueError: for a split without rows, or whose tables have different columns.
         """
         found = {
             split: [(path, row) for path in paths for row in read_table(path)] for split, paths in self.tables.items()
         }
         for split, rows in found.items():
+            if not rows:
+                raise ValueError(f"data.path: {some(self.tables[split])} has no rows. Give a table of images")
             first: dict[Path, list[str]] = {}
             for path, row in rows:
                 if ending(path)[:4] in (".csv", ".tsv"):  # objects of JSON may lack some
@@ -203,7 +209,7 @@ class Listed:
         return sorted(self.rows)
 
     def notes(self, used: Collection[str]) -> list[str]:
-        tables = dict.fromkeys(path.name for split in used for path, _ in self.rows[split])
+        tables = dict.fromkeys(path.name for split in used for path in _tables(self.rows[split]))
         unused = [split for split in self.rows if split not in used]
         found = [f"images and labels are those of {some(tables)}"] + [f"splits not used: {some(unused)}"] * bool(unused)
         listed = {os.path.normpath(path) for split in self.rows for path in self._paths(split)}
@@ -226,18 +232,18 @@ class Listed:
             first = f", such as {paths[0]}" if paths else ""
             raise ValueError(
                 f"data.image_column={self._image_column(rows)}: none of the {len(paths)} images of "
-                f"{some(self.tables[split])} is there{first}. Paths are relative to the folder of their table, to one "
+                f"{some(_tables(rows))} is there{first}. Paths are relative to the folder of their table, to one "
                 "beside it or the one above; data.image_column names the column that holds them"
             )
         images = Paths([str(path) for path in paths], [row.where for _, row in rows])
         column = self._label_column(split)
         if column is None:
             return Part(images, np.full(len(paths), -1), [])
-        where = f"data.label_column={column}: {some(self.tables[split])}"
+        where = f"data.label_column={column}: {some(_tables(self.rows[split]))}"
         labels, classes = label_positions([row.cells.get(column) for _, row in rows], where)
-        first: dict[Path, int] = {}
+        seen: dict[Path, int] = {}
         for position, path in enumerate(paths):
-            before = first.setdefault(path, position)
+            before = seen.setdefault(path, position)
             if labels[before] != labels[position]:
                 raise ValueError(
                     f"data.label_column={column}: {path} has two labels, in {rows[before][1].where}, and "
@@ -255,7 +261,7 @@ class Listed:
         return _columns(self.rows[split])
 
     def _image_column(self, rows: Sequence[tuple[Path, Row]]) -> str:
-        columns, tables = _columns(rows), list(dict.fromkeys(table for table, _ in rows))
+        columns, tables = _columns(rows), _tables(rows)
         if self.image_column is not None:
             return self._given("image", self.image_column, columns)
         found = _path_columns({table: [row for of, row in rows[:TRIED] if of == table] for table in tables}, columns)
@@ -283,8 +289,8 @@ class Listed:
             return None
         if len(found) > 1 or (not found and others):
             raise ValueError(
-                f"data.label_column is not set, and {some(self.tables[split])} does not tell which column holds the "
-                f"labels. Give one of {some(others)}; for images without labels, a table of their paths alone"
+                f"data.label_column is not set, and {some(_tables(self.rows[split]))} does not tell which column "
+                f"holds the labels. Give one of {some(others)}; for images without labels, a table of their paths alone"
             )
         return found[0] if found else None
 

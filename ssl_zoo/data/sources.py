@@ -70,7 +70,9 @@ def data_files(place: Path) -> dict[str, list[str]] | None:
     if place.is_file():
         return {"train": [str(place)]}
     layout = data_layout(place)
-    return layout and {split: [str(path) for path in paths] for split, paths in layout.splits.items() if paths}
+    if layout is None:
+        return None
+    return {split: [str(path) for path in paths] for split, paths in layout.splits.items() if paths}
 
 
 def data_layout(folder: Path) -> Layout | None:

@@ -160,6 +160,12 @@ def test_an_image_with_two_labels_is_refused(kaggle: Path) -> None:
         source(table).part("train")
 
 
+def test_a_table_without_rows_is_named(kaggle: Path) -> None:
+    table = save(kaggle / "a.csv", "path,label")
+    with pytest.raises(ValueError, match=r"a.csv has no rows. Give a table of images"):
+        source(table).splits()
+
+
 def test_tables_of_one_split_have_the_same_columns(kaggle: Path) -> None:
     save(kaggle / "a.csv", "path,label", "images/0000.png,x", "images/0001.png,y")
     save(kaggle / "b.csv", "path,weight", "images/0002.png,1", "images/0003.png,2")
