@@ -310,7 +310,9 @@ class ImageData(LightningDataModule):
 
     def _plain_loader(self, split: str, batches: list[Step]) -> Iterable[Loaded]:
         if self.store == "encoded":
-            return in_workers(Crops(self.encoded[split], self.plain, self.seed), batches, self._workers())
+            crops = Crops(self.encoded[split], self.plain, self.seed)
+            check_shared_memory(crops.example_bytes(self.image_size) * len(batches[0].indices), self._workers())
+            return in_workers(crops, batches, self._workers())
         return ResidentLoader(batches, self.pixels[split], self.labels[split])
 
     def _judged(self, split: str) -> Tensor:
