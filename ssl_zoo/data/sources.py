@@ -46,7 +46,12 @@ def locate(path: str, root: str | None = None) -> Path | str:
     Raises:
         ValueError: when it is neither.
     """
-    given = Path(path).expanduser()
+    given = Path(path)
+    if path.startswith("~") and not given.exists():
+        try:
+            given = given.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"data.path={path}: no such folder, and no home of such a user ({error})") from error
     if given.is_file() or given.is_dir():
         return given
     if given.exists():

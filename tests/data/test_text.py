@@ -320,7 +320,7 @@ def test_empty_documents_are_reported(tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join(f"some words of line {i}" if i % 3 else "" for i in range(300)))
     data = text_data(path, heldout=0.3)
-    assert "corpus.txt: 130 training and 70 test documents, 100 empty ones left out, " in capsys.readouterr().out
+    assert "corpus.txt: 140 training and 60 test documents, 100 empty ones left out, " in capsys.readouterr().out
     assert data.facts["num_train"] + data.facts["num_test"] == 200
 
 
