@@ -140,9 +140,14 @@ def _check_splits(corpus: Corpus) -> None:
 def _check_parts(corpus: Corpus, filled: Counter[str], classes: dict[str, set[str]]) -> None:
     if not filled["train"]:
         splits = [split for split in corpus.splits() if split != corpus.test]
-        raise ValueError(f"data.splits: all documents of {', '.join(splits)} are empty. Give splits with text")
+        raise ValueError(f"data.path: all documents of the split {', '.join(splits)} are empty. Give files with text")
     if corpus.test is not None and not filled["test"]:
         raise ValueError(f"data.splits.test={corpus.test}: all its documents are empty. Give another split, or null")
+    if corpus.test is None and corpus.heldout != 0 and len(classes["train"]) == filled["train"] > 1:
+        raise ValueError(
+            f"data.label_column: each of the {filled['train']} documents has a class of its own, so none can be held "
+            "out for evaluation. Name another column, or null for none"
+        )
     if corpus.test is None and corpus.heldout != 0 and not filled["test"]:
         raise ValueError(
             f"data.heldout={corpus.heldout}: none of the {filled['train']} documents was held out for evaluation. "

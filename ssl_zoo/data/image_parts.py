@@ -7,7 +7,8 @@ import numpy as np
 
 from ssl_zoo.data.decode import Encoded
 from ssl_zoo.data.labels import as_label, in_order
-from ssl_zoo.data.layout import TEST_NAMES, find_split, some
+from ssl_zoo.data.layout import some
+from ssl_zoo.data.splits import TEST_NAMES, find_split
 
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"}
 ENDINGS |= {".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi"}

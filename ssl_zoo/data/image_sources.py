@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from ssl_zoo.data.decode import Encoded
-from ssl_zoo.data.image_lists import Listed, names_images
+from ssl_zoo.data.image_lists import HUB_COLUMN, TRIED, Finder, Listed, names_images
 from ssl_zoo.data.image_parts import ENDINGS, Part, Source, label_positions
-from ssl_zoo.data.layout import WORDS, Layout, Walk, count_endings, ending, some
-from ssl_zoo.data.sources import data_files, fingerprint, has_card, load_tables, locate
+from ssl_zoo.data.layout import Layout, Walk, count_endings, ending, some
+from ssl_zoo.data.sources import data_layout, fingerprint, has_card, load_tables, locate
+from ssl_zoo.data.splits import WORDS
 from ssl_zoo.data.tables import READABLE, read_table
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def open_source(
 ) -> Source:
     """What `path` stands for: `sklearn:digits`, a table, a hub id, or a folder.
 
-    A folder with a data card, or with a metadata file whose `file_name` tells what each row is about, is in the Hub's
-    layout. Else class folders come first; then parquet, arrow and tar files; then a CSV or the like that names images;
-    then the images as they lie there.
+    A folder with a data card is in the Hub's layout. A metadata file whose `file_name` tells what each row is about
+    comes first, as it does there; then class folders; then parquet, arrow and tar files; then a CSV or the like that
+    names images (but no form for answers, as sample_submission.csv); then the images as they lie there.
 
     other_columns: those of a table that hold neither.
 
@@ -53,23 +54,26 @@ def open_source(
         return Tables(place, image_column, label_column)
     walk = Walk(place)
     near = [path for path in walk.files if len(path.relative_to(place).parts) <= 2]
-    if has_card(place) or any(path.name in HUB_NAMES and _has_file_names(path) for path in near):
+    if has_card(place):
         return Tables(place, image_column, label_column)
     folder = Folder(walk)
-    if not folder.layout.has_classes:
+    lists = [path for path in walk.files if path.name in HUB_NAMES and _has_file_names(path)]
+    if not lists and not folder.layout.has_classes:
         if any(ending(path) in HUB_ENDINGS for path in near):
             return Tables(place, image_column, label_column)
-        lists = [path for path in near if ending(path) in READABLE and names_images(path, image_column)]
-        if lists:
-            layout = Layout(walk, {ending(path) for path in lists}, "tables")
-            splits = {split: [path for path in files if path in lists] for split, files in layout.splits.items()}
-            splits = {split: files for split, files in splits.items() if files}
-            return Listed(splits, image_column, label_column, other_columns)
-    return folder
+        tables = [path for path in near if ending(path) in READABLE and "submission" not in path.name.lower()]
+        lists = [path for path in tables if names_images(path, image_column)]
+    if not lists:
+        return folder
+    layout = Layout(walk, {ending(path) for path in lists}, "tables")
+    splits = {split: [path for path in files if path in lists] for split, files in layout.splits.items()}
+    splits = {split: files for split, files in splits.items() if files}
+    images = [path for files in folder.layout.splits.values() for path in files]
+    return Listed(splits, image_column, label_column, other_columns, images)
 
 
 def _has_file_names(table: Path) -> bool:
-    return "file_name" in next((row.cells for row in read_table(table)), {})
+    return HUB_COLUMN in next((row.cells for row in read_table(table)), {})
 
 
 class Files:
@@ -135,20 +139,26 @@ class Folder:
 
 
 class Rows:
-    """The image column of a table. base: the folder that paths in it are relative to; None: of a hub data set."""
+    """The image column of a table. place: of its file, which the paths in it are relative to; None: of the Hub."""
 
-    def __init__(self, table: "Dataset", column: str, name: str, base: Path | None):
-        self.table, self.column, self.called, self.base = table, column, name, base
+    def __init__(self, table: "Dataset", column: str, name: str, place: Path | None):
+        self.table, self.column, self.called = table, column, name
+        first = [self._value(row) for row in range(min(TRIED, len(table)))]
+        self.find = Finder(place, [value for value in first if isinstance(value, str)]) if place else Path
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, position: int) -> Encoded:
+    def _value(self, position: int) -> Any:
         value = self.table.data.column(self.column)[int(position)].as_py()
         if isinstance(value, dict):  # the Hub's image type: bytes in the table, or the path of a file beside it
             value = value["bytes"] if value["bytes"] is not None else value["path"]
+        return value
+
+    def __getitem__(self, position: int) -> Encoded:
+        value = self._value(position)
         if isinstance(value, str):
-            return self.base / value if self.base else Path(value)
+            return self.find(value)
         return value if value is not None else b""
 
     def name(self, position: int) -> str:
@@ -180,26 +190,26 @@ class Tables:
         table = self.tables[split]
         image_column = self._column(table, "image")
         assert image_column is not None
-        images = Rows(table, image_column, f"{self.place}, {split}", self._base(table))
+        images = Rows(table, image_column, f"{self.place}, {split}", self._file())
         label_column = self._column(table, "label")
         if label_column is None:
             return Part(images, np.full(len(table), -1), [])
         labels, classes = self._labels(table, label_column)
         return Part(images, labels, classes)
 
-    def _base(self, table: "Dataset") -> Path | None:
-        """The folder of the table's own file."""
+    def _file(self) -> Path | None:
+        """The table's own file, or the first of several in one folder; of several folders none in their common one."""
         if not isinstance(self.place, Path):
             return None
         if self.place.is_file():
-            return self.place.parent
+            return self.place
         files = [path for path in Walk(self.place).files if ending(path) in HUB_ENDINGS]
-        return files[0].parent if len({path.parent for path in files}) == 1 else self.place
+        return files[0] if len({path.parent for path in files}) == 1 else self.place / "tables"
 
     def notes(self, used: Collection[str]) -> list[str]:
-        files = data_files(self.place) if isinstance(self.place, Path) else None  # opening the tables takes seconds
-        unused = [split for split in files or () if split not in used]
-        return [f"splits not used: {some(unused)}"] if unused else []
+        folder = isinstance(self.place, Path) and self.place.is_dir()
+        layout = data_layout(Path(self.place)) if folder else None  # opening the tables takes seconds
+        return layout.notes(used, named=ENDINGS) if layout else []
 
     def captions(self, split: str, column: str) -> list[Any]:
         """The cells of a column. Raises: ValueError when there is none of this name."""

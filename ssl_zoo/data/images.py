@@ -238,10 +238,12 @@ class ImageData(LightningDataModule):
 
     def _describe(self, class_names: list[str], num_skipped: int) -> dict[str, Any]:
         num_train, num_test = len(self.labels["train"]), len(self._judged("test"))
+        lacking = int((self.labels["test"] < 0).sum()) if self.has_labels and "test" in self.labels else 0
+        unknown = f" ({lacking:,} more have no label)" if lacking else ""
         size = sum(pixels.numel() for pixels in self.pixels.values())
         kept = f"{size / 1e6:,.1f} MB of {self.image_size}x{self.image_size} pixels" if size else "decoded every epoch"
         say(
-            f"{self.path}: {num_train:,} training and {num_test:,} test images, "
+            f"{self.path}: {num_train:,} training and {num_test:,} test images{unknown}, "
             f"{describe_labels(self.labels['train'].numpy(), class_names)}; data.store={self.store} ({kept})"
         )
         return {
@@ -308,7 +310,9 @@ class ImageData(LightningDataModule):
 
     def _plain_loader(self, split: str, batches: list[Step]) -> Iterable[Loaded]:
         if self.store == "encoded":
-            return in_workers(Crops(self.encoded[split], self.plain, self.seed), batches, self._workers())
+            crops = Crops(self.encoded[split], self.plain, self.seed)
+            check_shared_memory(crops.example_bytes(self.image_size) * len(batches[0].indices), self._workers())
+            return in_workers(crops, batches, self._workers())
         return ResidentLoader(batches, self.pixels[split], self.labels[split])
 
     def _judged(self, split: str) -> Tensor:

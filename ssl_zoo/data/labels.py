@@ -13,8 +13,8 @@ def as_label(value: object, where: str) -> str | None:
     """The name of the class that a cell stands for, None where it is unknown.
 
     Null, NaN, an empty cell and negative numbers mean "unknown"; whole floats are integers, in text formats too, where
-    "1.0" and 1 are one class. Any other string is a name as it stands ("NA", "nan" and "null" are names), without white
-    space at its ends; booleans are named "True" and "False".
+    "1.0", "+1" and 1 are one class. Any other string is a name as it stands ("NA", "nan" and "null" are names), without
+    white space at its ends; booleans are named "True" and "False".
 
     Raises:
         ValueError: for a number with a fraction, a list and whatever else names no class. The message begins with
@@ -24,7 +24,7 @@ def as_label(value: object, where: str) -> str | None:
         return None if value is None else str(value)
     if isinstance(value, str):
         value = value.strip()
-        if not NUMBER.fullmatch(value) or ("." not in value and not value.startswith("-")):
+        if not NUMBER.fullmatch(value) or value.isdecimal():
             return value or None
         value = float(value)
     if isinstance(value, int):

@@ -1,59 +1,21 @@
 """What a folder is: its splits, the classes of each split, and the files that are neither. For images and for text."""
 
 import os
-import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing"),
-    "validation": ("validation", "val", "valid", "dev"),
-    "unlabelled": ("unlabelled", "unlabeled", "unsupervised", "unsup"),
-}
-"""Each use of data, and the words that folders and files of it are called by, in any case."""
-TEST_NAMES = ("test", "validation")
-"""The splits to evaluate on, in this order, where none is named."""
-WORDS = {word: use for use, words in SPLITS.items() for word in words}
-SPLIT_NAME = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})([-_ .]?(set|split|data|images|\d.*))?")
+from ssl_zoo.data.splits import file_split, like_splits, split_name, stem
+
 IGNORED = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"}
 """What operating systems leave behind, beside names that begin with a dot."""
 
 
-TABLES = {".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow"}
-TABLES |= {kind + outer for kind in (".csv", ".tsv", ".jsonl", ".json") for outer in (".gz", ".bz2", ".xz")}
+TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".json"}
+TABLES |= {kind + outer for kind in TABLES for outer in (".gz", ".bz2", ".xz")} | {".parquet", ".arrow"}
 """Endings of tables."""
-
-
-def split_name(name: str) -> str | None:
-    """The split that a folder or the stem of a file stands for by its name, None for any other name.
-
-    "train" for train, Train, TRAINING, train_images and train-00000-of-00002; words for the other splits are kept in
-    lower case ("val" for Val), but for "testing", which is "test".
-    """
-    found = SPLIT_NAME.fullmatch(name.lower())
-    if not found:
-        return None
-    use = WORDS[found[1]]
-    return use if use in ("train", "test") else found[1]
-
-
-def file_split(path: Path) -> str | None:
-    """As `split_name` for a file: by its stem, or the first or last word of it, as in train-a.csv and sst_train.csv."""
-    words = [word for word in re.split(r"[-_. ]+", _stem(path)) if not word.isdecimal()]
-    return split_name(_stem(path)) or next(filter(None, map(split_name, words[:1] + words[-1:])), None)
-
-
-def find_split(name: str, available: Sequence[str]) -> str | None:
-    """The split that a user calls `name`: of this very name, else of another spelling (Val, dev or valid for val)."""
-    if name in available:
-        return name
-    use = WORDS.get(name.lower())
-    same = [each for each in available if each.lower() == name.lower() or (use and WORDS.get(each.lower()) == use)]
-    return min(same, key=lambda each: list(WORDS).index(each.lower())) if use and same else next(iter(same), None)
 
 
 def is_hidden(name: str) -> bool:
@@ -71,12 +33,14 @@ class Walk:
 
     files: sorted. What is no regular file is among them: a link without a target, a named pipe.
     repeated: links that were not followed, since what they lead to is counted elsewhere or holds the folder itself.
+    hidden: folders that were not entered, since their names begin with a dot.
     """
 
     def __init__(self, root: Path):
         self.root = root
         self.files: list[Path] = []
         self.repeated: list[Path] = []
+        self.hidden: list[Path] = []
         self._root = os.path.realpath(root)
         self._folders: set[str] = set()
         self._links: list[Path] = []
@@ -104,14 +68,18 @@ class Walk:
         self._folders.add(real)
         try:
             with os.scandir(folder) as entries:
-                found = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+                found = sorted(entries, key=lambda entry: entry.name)
         except PermissionError as error:
             raise ValueError(f"data.path={self.root}: {folder} cannot be read. Allow it (chmod), or move it") from error
         if top:  # `train` may be a link to a folder beside it, which is then no split of its own
-            found.sort(key=lambda entry: (split_name(entry.name) is None, entry.is_symlink()))
+            splits = {entry.name: split_name(entry.name) for entry in found}
+            found.sort(key=lambda each: (splits[each.name] is None, each.is_symlink(), splits[each.name] != "train"))
         for entry in found:
             path = folder / entry.name
-            if entry.is_symlink() and not (top and split_name(entry.name) and path.is_dir()):
+            if is_hidden(entry.name):
+                if entry.is_dir() and entry.name.lower() not in IGNORED:
+                    self.hidden.append(path)
+            elif entry.is_symlink() and not (top and split_name(entry.name) and path.is_dir()):
                 self._links.append(path)
             elif entry.is_dir():
                 self._scan(path)
@@ -129,25 +97,35 @@ class Layout:
         split; or a folder `train` that holds folders; or a file train; or a table of any split. Entries of other names
         are further splits then. Else ("bus", "car", "train") all of `root` is the split "train".
     splits: the files of each, sorted. repeated: see `Walk`. others: visible files with other endings.
+    hidden: folders not entered that hold files with these endings.
 
     Raises:
-        ValueError: where two folders are one split, or where class folders look like splits.
+        ValueError: where two folders are one split, where class folders look like splits, where the training split is
+            a link to another, or where a table or text is there in two formats.
     """
 
     def __init__(self, walk: Walk, endings: Collection[str], kind: Literal["images", "texts", "tables"]):
         self.kind, self.repeated = kind, walk.repeated
+        self.hidden = [folder for folder in walk.hidden if any(ending(path) in endings for path in folder.glob("*"))]
         self.others = [path for path in walk.files if ending(path) not in endings]
         files = [path for path in walk.files if ending(path) in endings]
+        self._holding = {folder for path in files for folder in path.parents}
         self.root = self._inside(walk.root, files)
         self.divided = self._is_divided(files)
         self.splits: dict[str, list[Path]] = {} if self.divided or not files else {"train": files}
         if self.divided:
             self._divide(files)
+        self._folders = {name: self._class_root(name) for name in self.splits}
+        self._check_links()
+        if kind != "images":
+            self._check_formats(files)
         for name in self.splits:
             self._check_classes(name)
 
     def _subfolders(self, folder: Path) -> list[Path]:
-        return [path for path in subfolders(folder) if path not in self.repeated]
+        """Those that are not counted elsewhere; of tables those that hold some, as others hold what the tables name."""
+        folders = [path for path in subfolders(folder) if path not in self.repeated]
+        return folders if self.kind != "tables" else [path for path in folders if path in self._holding]
 
     def _inside(self, root: Path, files: list[Path]) -> Path:
         """The folder that `root` does nothing but wrap."""
@@ -158,16 +136,8 @@ class Layout:
             folders = self._subfolders(root)
         return root
 
-    def _entries(self, files: list[Path]) -> list[Path]:
-        """The folders in `root`; of tables only those that hold some, since others hold the images that they name."""
-        folders = self._subfolders(self.root)
-        if self.kind != "tables":
-            return folders
-        filled = {path.relative_to(self.root).parts[0] for path in files}
-        return [folder for folder in folders if folder.name in filled]
-
     def _is_divided(self, files: list[Path]) -> bool:
-        folders = self._entries(files)
+        folders = self._subfolders(self.root)
         loose = [path for path in files if path.parent == self.root]
         by_file = [None if self.kind == "images" else file_split(path) for path in loose]
         by_folder = [split_name(folder.name) for folder in folders]
@@ -184,12 +154,12 @@ class Layout:
         for path in files:
             entry = path.relative_to(self.root).parts[0]
             if path.parent == self.root:
-                name, entry = file_split(path) or _stem(path), "files"
+                name, entry = file_split(path) or stem(path), "files"
             else:
                 name = split_name(entry) or entry
             self.splits.setdefault(name, []).append(path)
             entries.setdefault(name, set()).add(entry)
-        for folder in self._entries(files):  # a split without files is one all the same
+        for folder in self._subfolders(self.root):  # a split without files is one all the same
             if split := split_name(folder.name):
                 self.splits.setdefault(split, [])
         for name, names in entries.items():
@@ -201,10 +171,42 @@ class Layout:
 
     def folder(self, split: str) -> Path:
         """Where the classes of a split lie."""
+        return self._folders.get(split, self.root)
+
+    def _class_root(self, split: str) -> Path:
+        """The folder of a split; where that does nothing but wrap another (train/train, train/images/cat), the other.
+
+        One folder with files in it is a class, unless it is called like the split.
+        """
         if not self.divided:
             return self.root
         named = [path for path in self._subfolders(self.root) if (split_name(path.name) or path.name) == split]
-        return named[0] if named else self.root
+        root = named[0] if named else self.root
+        holding = {path.parent for path in self.splits[split]}
+        while named and root not in holding and len(inner := self._subfolders(root)) == 1:
+            if inner[0] in holding and split_name(inner[0].name) != split:
+                break
+            root = inner[0]
+        return root
+
+    def _check_links(self) -> None:
+        for link in self.repeated:
+            if link.parent == self.root and split_name(link.name) == "train":
+                raise ValueError(
+                    f"data.path={self.root}: {link} is a link to {os.path.realpath(link)}, which is another split "
+                    "already. Put the training examples in a folder of their own"
+                )
+
+    def _check_formats(self, files: list[Path]) -> None:
+        """Raises ValueError for train.csv beside train.jsonl: the same examples, most likely."""
+        found: dict[Path, Path] = {}
+        for path in files:
+            first = found.setdefault(path.with_name(path.name[: len(path.name) - len(ending(path))]), path)
+            if first != path:
+                raise ValueError(
+                    f"data.path={self.root}: {first.name} and {path.name} of {path.parent} look like one table in two "
+                    "formats, whose examples would count twice. Remove one, or give the file to read as data.path"
+                )
 
     def class_of(self, path: Path, split: str) -> str | None:
         """The folder of the split that `path` lies in, None for one directly in the split."""
@@ -247,6 +249,11 @@ class Layout:
         inner = list(below.values())
         same = len(inner) > 1 and len(inner[0]) > 1 and all(names == inner[0] for names in inner)
         splits = {name for names in inner for name in names if split_name(Path(name).stem)}
+        if like := like_splits(below):
+            raise ValueError(
+                f"data.path={self.root}: the folders {some(like)} of {self.folder(split)} are called like splits. Name "
+                "them train and test if they are, or give one of them as data.path"
+            )
         if same or splits:
             raise ValueError(
                 f"data.path={self.root}: the folders {some(below)} of {self.folder(split)} hold "
@@ -254,13 +261,18 @@ class Layout:
                 "told. Arrange them as <path>/train/<class>/ and <path>/test/<class>/, or give one of them as data.path"
             )
 
-    def notes(self, used: Collection[str]) -> list[str]:
-        """What a user has to know of files that are not read. used: the splits that are."""
+    def notes(self, used: Collection[str], named: Collection[str] = ()) -> list[str]:
+        """What a user has to know of files that are not read.
+
+        used: the splits that are; named: endings of files that those which are read may name.
+        """
         found = []
         if extra := [f"{name} ({len(files):,} files)" for name, files in self.splits.items() if name not in used]:
             found.append(f"splits not used: {some(extra)}")
-        if self.others:
-            found.append(f"files left out by their endings: {count_endings(self.others)}")
+        if others := [path for path in self.others if ending(path) not in named]:
+            found.append(f"files left out by their endings: {count_endings(others)}")
+        if self.hidden:
+            found.append(f"folders left out, whose names begin with a dot: {some(self.hidden)}")
         if self.repeated:
             found.append(
                 f"{len(self.repeated)} links left out, such as {self.repeated[0]}: they lead to what is counted already"
@@ -287,8 +299,3 @@ def some(names: Iterable[object]) -> str:
     """The first of them, for a message."""
     listed = [str(name) for name in names]
     return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")
-
-
-def _stem(path: Path) -> str:
-    """The name of a file up to the first dot."""
-    return path.name.partition(".")[0]

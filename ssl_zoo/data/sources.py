@@ -46,7 +46,12 @@ def locate(path: str, root: str | None = None) -> Path | str:
     Raises:
         ValueError: when it is neither.
     """
-    given = Path(path).expanduser()
+    given = Path(path)
+    if path.startswith("~") and not given.exists():
+        try:
+            given = given.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"data.path={path}: no such folder, and no home of such a user ({error})") from error
     if given.is_file() or given.is_dir():
         return given
     if given.exists():
@@ -69,14 +74,19 @@ def data_files(place: Path) -> dict[str, list[str]] | None:
     """
     if place.is_file():
         return {"train": [str(place)]}
-    if has_card(place):
+    layout = data_layout(place)
+    if layout is None:
         return None
-    walk = Walk(place)
-    for kind in KINDS:
-        if any(ending(path) == kind for path in walk.files):
-            layout = Layout(walk, {kind}, "tables")
-            return {split: [str(path) for path in paths] for split, paths in layout.splits.items() if paths}
-    return None
+    return {split: [str(path) for path in paths] for split, paths in layout.splits.items() if paths}
+
+
+def data_layout(folder: Path) -> Layout | None:
+    """The parquet, arrow or tar files of a folder in splits; None as in `data_files`."""
+    if has_card(folder):
+        return None
+    walk = Walk(folder)
+    kind = next((kind for kind in KINDS if any(ending(path) == kind for path in walk.files)), None)
+    return Layout(walk, {kind}, "tables") if kind else None
 
 
 def has_card(folder: Path) -> bool:

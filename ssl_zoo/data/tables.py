@@ -11,12 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_zoo.data.splits import split_name
+
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """What reads a compressed file, by its last ending."""
-PLAIN = {".csv", ".tsv", ".jsonl", ".json"}
+JSON_LINES = (".jsonl", ".ndjson")
+PLAIN = {".csv", ".tsv", *JSON_LINES, ".json"}
 READABLE = PLAIN | {kind + outer for kind in PLAIN for outer in OPENERS}
 """Endings of the tables that are read here; parquet and arrow are left to `datasets`."""
 DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+SPLIT_COLUMNS = {"split", "set", "subset", "partition", "fold", "data_set", "dataset"}
+"""Names of columns that may say which split each row belongs to."""
+CONTROL = bytes({*range(9), *range(14, 27), *range(28, 32)})
+"""Bytes that no text holds, but compressed files, pictures and documents of offices do."""
 CELL_LIMIT = 2**30
 """Characters of a cell at most; the csv module's own limit is 131,072, less than a long document has."""
 
@@ -35,12 +42,28 @@ def read_table(path: Path) -> Iterator[Row]:
     other. Cells of JSON have the type that they have there.
 
     Raises:
-        ValueError: naming file, line and remedy, for what is not UTF-8 or no such table.
+        ValueError: naming file, line and remedy, for what is not UTF-8 or no such table, and for a table of several
+            splits.
     """
     kind = Path(path.name.removesuffix(path.suffix)).suffix if path.suffix.lower() in OPENERS else path.suffix
     if kind.lower() in (".csv", ".tsv"):
-        return _separated(path, "\t" if kind.lower() == ".tsv" else ",")
-    return _json_lines(path) if kind.lower() == ".jsonl" else _json(path)
+        return _of_one_split(_separated(path, "\t" if kind.lower() == ".tsv" else ","))
+    return _of_one_split(_json_lines(path) if kind.lower() in JSON_LINES else _json(path))
+
+
+def _of_one_split(rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows; where a column puts them into splits, they must not all be trained on."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        for name, cell in row.cells.items():
+            if name.lower() in SPLIT_COLUMNS and isinstance(cell, str) and (split := split_name(cell.strip())):
+                found.setdefault(name, set()).add(split)
+                if len(found[name]) > 1:
+                    raise ValueError(
+                        f"{row.where}: the column {name!r} says {' and '.join(sorted(found[name]))}, and a table holds "
+                        "one split. Divide it, into train.csv and test.csv or the like, or remove the column"
+                    )
+        yield row
 
 
 def _separated(path: Path, separator: str) -> Iterator[Row]:
@@ -136,8 +159,8 @@ def read_lines(path: Path, bare_returns: bool = False) -> Iterator[str]:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     raise _not_utf8(path, number, position + error.start, line, error) from error
-                if number == 1 and "\0" in text:
-                    raise _not_utf8(path, number, text.index("\0"), line, None)
+                if "\0" in text:
+                    raise _not_utf8(path, number, position + line.index(b"\0"), line, None)
                 yield text
                 position += len(line)
     except DAMAGE as error:
@@ -145,14 +168,33 @@ def read_lines(path: Path, bare_returns: bool = False) -> Iterator[str]:
 
 
 def _not_utf8(path: Path, number: int, byte: int, line: bytes, error: UnicodeDecodeError | None) -> ValueError:
-    place = f"{path}, line {number}, byte {byte}: not UTF-8"
-    if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        place += f" (0x{line[0]:02x})"
-        return ValueError(f"{place}. Convert the file, e.g. iconv -f UTF-16 -t UTF-8")
-    if any(value < 9 for value in line):  # no text holds such bytes; a compressed file or a picture does
+    """error: None for a zero byte in what else is UTF-8."""
+    with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+        head = file.read(4096)
+    if encoding := _wide_encoding(head):
+        found = f"{path}, line {number}, byte {byte}: not UTF-8 but {encoding}"
+        return ValueError(f"{found}. Convert the file, e.g. iconv -f {encoding} -t UTF-8")
+    if set(head + line) & set(CONTROL) - {0}:
         return ValueError(
             f"{path} is no text: it holds bytes of a compressed file or another kind of data. "
             "Unpack it (.gz, .bz2 and .xz are read as they are), or give a text file"
         )
-    assert error is not None
-    return ValueError(f"{place} (0x{line[error.start]:02x}). Convert the file, e.g. iconv -f latin1 -t UTF-8")
+    if error is None:
+        return ValueError(f"{path}, line {number}, byte {byte}: a zero byte. Remove those, e.g. tr -d '\\000'")
+    place = f"{path}, line {number}, byte {byte}: not UTF-8 (0x{line[error.start]:02x})"
+    return ValueError(f"{place}. Convert the file, e.g. iconv -f latin1 -t UTF-8")
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """UTF-16 or UTF-32 by the mark of a file that begins with `head`, or by the zeros between its letters."""
+    for marks, name in (
+        ((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-32"),  # the first begins with UTF-16's
+        ((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16"),
+    ):
+        if head.startswith(marks):
+            return name
+    even, odd = head[::2], head[1::2]
+    for zeros, letters, name in ((odd, even, "UTF-16LE"), (even, odd, "UTF-16BE")):
+        if len(head) > 3 and zeros.count(0) > 0.9 * len(zeros) and letters.count(0) == 0:
+            return name
+    return None

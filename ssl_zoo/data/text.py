@@ -14,9 +14,9 @@ from torch import Tensor
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.corpus import Corpus, Survey, build, survey
 from ssl_zoo.data.labels import describe_labels
-from ssl_zoo.data.layout import TEST_NAMES, find_split
 from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
 from ssl_zoo.data.sources import as_path, say
+from ssl_zoo.data.splits import TEST_NAMES, find_split
 from ssl_zoo.data.text_sources import open_source
 from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.data.tokens import Tokens
@@ -170,8 +170,10 @@ class TextData(LightningDataModule):
             say(f"{self.path}: {note}")
         parts = {part: np.arange(ends.start, ends.stop) for part, ends in tokens.parts.items()}
         training = np.union1d(parts["pretrain"], parts["train"])
+        unknown = bool(len(parts["test"]) and len(tokens.labelled("train")) and not len(tokens.labelled("test")))
         say(
-            f"{self.path}: {len(training):,} training and {len(parts['test']):,} test documents, "
+            f"{self.path}: {len(training):,} training and {len(parts['test']):,} test documents"
+            f"{' without a label' * unknown}, "
             f"{tokens.dropped:,} empty ones left out, {tokens.starts[-1]:,} tokens; "
             f"{describe_labels(tokens.labels[training], tokens.class_names)}"
         )

@@ -10,8 +10,9 @@ from typing import Any
 
 from ssl_zoo.data.documents import Document, as_text, check_columns
 from ssl_zoo.data.labels import as_label
-from ssl_zoo.data.layout import WORDS, Layout, Walk, count_endings, ending
+from ssl_zoo.data.layout import Layout, Walk, count_endings, ending
 from ssl_zoo.data.sources import fingerprint
+from ssl_zoo.data.splits import WORDS
 from ssl_zoo.data.tables import OPENERS, READABLE, read_lines, read_table
 
 STDLIB = "python:stdlib"
@@ -87,9 +88,10 @@ class TextFiles:
         return None
 
     def notes(self, used: Collection[str]) -> list[str]:
-        """What is not read of a folder, if the splits `used` are."""
+        """What is not read, if the splits `used` are."""
         if self.layout is None:
-            return []
+            unread = self.label_column and ending(self.path) not in READABLE
+            return [f"data.label_column={self.label_column} is not used: plain text has no columns"] if unread else []
         pairs = [(file, split) for split in used if self._classes[split] for file in self._splits[split]]
         loose = [file for file, split in pairs if self.layout.class_of(file, split) is None]
         found = self.layout.notes(used)

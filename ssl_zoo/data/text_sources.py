@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ssl_zoo.data.documents import Document, as_text, check_columns
 from ssl_zoo.data.labels import as_label
 from ssl_zoo.data.layout import Walk, ending
-from ssl_zoo.data.sources import data_files, fingerprint, first_line, has_card, load_split, locate
+from ssl_zoo.data.sources import data_files, data_layout, fingerprint, first_line, has_card, load_split, locate
 from ssl_zoo.data.text_files import STDLIB, StandardLibrary, TextFiles, text_layout
 
 
@@ -118,8 +118,8 @@ class Tables:
         return list(self._sets)
 
     def notes(self, used: Collection[str]) -> list[str]:
-        unused = [split for split in self.splits() if split not in used] if isinstance(self.place, Path) else []
-        return [f"splits not used: {', '.join(unused)}"] if unused else []
+        layout = data_layout(self.place) if isinstance(self.place, Path) and self.place.is_dir() else None
+        return layout.notes(used) if layout else []
 
     def class_names(self) -> list[str] | None:
         if self.label_column is None:

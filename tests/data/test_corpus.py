@@ -181,13 +181,18 @@ def test_classes_keep_the_official_order_or_count_up() -> None:
     ("splits", "use", "message"),
     [
         ({"train": [("x", None)]}, {"test": "dev"}, r"data\.splits: there is no split 'dev'\. Give some of: train"),
-        ({"train": [(" ", None)]}, {}, r"data\.splits: all documents of train are empty"),
+        ({"train": [(" ", None)]}, {}, r"data\.path: all documents of the split train are empty"),
         (
             {"train": soup(9, 1), "test": [("", "a")]},
             {"test": "test"},
             r"data\.splits\.test=test: all its documents are",
         ),
         ({"train": soup(9, 1), "test": [("x", "c")]}, {"test": "test"}, r"the classes c are only in the test part"),
+        (
+            {"train": [("one", "a"), ("two", "b")]},
+            {},
+            r"data\.label_column: each of the 2 documents has a class of its",
+        ),
         ({"train": [("one", None)]}, {"heldout": 1e-9}, r"data\.heldout=1e-09: none of the 1 documents was held out"),
     ],
 )

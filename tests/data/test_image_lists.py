@@ -73,7 +73,7 @@ def test_a_missing_file_is_an_image_that_cannot_be_read(kaggle: Path) -> None:
     for position, cause in ((1, "gone.png .*line 3.*No such file"), (2, "line 4.*not a regular file")):
         with pytest.raises(UnreadableImage, match=cause):
             open_image(images[position], images.name(position), 3)
-    table = save(kaggle / "b.csv", "path,label", "0000.png,x", "0001.png,y")
+    table = save(kaggle / "b.csv", "path,label", "gone/0000.png,x", "gone/0001.png,y")
     with pytest.raises(ValueError, match=r"data.image_column=path: none of the 2 images of .*b.csv is there, such as"):
         source(table).part("train")
 
@@ -117,3 +117,86 @@ def test_class_folders_come_first_and_other_tables_are_left_out(tmp_path: Path) 
     write(tmp_path / "flat", 2)
     save(tmp_path / "flat" / "sizes.csv", "id,size", "1,2")
     assert isinstance(source(tmp_path / "flat"), Folder)
+
+
+@pytest.mark.parametrize("cell", ["{:04d}.png", "{:04d}", "{:04d}.PNG"])
+def test_names_alone_are_those_in_the_folder_beside_the_table(kaggle: Path, cell: str) -> None:
+    if cell.endswith("PNG"):
+        for path in (kaggle / "images").iterdir():
+            path.rename(path.with_suffix(".PNG"))
+    save(kaggle / "labels.csv", "id,class", *(f"{cell.format(i)},{'ab'[i % 2]}" for i in range(3)))
+    save(kaggle / "sample_submission.csv", "id,class", f"{cell.format(3)},a")
+    found = source(kaggle)
+    assert isinstance(found, Listed)
+    assert [(name.lower(), label) for name, label in rows(found.part("train"))] == [
+        (f"{i:04d}.png", i % 2) for i in range(3)
+    ]
+    assert found.notes(["train"])[-1].startswith("1 images left out, such as ")
+    assert "0003.png" in found.notes(["train"])[-1].lower()
+
+
+def test_of_several_folders_it_is_that_of_the_split(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / split, 3)
+    table = save(tmp_path / "Train.csv", "id,label", "0000,x", "0001,y")
+    assert [Path(source(tmp_path).part("train").images[i]).parent.name for i in (0, 1)] == ["train"] * 2  # type: ignore[arg-type]
+    table.rename(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"a.csv: the images that it names lie in .*test, .*train, so which are meant"):
+        source(tmp_path)
+
+
+def test_numbers_that_are_no_names_of_images(tmp_path: Path) -> None:
+    folder = tmp_path / "numbers"
+    write(folder, 12)
+    for i, path in enumerate(sorted(folder.iterdir())):
+        path.rename(folder / f"{i}.png")
+    save(folder / "sizes.csv", "width,height", *(f"{i % 2},{20 + i}" for i in range(12)))
+    assert isinstance(source(folder), Folder)
+
+
+def test_an_image_with_two_labels_is_refused(kaggle: Path) -> None:
+    table = save(kaggle / "a.csv", "path,label", "images/0000.png,x", "images/0001.png,y", "images/0000.png,y")
+    with pytest.raises(ValueError, match=r"0000.png has two labels, in .*line 2, and .*line 4. An image has one class"):
+        source(table).part("train")
+
+
+def test_a_table_without_rows_is_named(kaggle: Path) -> None:
+    table = save(kaggle / "a.csv", "path,label")
+    with pytest.raises(ValueError, match=r"a.csv has no rows. Give a table of images"):
+        source(table).splits()
+
+
+def test_tables_of_one_split_have_the_same_columns(kaggle: Path) -> None:
+    save(kaggle / "a.csv", "path,label", "images/0000.png,x", "images/0001.png,y")
+    save(kaggle / "b.csv", "path,weight", "images/0002.png,1", "images/0003.png,2")
+    with pytest.raises(ValueError, match=r"a.csv \(path, label\) and .*b.csv \(path, weight\) have different columns"):
+        source(kaggle).part("train")
+
+
+def test_images_of_one_table_in_folders_of_splits(tmp_path: Path) -> None:
+    for split in ("train", "Val", "other"):
+        write(tmp_path / split, 2)
+    lines = [f"{split}/000{i}.png,{chr(97 + i)}" for split in ("train", "Val", "other") for i in range(2)]
+    save(tmp_path / "labels.csv", "path,label", *lines)
+    found = source(tmp_path)
+    assert found.splits() == ["train", "val"]
+    assert [len(found.part(split).labels) for split in found.splits()] == [4, 2]
+    save(tmp_path / "labels.csv", "path,label", *lines[2:])  # no train: these are names like any other
+    assert source(tmp_path).splits() == ["train"]
+
+
+def test_a_table_in_a_folder_beside_the_images(kaggle: Path) -> None:
+    (kaggle / "tables").mkdir()
+    save(kaggle / "tables" / "train.csv", "path,label", "images/0000.png,a", "images/0001.png,b")
+    assert rows(source(kaggle).part("train")) == [("0000.png", 0), ("0001.png", 1)]
+
+
+def test_metadata_as_on_the_hub_keep_their_words(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / split, 2)
+        save(tmp_path / split / "metadata.csv", "file_name,label", "0000.png,NA", "0001.png,007")
+    found = source(tmp_path)
+    assert found.splits() == ["test", "train"]
+    assert found.part("train").classes == ["007", "NA"]
+    save(tmp_path / "train" / "metadata.csv", "file_name,text", "0000.png,a cat", "0001.png,a dog")
+    assert source(tmp_path).part("train").classes == []

@@ -188,7 +188,7 @@ class TestTables:
         self.save(tmp_path / "pets", [0.0, None], datasets.Value("float64"), "TEST")
         parts = read_parts(source(tmp_path / "pets"), ["train"], "auto")
         assert {name: part.labels.tolist() for name, part in parts.items()} == {"train": [1, 0], "test": [0, -1]}
-        assert source(tmp_path / "pets").notes(["train"]) == ["splits not used: test"]
+        assert source(tmp_path / "pets").notes(["train"]) == ["splits not used: test (1 files)"]
 
     def test_tar_shards_have_their_labels_in_cls(self, tmp_path: Path) -> None:
         import io
@@ -293,3 +293,23 @@ def test_a_link_without_a_target_is_an_image_that_cannot_be_read(tmp_path: Path)
     (tmp_path / "cat" / "gone.png").unlink()
     (tmp_path / "cat" / "gone.png").write_bytes(encode(picture(0)))
     assert source(tmp_path).fingerprint() != before
+
+
+def test_paths_in_parquet_are_found_as_those_of_other_tables(tmp_path: Path) -> None:
+    import datasets
+
+    for number, (table, cell) in enumerate(
+        [
+            ("train.parquet", "images/000{}.png"),
+            ("data/train.parquet", "images/000{}.png"),
+            ("train.parquet", "000{}.png"),
+            ("train.parquet", "000{}"),
+        ]
+    ):
+        root = tmp_path / str(number)
+        paths = write(root / "images", 2)
+        (root / table).parent.mkdir(exist_ok=True)
+        rows = {"image": [cell.format(i) for i in range(2)], "label": [0, 1]}
+        datasets.Dataset.from_dict(rows).to_parquet(root / table)
+        images = source(root).part("train").images
+        assert [images[i] for i in range(2)] == paths

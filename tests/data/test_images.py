@@ -417,8 +417,25 @@ def test_a_batch_of_one(pets: Path) -> None:
     assert batches(data(pets, batch_size=1), 1)[0].labels.shape == (1,)
 
 
+def test_test_images_without_a_label_are_counted(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        for path in (pets / "test" / name).iterdir():
+            path.rename(pets / "test" / path.name)
+        (pets / "test" / name).rmdir()
+    data(pets)
+    assert "10 training and 0 test images (4 more have no label), 2 classes" in capsys.readouterr().out
+
+
 def test_too_little_shared_memory_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**10))
     with pytest.raises(ValueError, match=r"data.num_workers=2: .* /dev/shm .* --shm-size=8g.*, or data.num_workers=0"):
         data(pets, store="encoded", num_workers=2)
     assert data(pets, store="encoded", num_workers=0).num_train == 10
+
+
+def test_too_little_shared_memory_for_evaluation_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = data(pets, store="encoded", num_workers=1, batch_size=1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**11))
+    with pytest.raises(ValueError, match=r"data.num_workers=1: .* /dev/shm .* data.num_workers=0"):
+        next(made.eval_batches("train", 10))
+    assert len(next(made.eval_batches("train", 2)).labels) == 2

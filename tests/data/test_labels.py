@@ -21,6 +21,7 @@ from ssl_zoo.data.labels import as_label, describe_labels, in_order
         ("NA", "NA"),
         ("nan", "nan"),
         ("null", "null"),
+        ("+1", "1"),
         ("007", "007"),
         ("1e5", "1e5"),
         ("-", "-"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_zoo.data.layout import Layout, Walk, count_endings, ending, file_split, find_split, split_name
+from ssl_zoo.data.layout import Layout, Walk, count_endings, ending
 
 
 def make(root: Path, *names: str) -> Path:
@@ -27,29 +27,6 @@ def found(root: Path, kind: str = "images", endings: tuple[str, ...] = (".jpg",)
     """The class of each file of each split."""
     it = layout(root, kind, endings)
     return {split: [it.class_of(path, split) for path in files] for split, files in it.splits.items()}
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        *[(name, "train") for name in ("Train", "TRAINING", "train_images", "train2017", "train-00000-of-00002")],
-        *[(name, "test") for name in ("Test", "testing", "test-set")],
-        *[(name, name.lower()) for name in ("Val", "Validation", "DEV", "valid", "unlabeled")],
-        *[(name, None) for name in ("trainer", "train_station", "contest", "devil", "cat")],
-    ],
-)
-def test_names_of_splits(name: str, split: str | None) -> None:
-    assert split_name(name) == split
-
-
-def test_names_of_files_and_wishes() -> None:
-    names = ["Train.csv", "sst_train.tsv", "test-00000-of-00001.parquet", "dev.jsonl.gz", "contest.csv", "a.csv"]
-    assert [file_split(Path(name)) for name in names] == ["train", "train", "test", "dev", None, None]
-    assert find_split("validation", ["train", "val"]) == "val"
-    assert find_split("Test", ["train", "test"]) == "test"
-    assert find_split("validation", ["dev", "val"]) == "val"
-    assert find_split("extra", ["train", "Extra"]) == "Extra"
-    assert find_split("test", ["train", "val"]) is None
 
 
 @pytest.mark.parametrize(
@@ -133,13 +110,45 @@ def test_what_systems_leave_behind_is_no_data(tmp_path: Path) -> None:
         "cat/1.jpg",
         "dog/1.jpg",
         "cat/._1.jpg",
-        ".git/2.jpg",
+        ".git/HEAD",
         "__MACOSX/cat/1.jpg",
         "Thumbs.db",
         "dog/desktop.ini",
     )
     assert found(tmp_path) == {"train": ["cat", "dog"]}
     assert layout(tmp_path).notes(["train"]) == []
+
+
+def test_folders_with_a_dot_are_named_if_they_hold_such_files(tmp_path: Path) -> None:
+    make(tmp_path, "cat/1.jpg", "dog/1.jpg", ".bird/1.jpg", ".cache/README.md")
+    it = layout(tmp_path)
+    assert it.classes("train") == ["cat", "dog"]
+    assert it.notes(["train"]) == [f"folders left out, whose names begin with a dot: {tmp_path}/.bird"]
+
+
+@pytest.mark.parametrize("between", ["{}/", "images/", "{}_images/", "images/{}/"])
+def test_folders_that_wrap_the_classes_are_none(tmp_path: Path, between: str) -> None:
+    names = [f"{split}/{between.format(split)}{name}/1.jpg" for split in ("train", "test") for name in ("cat", "dog")]
+    assert found(make(tmp_path, *names)) == {"train": ["cat", "dog"], "test": ["cat", "dog"]}
+
+
+def test_one_folder_with_images_is_a_class(tmp_path: Path) -> None:
+    make(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg", "test/dog/1.jpg")
+    assert found(tmp_path) == {"train": ["cat"], "test": ["cat", "dog"]}
+    assert found(make(tmp_path / "flat", "train/train/1.jpg", "test/test/1.jpg")) == {"train": [None], "test": [None]}
+
+
+def test_names_that_differ_in_the_split_alone_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, *(f"seg_{part}/seg_{part}/{name}/1.jpg" for part in ("train", "test") for name in ("cat", "dog")))
+    with pytest.raises(ValueError, match=r"folders seg_test, seg_train of .* are called like splits. Name them train"):
+        layout(tmp_path)
+
+
+def test_one_table_in_two_formats_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "train.csv", "train.jsonl", "test.csv")
+    with pytest.raises(ValueError, match=r"train.csv and train.jsonl of .* look like one table in two formats"):
+        layout(tmp_path, "tables", (".csv", ".jsonl"))
+    assert layout(tmp_path, "tables", (".csv",)).divided
 
 
 def test_files_left_out_are_counted_by_ending(tmp_path: Path) -> None:
@@ -183,6 +192,22 @@ class TestLinks:
         assert found(root) == {"test": ["cat", "dog"], "train": ["cat", "dog"]}
         (root / "val").symlink_to("v2")  # the same images again
         assert found(root) == {"test": ["cat", "dog"], "train": ["cat", "dog"]}
+
+    def test_all_splits_to_one_folder(self, pets: Path, tmp_path: Path) -> None:
+        root = tmp_path / "data"
+        root.mkdir()
+        (root / "train").symlink_to(pets)
+        (root / "test").symlink_to(pets)
+        it = layout(root)
+        assert list(it.splits) == ["train"]
+        assert f"1 links left out, such as {root}/test: " in it.notes(["train"])[0]
+        (root / "test").unlink()
+        (root / "train").rename(root / "x")
+        make(root, "test/cat/1.jpg", "test/dog/1.jpg")
+        (root / "train").symlink_to("test")
+        (root / "x").unlink()
+        with pytest.raises(ValueError, match=r"data/train is a link to .*data/test, which is another split already"):
+            layout(root)
 
     def test_without_a_target_they_are_files_that_cannot_be_read(self, pets: Path) -> None:
         (pets / "cat" / "3.jpg").symlink_to("gone")

@@ -88,3 +88,13 @@ def test_tables_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"data.path=owner/nothing: no such folder here, and the Hub does not give it"):
         load_tables("owner/nothing")
+
+
+def test_a_home_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"data.path=~nobody_at_all/pets: no such folder, and no home of such a user"):
+        locate("~nobody_at_all/pets")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~nobody_at_all").mkdir()
+    assert locate("~nobody_at_all") == Path("~nobody_at_all")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("~") == tmp_path

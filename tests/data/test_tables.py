@@ -85,7 +85,12 @@ def test_long_cells(tmp_path: Path) -> None:
         ("a.csv", gzip.compress(b"text\na\n", mtime=0), r"a.csv is no text: .* Unpack it"),
         ("a.csv.gz", b"text\na\n", r"a.csv.gz: cannot be read \(Not a gzipped file"),
         ("a.csv.gz", gzip.compress(b"text\n" + bytes(range(32, 99)) * 99, mtime=0)[:-20], r"a.csv.gz: cannot be read"),
-        ("a.csv", b"te\0xt\n", r"a.csv is no text"),
+        ("a.csv", b"te\0xt\n", r"a.csv, line 1, byte 2: a zero byte. Remove those, e.g. tr -d"),
+        ("a.csv", b"text\na\0b\n", r"a.csv, line 2, byte 6: a zero byte"),
+        ("a.csv", "text\na\n".encode("utf-16-be"), r"not UTF-8 but UTF-16BE. Convert the file, e.g. iconv -f UTF-16BE"),
+        ("a.csv", "text\na\n".encode("utf-32"), r"not UTF-8 but UTF-32. Convert the file"),
+        ("a.csv", b"%PDF-1.4\n%\xe2\xe3\n\x00\x01\x02", r"a.csv is no text: .* Unpack it"),
+        ("a.tsv", b"\x89PNG\r\n\x1a\n\0\0", r"a.tsv is no text: .* Unpack it"),
         ("a.json", '{"data": [', r"a.json, line 1: not JSON"),
         ("a.json", "[1]", r"a.json, entry 1: not a JSON object"),
     ],
@@ -100,3 +105,15 @@ def test_a_link_without_a_target_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to("gone")
     with pytest.raises(ValueError, match=r"a.txt: no regular file"):
         list(read_lines(tmp_path / "a.txt"))
+
+
+def test_json_lines_under_their_other_name(tmp_path: Path) -> None:
+    assert cells(write(tmp_path / "a.ndjson", '{"a": "1"}\n{"a": "2"}\n')) == [["1"], ["2"]]
+
+
+def test_a_table_of_several_splits_is_refused(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.csv", "text,Split\na,train\nb,train\nc, TEST\n")
+    with pytest.raises(ValueError, match=r"a.csv, line 4: the column 'Split' says test and train, .* into train.csv"):
+        list(read_table(whole))
+    assert len(cells(write(tmp_path / "b.csv", "text,split\na,train\nb,Train\n"))) == 2
+    assert len(cells(write(tmp_path / "c.csv", "text,set\na,1\nb,train\nc,x\n"))) == 3

@@ -235,3 +235,11 @@ def test_unlabelled_classes_and_empty_ones(tmp_path: Path) -> None:
     (tmp_path / "neutral").mkdir()
     with pytest.raises(ValueError, match=r"no text in class neutral of .*; remove its folder"):
         files(tmp_path)
+
+
+def test_a_label_column_of_plain_text_is_said_to_be_unused(tmp_path: Path) -> None:
+    text = write(tmp_path / "a.txt", "one\ntwo\n")
+    note = "data.label_column=y is not used: plain text has no columns"
+    assert files(text, label_column="y").notes(["train"]) == [note]
+    assert files(text).notes(["train"]) == []
+    assert files(write(tmp_path / "a.ndjson", '{"text": "one", "y": 1}\n'), label_column="y").notes(["train"]) == []

@@ -119,7 +119,9 @@ def test_splits_of_parquet_files_in_any_spelling(tmp_path: Path) -> None:
     source = open_source(str(tmp_path), label_column="label")
     assert source.splits() == ["test", "train"]
     assert list(source.read("test", True)) == [("one", "1"), ("two", None)]
-    assert source.notes(["train"]) == ["splits not used: test"]
+    (tmp_path / "dev.csv").write_text("text,label\none,1\n")
+    left_out = f"files left out by their endings: 1 .csv (such as {tmp_path}/dev.csv)"
+    assert source.notes(["train"]) == ["splits not used: test (1 files)", left_out]
 
 
 def test_csv_of_a_data_card_has_no_missing_values_but_empty_ones(tmp_path: Path) -> None:
