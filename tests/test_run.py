@@ -261,8 +261,7 @@ def test_a_folder_with_another_run_is_refused_by_key(cli: Callable[..., Ended]) 
 
 
 def everything(folder: str) -> dict[str, bytes]:
-    """All but the log, to which a refused command may add."""
-    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != "run.log"]
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
     return {str(path): path.read_bytes() for path in files}
 
 
