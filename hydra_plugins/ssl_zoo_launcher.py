@@ -75,6 +75,8 @@ class GridSweeper(BasicSweeper):
     sweep's is. Here the launcher does, once the folder is the sweep's."""
 
     def sweep(self, arguments: list[str]) -> Any:
+        assert self.hydra_context is not None  # `setup` came before
+        assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
         self.validate_batch_is_legal(jobs)

@@ -57,7 +57,8 @@ def main() -> None:
         print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: hydra.run.dir cannot be made or written: {error}. Give another folder", file=sys.stderr)
+        key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+        print(f"error: {key} cannot be made or written: {error}. Give another folder", file=sys.stderr)
         sys.exit(2)
 
 
@@ -127,6 +128,7 @@ def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, identity: dict
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return
     run_folder.claim(folder, found, identity["config"], results.blank("running", **identity))
+    transcript.begin(folder)
     (folder / ".hydra").mkdir(exist_ok=True)
     composed = HydraConfig.instance().cfg
     assert composed is not None
@@ -156,7 +158,6 @@ def train(cfg: DictConfig, folder: Path) -> None:
     resume = found.checkpoint
     if found.is_over:
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
-    transcript.begin(folder)
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
