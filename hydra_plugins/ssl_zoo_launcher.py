@@ -199,7 +199,9 @@ class ProcessLauncher(Launcher):
         """Stop a job whose time is over, and all when the sweep is stopped; kill it when it stays, or asked again."""
         now = time.monotonic()
         if received and job.stop_reason is None:
-            job.stop(received[0], f"sweep stopped by {signal.Signals(received[0]).name}", self.grace)
+            # An interrupt is passed on as SIGTERM: a scheduler may have sent the job one too, and two stop it at once.
+            number = signal.SIGTERM if received[0] == signal.SIGINT else received[0]
+            job.stop(number, f"sweep stopped by {signal.Signals(received[0]).name}", self.grace)
         elif self.timeout is not None and job.stop_reason is None and now - job.started > 60 * self.timeout:
             job.stop(signal.SIGTERM, f"timed out after {self.timeout:g} min", self.grace)
         if now > job.kill_at or _is_hurried(received):

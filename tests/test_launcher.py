@@ -79,7 +79,7 @@ def shows():
     write(environment=os.environ | seen)
 
 def stays():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Path(folder, "ready").touch()
     time.sleep(600)
 

@@ -272,6 +272,7 @@ def test_a_refused_command_changes_nothing(cli: Callable[..., Ended]) -> None:
     assert cli(*fast, "budget.steps=4").status == 0
     written = [Path("run/.hydra", name).read_text() for name in ("config.yaml", "hydra.yaml", "overrides.yaml")]
     assert "budget.steps=4" in written[2]
+    Path("run/.lock").unlink()
     for record in ("completed", None):
         if record is None:
             Path("run/results.json").unlink()
