@@ -22,18 +22,26 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from types import FrameType
+from typing import Any, Optional
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from yaml import YAMLError
 
+from ssl_zoo import files
 from ssl_zoo.job import LOG, Job, say
 from ssl_zoo.overrides import quote
+from ssl_zoo.results import NAME
+from ssl_zoo.stop_signals import STOP_SIGNALS
+from ssl_zoo.stop_signals import say as tell
 
 
 @dataclass
@@ -45,7 +53,13 @@ class ProcessLauncherConf:
     grace: float = 30.0  # seconds between asking a job to stop and killing it
 
 
+@dataclass
+class GridSweeperConf(BasicSweeperConf):
+    _target_: str = "hydra_plugins.ssl_zoo_launcher.GridSweeper"
+
+
 ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launcher", provider="ssl_zoo")
+ConfigStore.instance().store("grid", GridSweeperConf, group="hydra/sweeper", provider="ssl_zoo")
 
 # What the sweep is told about itself. A job is told by its command line.
 _OF_THE_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|run|mode)\b")
@@ -54,6 +68,19 @@ _LEFTOVERS = re.compile(
     r"((LOCAL|NODE|GROUP|ROLE)_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|MASTER_\w+|TORCHELASTIC_\w+|PL_\w+"
     r"|WANDB_RUN_ID|SSL_ZOO_RUN_ID"
 )
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweeper, but for one file: multirun.yaml, which that one writes before it is known whose folder the
+    sweep's is. Here the launcher does, once the folder is the sweep's."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.hydra_context is not None  # `setup` came before
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        self.validate_batch_is_legal(jobs)
+        return [self.launcher.launch(jobs, initial_job_idx=0)]
 
 
 class ProcessLauncher(Launcher):
@@ -71,17 +98,20 @@ class ProcessLauncher(Launcher):
             raise CompactHydraException("hydra.sweeper.max_batch_size: use hydra.launcher.jobs=<how many at once>")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from ssl_zoo import report
-
         sweep = Path(self.config.hydra.sweep.dir)
-        sweep.mkdir(parents=True, exist_ok=True)
+        jobs = self._jobs(sweep, job_overrides, initial_job_idx)
+        _refuse_run(sweep)
+        for job in jobs:
+            _refuse_other(job)
+        _make(sweep)
         with _locked(sweep), _signals() as received:
-            jobs = self._jobs(sweep, job_overrides, initial_job_idx)
+            files.replace(sweep / "multirun.yaml", OmegaConf.to_yaml(self.config))
             statuses = self._run(jobs, self._environment(sweep), received)
+        if not _is_hurried(received):
+            _publish(jobs, sweep)
         if received:
             _say_what_remains(jobs, statuses, received[0], sweep)
             raise SystemExit(128 + received[0])
-        report.publish(report.load([sweep]), sweep)
         if bad := [job.title for job in jobs if statuses[job] != "completed"]:
             # Hydra has no quieter way to end with a status: a job returned as failed makes it raise again.
             print(f"error: {len(bad)} of {len(jobs)} jobs did not complete: {', '.join(bad)}", file=sys.stderr)
@@ -97,7 +127,6 @@ class ProcessLauncher(Launcher):
                 config.hydra.job.id = config.hydra.job.num = number
             HydraConfig.instance().set_config(config)  # the name of a job's folder may refer to it
             folder = sweep / str(config.hydra.sweep.subdir)
-            _refuse_other(folder, overrides)
             choices = {key.split("@")[0]: choice for key, choice in config.hydra.runtime.choices.items()}
             known = {name: choices.get(name) for name in ("experiment", "method", "backbone", "data")}
             seed = OmegaConf.select(config, "seed")
@@ -148,8 +177,11 @@ class ProcessLauncher(Launcher):
                         say(f"{job.title}  skipped, completed before  {job.folder}")
                         continue
                     say(f"{job.title}  ->  {job.folder}")
-                    job.start(environment)
-                    running.append(job)
+                    if job.start(environment):
+                        running.append(job)
+                    else:
+                        statuses[job] = "failed"
+                        say(_outcome(job, "failed"))
                 for job in select.select([job for job in running if job.has_output], [], [], 0.1)[0]:
                     job.copy()
                 for job in running:
@@ -167,11 +199,18 @@ class ProcessLauncher(Launcher):
         """Stop a job whose time is over, and all when the sweep is stopped; kill it when it stays, or asked again."""
         now = time.monotonic()
         if received and job.stop_reason is None:
-            job.stop(received[0], f"sweep stopped by {signal.Signals(received[0]).name}", self.grace)
+            # An interrupt is passed on as SIGTERM: a scheduler may have sent the job one too, and two stop it at once.
+            number = signal.SIGTERM if received[0] == signal.SIGINT else received[0]
+            job.stop(number, f"sweep stopped by {signal.Signals(received[0]).name}", self.grace)
         elif self.timeout is not None and job.stop_reason is None and now - job.started > 60 * self.timeout:
             job.stop(signal.SIGTERM, f"timed out after {self.timeout:g} min", self.grace)
-        if now > job.kill_at or len(received) > 1:
+        if now > job.kill_at or _is_hurried(received):
             job.kill()
+
+
+def _is_hurried(received: list[int]) -> bool:
+    """Whether a Ctrl-C came after the first signal; others may come again and again, as SIGXCPU does."""
+    return signal.SIGINT in received[1:]
 
 
 def _outcome(job: Job, status: str) -> str:
@@ -198,12 +237,51 @@ def _config_flags() -> list[str]:
     return [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]
 
 
-def _refuse_other(folder: Path, overrides: list[str]) -> None:
+def _publish(jobs: list[Job], sweep: Path) -> None:
+    """The report of what there is, the jobs whose folders do not say how they ended included."""
+    from ssl_zoo import clean, report
+
+    aside = {job.folder: job.record for job in jobs if job.record and not job.is_written}
+    in_folders = report.load([sweep]) if any(sweep.rglob(NAME)) else []
+    runs = [run for run in in_folders if run["folder"] not in aside]
+    runs += [{**clean.plain(record), "folder": folder} for folder, record in aside.items()]
+    if not runs:
+        return say(f"{sweep}: no job has any results yet, so there is no report")
+    try:
+        report.publish(runs, sweep)
+    except OSError as error:  # the comparison was printed
+        print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def _make(sweep: Path) -> None:
+    try:
+        sweep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompactHydraException(
+            f"hydra.sweep.dir={sweep}: cannot be made ({error}). Give another folder"
+        ) from error
+
+
+def _refuse_run(sweep: Path) -> None:
+    """A sweep inside the folder of a run would be lost with it, and count it among its own."""
+    if (sweep / NAME).exists() or (sweep / "checkpoints").exists():
+        raise CompactHydraException(
+            f"hydra.sweep.dir={sweep} holds a single run. Give the sweep a folder of its own: hydra.sweep.dir=<folder>"
+        )
+
+
+def _refuse_other(job: Job) -> None:
     """A changed sweep must not take another job's results for its own, nor resume another job's checkpoint."""
+    folder, overrides = job.folder, job.known["overrides"]
     written = folder / ".hydra" / "overrides.yaml"
-    if not written.exists():
-        return
-    before = [str(text) for text in OmegaConf.load(written)]
+    try:
+        before = [str(text) for text in OmegaConf.load(written)] if written.exists() else overrides
+    except (OSError, ValueError, YAMLError) as error:
+        raise CompactHydraException(
+            f"{written} cannot be read ({error}), so whose folder it is is not known. "
+            "Repair it, or give the sweep a folder of its own: hydra.sweep.dir=<new folder>"
+        ) from error
     if sorted(before) != sorted(overrides):
         raise CompactHydraException(
             f"{folder} holds another job, {' '.join(before)}, where this sweep has {' '.join(overrides)}. "
@@ -214,7 +292,13 @@ def _refuse_other(folder: Path, overrides: list[str]) -> None:
 @contextlib.contextmanager
 def _locked(sweep: Path) -> Iterator[None]:
     """Hold the sweep folder, as long as this process lives at most."""
-    with open(sweep / ".lock", "w") as file:
+    try:
+        file = open(sweep / ".lock", "a", opener=files.no_link)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CompactHydraException(
+            f"hydra.sweep.dir={sweep}: its file .lock cannot be opened ({error}). Delete it, or give another folder"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -226,10 +310,19 @@ def _locked(sweep: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Note interrupt, terminate and hang-up signals in a list instead of dying of them."""
+    """Note stop signals in a list instead of dying of them; those that are ignored (nohup) stay so."""
     received: list[int] = []
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
+
+    def note(number: int, _: FrameType | None) -> None:
+        if not received:
+            tell(
+                f"{signal.Signals(number).name}: the running jobs are asked to save and stop, then the sweep reports "
+                "what there is; a second Ctrl-C stops at once"
+            )
+        received.append(number)
+
+    numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from ssl_zoo import results
+from ssl_zoo import files, results
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class SafeCheckpointIO(CheckpointIO):
         part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with open(part, "wb", opener=files.no_link) as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())

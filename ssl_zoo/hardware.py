@@ -41,12 +41,14 @@ def choose_precision(wanted: str | int, device_type: str) -> tuple[str, str]:
     """(precision for the Trainer, reason in words). `wanted` is returned as it is unless it is "auto"."""
     import torch
 
+    on_gpu = device_type == "cuda"
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_fast_bf16()
     if wanted != "auto":
-        return str(wanted), "as asked"
-    if device_type == "cuda":
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        is_emulated = str(wanted).startswith("bf16") and not bf16
+        return str(wanted), "as asked; there is no bfloat16 here, so it is emulated" if is_emulated else "as asked"
+    if on_gpu:
         return ("bf16-mixed", "the GPU has bfloat16") if bf16 else ("16-mixed", "the GPU has no bfloat16")
-    if device_type == "cpu" and has_fast_bf16():
+    if device_type == "cpu" and bf16:
         return "bf16-mixed", "the processor has bfloat16 instructions"
     return "32-true", "no bfloat16 instructions here"
 

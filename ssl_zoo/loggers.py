@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from ssl_zoo import files
 from ssl_zoo.credentials import masked
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,17 @@ FINISH_SECONDS = 60.0
 
 
 def finish(loggers: Iterable[Logger], failed: bool = False) -> None:
-    """Ends the loggers that outlive `Trainer.fit` so that the final evaluation can be logged; call it last."""
+    """Ends the loggers that outlive `Trainer.fit` so that the final evaluation can be logged; call it last.
+
+    Raises: OSError when metrics.csv lacks rows that the disk still refuses.
+    """
+    loggers = list(loggers)
     for logger in loggers:
         if isinstance(logger, Wandb):
             logger.finish(failed)
+    for logger in loggers:
+        if isinstance(logger, MetricsCSV):
+            logger.finish()
 
 
 class MetricsCSV(Logger):
@@ -41,7 +49,7 @@ class MetricsCSV(Logger):
         pandas.read_csv("metrics.csv").groupby("step").last()
 
     Every row is on disk when the call returns. A new metric gets a new column (the file is rewritten, which is rare).
-    A full disk is reported once and mended as soon as there is room again.
+    What a full disk refuses is reported once, held, and written as soon as there is room again.
 
     resumed_at: the optimizer step of the checkpoint the run goes on from; rows of later steps, which will come again,
         are dropped. 0 begins a new file.
@@ -52,6 +60,7 @@ class MetricsCSV(Logger):
         self.path = Path(folder) / "metrics.csv"
         self._columns = ["step"]
         self._intact = True
+        self._held: list[dict[str, str]] = []  # rows that are not in the file yet
         self._rewind(resumed_at)
 
     @property
@@ -74,17 +83,30 @@ class MetricsCSV(Logger):
         if step is None:
             raise ValueError("log_metrics needs the step")
         row = {"step": str(step)} | {name: f"{float(value):.9g}" for name, value in metrics.items()}
-        columns = list(dict.fromkeys([*self._columns, *row]))
+        self._held.append(row)
         try:
-            if columns != self._columns or not self._intact:
-                self._write(columns, self._rows())
-                self._columns, self._intact = columns, True
-            with self.path.open("a", newline="") as file:
-                _writer(file, columns).writerow(row)
+            self._write_held()
         except OSError as error:
             if self._intact:
                 log.warning("%s could not be written: %s", self.path, error)
             self._intact = False
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """Writes what is still held. Raises: OSError when it cannot; the table then lacks its end."""
+        if self._held:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        columns = list(dict.fromkeys([*self._columns, *(name for row in self._held for name in row)]))
+        if columns != self._columns or not self._intact:
+            self._write(columns, self._rows())
+            self._columns, self._intact = columns, True
+        with open(self.path, "a", newline="", opener=files.no_link) as file:
+            while self._held:
+                _writer(file, columns).writerow(self._held[0])
+                file.flush()
+                self._held.pop(0)
 
     @rank_zero_only
     def _rewind(self, step: int) -> None:
@@ -101,12 +123,11 @@ class MetricsCSV(Logger):
         return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row and None not in row.values()]
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        part = self.path.with_name(".metrics.csv.part")
-        with part.open("w", newline="") as file:
-            writer = _writer(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, self.path)
+        text = io.StringIO(newline="")
+        writer = _writer(text, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        files.replace(self.path, text.getvalue())
 
 
 class Wandb(Logger):
@@ -203,7 +224,7 @@ class Wandb(Logger):
         import wandb
 
         if not self.version:
-            (self.folder / "wandb_id").write_text(secrets.token_hex(4))
+            files.replace(self.folder / "wandb_id", secrets.token_hex(4))
         quiet = wandb.Settings(silent=True, console="off", x_disable_meta=True, finish_timeout=0.8 * FINISH_SECONDS)
         run = wandb.init(
             **self.about,

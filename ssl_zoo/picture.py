@@ -1,8 +1,8 @@
 """The picture of a run: what it learned in bars, beside a map of its features."""
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,9 +24,8 @@ def draw(
     features: Tensor,
     labels: Tensor,
     class_names: Sequence[str],
-    path: Path,
-) -> None:
-    """Writes a PNG: the few-label table as bars, and the features (N, D), labelled (N,), in the plane by t-SNE.
+) -> bytes:
+    """A PNG: the few-label table as bars, and the features (N, D), labelled (N,), in the plane by t-SNE.
 
     Without few-label metrics it is the map alone; more than 20 classes are not named.
     """
@@ -41,9 +40,11 @@ def draw(
         _bars(axes[0], columns, rows)
     _map(axes[-1], features, labels, class_names)
     axes[-1].set_title(f"test features of {clean.figure(method)}, t-SNE")
+    content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of letters that it shows as boxes
-        figure.savefig(path)
+        figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:

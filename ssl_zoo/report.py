@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import bars, clean, results
+from ssl_zoo import bars, clean, files, results
 from ssl_zoo.comparison import COSTS, NAMES, Comparison, compare, is_accuracy, is_better_low
 
 
@@ -157,9 +157,9 @@ def publish(runs: Sequence[dict[str, Any]], out: Path) -> None:
     comparison = compare(runs)
     show(comparison)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.md").write_text(to_markdown(comparison), encoding="utf-8")
-    (out / "report.csv").write_text(to_csv(comparison), encoding="utf-8")
-    (out / "report.html").write_text(to_html(comparison), encoding="utf-8")
+    files.replace(out / "report.md", to_markdown(comparison))
+    files.replace(out / "report.csv", to_csv(comparison))
+    files.replace(out / "report.html", to_html(comparison))
     print(f"Written beside the runs: {out / 'report.html'}, .md, .csv")
 
 

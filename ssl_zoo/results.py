@@ -25,9 +25,10 @@ Only the standard library is used, so that reading a thousand of these costs no 
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from ssl_zoo import files
 
 SCHEMA = 1
 NAME = "results.json"
@@ -59,26 +60,8 @@ def write(folder: Path | str, results: dict[str, Any]) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as standard JSON, null for NaN and infinity.
-
-    Atomic: a reader, or a crash at any moment, sees the old file or the new one, never half of either.
-    """
-    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path | str, text: str) -> None:
-    """Write a file, or replace one that is there, atomically."""
-    path = Path(path)
-    # In the same folder, for os.replace is atomic within one file system only.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write `value` as standard JSON, null for NaN and infinity, atomically."""
+    files.replace(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def read(path: Path | str) -> dict[str, Any]:

@@ -1,19 +1,16 @@
 """The entry point: compose a configuration, have its parts built, train, judge, record."""
 
-import errno
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
 import time
-import traceback
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import clean, hardware, results, run_folder, settings, transcript
+from ssl_zoo import clean, ending, files, hardware, results, run_folder, settings, transcript
 from ssl_zoo.build import (
     CONF,
     build_data,
@@ -31,7 +28,7 @@ hardware.tune_allocator()
 
 import hydra  # noqa: E402  (the allocator comes first; torch is imported later, once the configuration is right)
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.errors import HydraException, InstantiationException  # noqa: E402
+from hydra.errors import HydraException  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
@@ -60,7 +57,8 @@ def main() -> None:
         print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: hydra.run.dir cannot be made or written: {error}. Give another folder", file=sys.stderr)
+        key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+        print(f"error: {key} cannot be made or written: {error}. Give another folder", file=sys.stderr)
         sys.exit(2)
 
 
@@ -76,6 +74,7 @@ def refuse_empty_folder(arguments: list[str]) -> None:
 def run_job(cfg: DictConfig) -> None:
     """One run in the folder that Hydra made for it; ends the process unless all went well."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    transcript.listen()
     for handler in logging.getLogger().handlers:
         handler.addFilter(Filter())
     try:
@@ -85,54 +84,12 @@ def run_job(cfg: DictConfig) -> None:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
             sys.exit(0)  # the first process reports; Lightning would kill it if another one failed
         if cfg.task == "pretrain":
-            record(cfg, folder, "interrupted")
+            ending.record(cfg, folder, "interrupted")
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:
-        sys.exit(fail(cfg, folder, cause(error)))
+        sys.exit(ending.fail(cfg, folder, ending.cause(error)))
     finally:
         transcript.end()
-
-
-def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
-    """Writes what is known of a run that did not complete, unless the folder is another's. A disk that refuses it costs
-    a line, no exit status."""
-    try:
-        if run_folder.may_record(folder):
-            results.write(folder, results.blank(status, **outline(cfg), **known))
-    except OSError as error:
-        print(f"error: {folder / results.NAME} could not be written: {error}", file=sys.stderr)
-
-
-def cause(error: Exception) -> BaseException:
-    """What a part raised, which lies inside Hydra's own exception; that it lacks an argument or does not know one is
-    the user's mistake."""
-    if not isinstance(error, InstantiationException) or error.__cause__ is None:
-        return error
-    inner, key = error.__cause__, str(error).rpartition("full_key: ")[2].strip()
-    if isinstance(inner, TypeError) and "argument" in str(inner):
-        return ValueError(f"{key}: {inner}. Leave that key out, or see conf/ for those there are")
-    return inner
-
-
-def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
-    """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake.
-
-    A run whose last weights could not be saved is `interrupted`: the same command finishes it once there is room.
-    """
-    if run_folder.may_record(folder):
-        transcript.begin(folder)
-    mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    trace = masked_text("".join(traceback.format_exception(error)))
-    if not mistake and not is_full and not type(error).__module__.startswith("ssl_zoo"):
-        print(trace, file=sys.stderr)
-    said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
-    print(f"error: {masked_text(str(said))}", file=sys.stderr)  # before the record, which a full disk may refuse
-    if cfg.task == "pretrain":
-        told = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
-        unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
-        record(cfg, folder, "interrupted" if unsaved else "failed", error=told)
-    return 2 if mistake else 1
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -164,25 +121,6 @@ def check_config(cfg: DictConfig) -> None:
             raise ValueError(f"{key}={value}: give a whole number from {least} to {most}")
 
 
-def outline(cfg: DictConfig) -> dict[str, Any]:
-    """What identifies a run in tables: the names of its parts, its seed, its configuration."""
-    choices = HydraConfig.get().runtime.choices
-    config = OmegaConf.to_container(cfg)
-    assert isinstance(config, dict)
-    config.pop("facts")
-    known = {
-        "experiment": cfg.name or choices.get("experiment"),
-        "method": choices["method"],
-        "backbone": cfg.backbone.get("name", choices["backbone"]),
-        "data": choices["data"],
-        "seed": cfg.seed if isinstance(cfg.seed, int) else None,
-        "run_id": os.environ["SSL_ZOO_RUN_ID"],
-        "overrides": [str(o) for o in HydraConfig.get().overrides.task],
-        "config": config,
-    }
-    return {key: masked(value) for key, value in known.items()}
-
-
 def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, identity: dict[str, Any]) -> None:
     """Makes the folder this run's and writes `.hydra/`, as Hydra would have done before it was known whose it is."""
     from lightning.pytorch.utilities import rank_zero_only
@@ -190,12 +128,13 @@ def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, identity: dict
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return
     run_folder.claim(folder, found, identity["config"], results.blank("running", **identity))
+    transcript.begin(folder)
     (folder / ".hydra").mkdir(exist_ok=True)
     composed = HydraConfig.instance().cfg
     assert composed is not None
     parts = {"config": cfg, "hydra": composed, "overrides": HydraConfig.get().overrides.task}
     for name, part in parts.items():
-        results.write_text(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
+        files.replace(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
 
 
 def pretrain(cfg: DictConfig, folder: Path) -> None:
@@ -206,7 +145,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
 
 def train(cfg: DictConfig, folder: Path) -> None:
     """Trains until the budget is spent, judges the encoder before and after, and writes results.json."""
-    from ssl_zoo import budget, checkpoints, encoder_card, saving, session, summary
+    from ssl_zoo import budget, checkpoints, encoder_card, processes, saving, session, summary
     from ssl_zoo.data.order import check_batch
 
     session.quiet_lightning()
@@ -214,12 +153,11 @@ def train(cfg: DictConfig, folder: Path) -> None:
     origin = None
     if cfg.checkpoint is not None:
         origin = encoder_card.use(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
-    identity = outline(cfg)
+    identity = ending.outline(cfg)
     found = run_folder.look(folder, identity["config"])
     resume = found.checkpoint
     if found.is_over:
         return print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
-    transcript.begin(folder)
     device = session.device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
@@ -253,7 +191,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         differences = session.data_differences(resume, data.content, found)
         claim(cfg, folder, found, identity)
     if "tokenizer_hash" in data.facts:
-        shutil.copy(data.tokenizer.path, folder / encoder_card.TOKENIZER)
+        files.replace(folder / encoder_card.TOKENIZER, data.tokenizer.path.read_bytes())
     trainer = build_trainer(cfg, folder, precision, spend.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
     environment = session.environment(trainer, precision)
@@ -289,7 +227,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
         judged = session.judged(trainer, method, data, "init", loaded)
         before = summary.evaluate_aloud("before training", asked, judged)
         metrics |= {f"init/{name}": value for name, value in before.items()}
-    trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
+    with processes.guarded(trainer, lambda death: ending.fail(cfg, folder, death)):
+        trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
     if learner.progress < 1:
         raise RuntimeError(
             f"training ended at step {learner.global_step} with {learner.progress:.0%} of the budget spent"

@@ -161,8 +161,10 @@ def only_one(folder: Path) -> Iterator[None]:
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         yield
         return
+    lock = folder / ".lock"
+    is_new = not lock.exists()
     try:
-        held = FileLock(folder / ".lock").acquire(timeout=0)
+        held = FileLock(lock).acquire(timeout=0)
     except Timeout:
         raise FolderTaken(
             f"hydra.run.dir={folder}: another run is at work there. Wait for its end, or give another folder"
@@ -170,7 +172,12 @@ def only_one(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"hydra.run.dir={folder}: its file .lock cannot be opened ({error}). Delete it") from error
     with held:
-        yield
+        try:
+            yield
+        except ValueError:
+            if is_new:  # a refused command leaves nothing
+                lock.unlink(missing_ok=True)
+            raise
 
 
 def continuity(before: Mapping[str, Any], now: Mapping[str, Any], found: Found) -> list[str]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ssl_zoo import checkpoints, hardware, picture, run_folder, summary
+from ssl_zoo import checkpoints, files, hardware, picture, run_folder, summary
 from ssl_zoo.budget import count_flops
 from ssl_zoo.clean import only_shown
 from ssl_zoo.estimate import seconds_per_example
@@ -207,7 +207,7 @@ def quiet_lightning() -> None:
 def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
     """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
-    The run is complete by then: whatever goes wrong here is a warning.
+    The run is complete by then: whatever goes wrong in showing it is a warning, but for a disk that refuses the file.
     name: of the method; features: of the test part, None without evaluators that looked at them.
     """
     few = [key for key in metrics if key.startswith("few/")]
@@ -230,6 +230,10 @@ def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, featu
         if sentence := summary.nothing_learned(metrics, majority):
             print(sentence)
     if features is not None and labelled:
+        drawn = b""
         with only_shown("the picture of the run"):
-            picture.draw(metrics, name, features.x, features.y, data.facts["class_names"], folder / "report.png")
-            print(f"picture: {folder / 'report.png'}")
+            drawn = picture.draw(metrics, name, features.x, features.y, data.facts["class_names"])
+        if drawn:
+            files.replace(folder / "report.png", drawn)
+            with only_shown("where the picture is"):
+                print(f"picture: {folder / 'report.png'}")

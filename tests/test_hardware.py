@@ -18,6 +18,13 @@ def test_a_wish_is_kept_and_auto_has_a_reason() -> None:
     assert "bfloat16" in why
 
 
+def test_bf16_without_hardware_for_it_is_done_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "has_fast_bf16", lambda: False)
+    said = "as asked; there is no bfloat16 here, so it is emulated"
+    assert hardware.choose_precision("bf16-mixed", "cpu") == ("bf16-mixed", said)
+    assert hardware.choose_precision("auto", "cpu")[0] == "32-true"
+
+
 def test_a_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.processor()
     monkeypatch.setattr(Path, "exists", lambda path: False)  # no Linux

@@ -91,3 +91,32 @@ def test_a_process_that_left_the_session_does_not_hold_us_up(tmp_path: Path) -> 
     code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)"
     run(tmp_path, code)
     assert time.monotonic() - started < 4
+
+
+def test_a_log_that_a_full_disk_refuses_ends_no_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job = Job(title="[1/1]", folder=tmp_path, command=[sys.executable, "-c", "print('said'); raise SystemExit(3)"])
+    assert job.start({**os.environ})
+    assert job._log is not None
+    job._log.close()
+    job._log = open("/dev/full", "ab+")  # noqa: SIM115 - closed by the job
+    job.process.wait()
+    job.copy()
+    assert job.finish() == "failed"
+    assert results.read(tmp_path)["error"]["message"] == "exit code 3: said"
+    out = capfd.readouterr().out
+    assert "output.log is not written on: [Errno 28]" in out
+    assert "said" in out
+
+
+def test_a_job_that_cannot_start_is_recorded(tmp_path: Path) -> None:
+    job = Job(title="[1/1]", folder=tmp_path / "0", command=[str(tmp_path / "no program")], known={"seed": 3})
+    assert not job.start({**os.environ})
+    assert job.reason().startswith("FileNotFoundError: the job could not start: [Errno 2]")
+    found = results.read(tmp_path / "0")
+    assert (found["status"], found["seed"], job.is_written) == ("failed", 3, True)
+    (tmp_path / "1").write_text("a file in its place")
+    job = Job(title="[1/1]", folder=tmp_path / "1", command=["true"])
+    assert not job.start({**os.environ})
+    assert not job.is_written
+    assert job.record is not None
+    assert job.record["status"] == "failed"

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("launcher")  # its fixture is costly: one w
 
 ROOT = Path(__file__).parent.parent
 CONFIG = """
-defaults: [{method: simclr}, _self_, {override hydra/launcher: process}]
+defaults: [{method: simclr}, _self_, {override hydra/launcher: process}, {override hydra/sweeper: grid}]
 seed: 0
 kind: completes
 measured: false
@@ -41,7 +41,7 @@ main()
 """
 # Stands in for ssl_zoo.run: no Hydra in it, so that it starts at once.
 STUB = """
-import os, signal, subprocess, sys, time
+import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from ssl_zoo import results
 
@@ -67,7 +67,8 @@ def hangs():
     time.sleep(600)
 
 def saves():
-    signal.signal(signal.SIGINT, lambda *_: (write("interrupted"), sys.exit(130)))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGXCPU):
+        signal.signal(number, lambda *_: (write("interrupted"), sys.exit(130)))
     Path(folder, "ready").touch()
     time.sleep(600)
 
@@ -78,9 +79,12 @@ def shows():
     write(environment=os.environ | seen)
 
 def stays():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Path(folder, "ready").touch()
     time.sleep(600)
+
+def leaves_nothing(): shutil.rmtree(folder); sys.exit(3)
+def blocks(): shutil.rmtree(folder); Path(folder).write_text("in its place"); sys.exit(3)
 
 def raises(): raise RuntimeError("boom")
 def exits(): sys.exit(3)
@@ -278,14 +282,105 @@ def wait_for(file: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_a_refused_sweep_changes_nothing(place: Path) -> None:
+    """Not even the settings and the lock of the sweep in whose folder it would have been."""
+    assert sweep(place, "kind=completes", "seed=0,1").code == 0
+    assert "seed=0,1" in (place / "sweep" / "multirun.yaml").read_text()
+    for number in (0, 1):
+        (place / "sweep" / str(number) / ".hydra").mkdir()
+        (place / "sweep" / str(number) / ".hydra" / "overrides.yaml").write_text(f"- kind=completes\n- seed={number}")
+    before = listing(place / "sweep")
+    for arguments in (["kind=completes", "seed=0,2"], ["kind=completes", "seed=0,1", "method=none"]):
+        assert sweep(place, *arguments).code == 1
+        assert listing(place / "sweep") == before
+    results.write(place / "sweep", results.blank("running"))
+    before = listing(place / "sweep")
+    refused = sweep(place, "kind=completes", "seed=0,1")
+    assert refused.err.startswith("hydra.sweep.dir=sweep holds a single run.")
+    assert listing(place / "sweep") == before
+
+
+def test_a_lock_that_is_a_link_is_not_followed(place: Path) -> None:
+    (place / "sweep").mkdir()
+    (place / "precious").write_text("text")
+    (place / "sweep" / ".lock").symlink_to(place / "precious")
+    refused = sweep(place, "kind=completes")
+    assert refused.code == 1
+    assert refused.err.startswith("hydra.sweep.dir=sweep: its file .lock cannot be opened")
+    assert (place / "precious").read_text() == "text"
+
+
+def test_a_folder_that_cannot_be_written_costs_its_job_alone(place: Path) -> None:
+    """Deleted, with a file or a link in its place, a log that is a link; from the start or while the job runs."""
+    (place / "sweep").mkdir()
+    (place / "precious").write_text("text")
+    (place / "sweep" / "0").write_text("in its place")
+    (place / "sweep" / "1").symlink_to(place / "nowhere" / "at all")
+    (place / "sweep" / "2").mkdir()
+    (place / "sweep" / "2" / "output.log").symlink_to(place / "precious")
+    done = sweep(place, "kind=completes", "seed=0,1,2,3")
+    assert (done.code, done.read(3)["status"]) == (1, "completed")
+    assert done.err.startswith("error: 3 of 4 jobs did not complete: [1/4] seed=0, [2/4] seed=1, [3/4] seed=2")
+    report = (place / "sweep" / "report.md").read_text()
+    for number in (0, 1, 2):
+        assert f"[{number + 1}/4] seed={number}  failed: " in done.out
+        assert f"sweep/{number} |" in report
+    assert report.count("the job could not start") == 3
+    assert (place / "precious").read_text() == "text"
+
+
+def test_a_folder_that_is_lost_while_its_job_runs_costs_that_job_alone(place: Path) -> None:
+    done = sweep(place, "kind=leaves_nothing,blocks,completes")
+    assert (done.code, done.read(2)["status"]) == (1, "completed")
+    report = (place / "sweep" / "report.md").read_text()
+    assert report.count("exit code 3") == 2
+    assert "sweep/1/results.json cannot be written: " in done.out
+
+
+def test_results_beside_checkpoints_outlive_a_failed_attempt(place: Path) -> None:
+    """The run there can go on; that this attempt failed stands in the report."""
+    folder = place / "sweep" / "0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "step-00000004.ckpt").touch()
+    results.write(folder, results.blank("interrupted", run_id="ab12"))
+    before = (folder / "results.json").read_bytes()
+    done = sweep(place, "kind=raises,completes")
+    assert done.code == 1
+    assert "failed: exit code 1: RuntimeError: boom" in done.out
+    assert (folder / "results.json").read_bytes() == before
+    report = (place / "sweep" / "report.md").read_text()
+    assert "exit code 1: RuntimeError: boom" in report
+    assert "interrupted" not in report
+
+
+def test_a_signal_that_comes_again_and_again_waits_for_the_jobs(place: Path) -> None:
+    """SIGXCPU does, every second."""
+    process = start(place, "kind=saves", "hydra.launcher.grace=600")
+    wait_for(place / "sweep" / "0" / "ready")
+    for _ in range(5):
+        process.send_signal(signal.SIGXCPU)
+        time.sleep(0.05)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGXCPU
+    assert results.read(place / "sweep" / "0")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
 def test_a_signal_stops_the_sweep_and_says_what_remains(place: Path, number: signal.Signals) -> None:
     process = start(place, "kind=completes,saves", "seed=0,1")
     wait_for(place / "sweep" / "2" / "ready")
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert err == ""
+    assert err.startswith(f"{number.name}: the running jobs are asked to save and stop")
+    assert len(err.splitlines()) == 1
+    assert "Not completed" in out
+    assert "| simclr |" in (place / "sweep" / "report.md").read_text()
     assert out.splitlines()[-4:] == [
         f"Sweep stopped by {number.name}. 2 of 4 jobs remain:",
         "  [3/4] kind=saves seed=0  interrupted",

@@ -103,9 +103,13 @@ def test_a_full_disk_is_reported_once_and_mended(
     with monkeypatch.context() as patch:
         patch.setattr(loggers, "_writer", Full)
         csv.log_metrics({"loss": 2.0}, 2)
-        csv.log_metrics({"loss": 3.0}, 3)
+        csv.log_metrics({"loss": 3.0, "test/knn": 0.5}, 3)
+        with pytest.raises(OSError, match="No space left"):  # a run without its last metrics is not complete
+            finish([csv])
+    finish([csv])
+    assert csv.path.read_text() == "step,loss,test/knn\n1,1,\n2,2,\n3,3,0.5\n"
     csv.log_metrics({"loss": 4.0}, 4)
-    assert csv.path.read_text() == "step,loss\n1,1\n4,4\n"
+    assert csv.path.read_text().endswith("3,3,0.5\n4,4,\n")
     (line,) = warnings_of(caplog)
     assert "metrics.csv could not be written: [Errno 28] No space left on device" in line
 

@@ -1,7 +1,9 @@
 """The command line end to end: what a run leaves behind, how mistakes end, what a killed run becomes."""
 
+import builtins
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_zoo import checkpoints, results
+from ssl_zoo import checkpoints, files, hardware, results
 from tests.conftest import Ended
 
 QUICK = ("logger=csv", "trainer.accelerator=cpu", "hydra.run.dir=run")
@@ -261,8 +263,7 @@ def test_a_folder_with_another_run_is_refused_by_key(cli: Callable[..., Ended]) 
 
 
 def everything(folder: str) -> dict[str, bytes]:
-    """All but the log, to which a refused command may add."""
-    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != "run.log"]
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
     return {str(path): path.read_bytes() for path in files}
 
 
@@ -271,6 +272,7 @@ def test_a_refused_command_changes_nothing(cli: Callable[..., Ended]) -> None:
     assert cli(*fast, "budget.steps=4").status == 0
     written = [Path("run/.hydra", name).read_text() for name in ("config.yaml", "hydra.yaml", "overrides.yaml")]
     assert "budget.steps=4" in written[2]
+    Path("run/.lock").unlink()
     for record in ("completed", None):
         if record is None:
             Path("run/results.json").unlink()
@@ -524,6 +526,121 @@ def test_two_cpu_processes_train_one_run(tmp_path: Path, roots: tuple[Path, Path
     # side, which moves the weights a little; that the gradients agree is what test_methods_distributed.py shows.
     assert two_loss.iloc[0] == pytest.approx(one_loss.iloc[0], rel=1e-5)
     assert two_loss.tolist() == pytest.approx(one_loss.tolist(), rel=2e-2)
+
+
+def lose_the_end(folder: Path, kept: str) -> None:
+    """As if the run had been killed after it had saved `kept`."""
+    for path in (folder / "checkpoints").iterdir():
+        if path.name != kept:
+            path.unlink()
+    (folder / "results.json").unlink()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, roots: tuple[Path, Path]) -> None:
+    """From 1 to 2 and back: the same batches and views, so the same losses but for rounding; the difference is said."""
+    settings = ("data.batch_size=64", "budget.steps=9", "trainer.checkpoint_every=3", "trainer.log_every_n_steps=1")
+    settings += ("evaluators=[]", "trainer.precision=32-true", "optimizer=sgd")
+    two = ("trainer=ddp_cpu", "trainer.accelerator=cpu")
+    finish(start(tmp_path, roots, *settings, "hydra.run.dir=whole"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    lose_the_end(tmp_path / "run", "step-00000006.ckpt")
+    out = finish(start(tmp_path, roots, *settings, *two))
+    assert "processes: 2, before 1: batches and views stay the same; masks and dropout are drawn per process" in out
+    assert "so the result is not bit for bit" in out
+    assert results.read(tmp_path / "run")["environment"]["processes"] == 2
+    shutil.copytree(tmp_path / "run", tmp_path / "back")
+    lose_the_end(tmp_path / "back", "step-00000009.ckpt")
+    assert "processes: 1, before 2: " in finish(start(tmp_path, roots, *settings, "hydra.run.dir=back"))
+    assert results.read(tmp_path / "back")["status"] == "completed"
+    whole, mixed, back = (
+        pandas.read_csv(tmp_path / name / "metrics.csv")["train/loss"].dropna().tolist()
+        for name in ("whole", "run", "back")
+    )
+    assert mixed[:6] == whole[:6]
+    assert mixed[6] == pytest.approx(whole[6], rel=1e-4)
+    assert mixed[6:] == pytest.approx(whole[6:], rel=2e-2)
+    assert back == mixed
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_by_name_and_signal(tmp_path: Path, roots: tuple[Path, Path]) -> None:
+    settings = ("data.batch_size=32", "budget.steps=5000", "trainer.checkpoint_every=2", "evaluators=[]")
+    process = start(tmp_path, roots, *settings, "trainer=ddp_cpu", "trainer.accelerator=cpu")
+    saved, deadline = tmp_path / "run" / "checkpoints", time.time() + 120
+    while not any(saved.glob("step-*.ckpt")) and time.time() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (other,) = (int(pid) for pid in children if b"train_ddp_process_1" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(other, signal.SIGKILL)
+    out = finish(process)
+    assert process.returncode == 1, out
+    assert f"error: rank 1 of 2 (process {other}) was killed by SIGKILL" in out
+    assert "Traceback" not in out
+    left = results.read(tmp_path / "run")
+    assert (left["status"], left["error"]["type"]) == ("failed", "ProcessDied")
+
+
+def test_a_run_is_completed_only_with_its_picture_and_its_last_metrics(
+    cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = (*QUICK, "evaluators=[knn]", "data.batch_size=32", "budget.steps=2")
+    open_file, replace = builtins.open, files.replace
+
+    def full(path: Any) -> OSError:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    def refused_rows(path: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if str(path).endswith("metrics.csv") and mode == "a" and "step-00000002.ckpt" in os.listdir("run/checkpoints"):
+            raise full(path)
+        return open_file(path, mode, *args, **more)
+
+    def refused_picture(path: Any, content: Any) -> None:
+        if str(path).endswith("report.png"):
+            raise full(path)
+        replace(path, content)
+
+    for place, name, instead in ((builtins, "open", refused_rows), (files, "replace", refused_picture)):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, instead)
+            ended = cli(*fast)
+        assert ended.status == 1
+        assert "No space left on device" in ended.err
+        assert results.read(Path("run"))["status"] == "interrupted"
+    assert cli(*fast).status == 0
+    assert results.read(Path("run"))["status"] == "completed"
+    assert Path("run/report.png").exists()
+    last = pandas.read_csv("run/metrics.csv").groupby("step").last()
+    assert last.loc[2, "test/knn/top1"] == pytest.approx(results.read(Path("run"))["metrics"]["knn/top1"])
+
+
+def test_a_bf16_run_that_goes_on_without_bf16_says_so(
+    cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = (*QUICK, "evaluators=[]", "data.batch_size=32", "trainer.precision=auto")
+    monkeypatch.setattr(hardware, "choose_precision", lambda *_: ("bf16-mixed", "as on one machine"))
+    assert cli(*fast, "budget.steps=2").status == 0
+    monkeypatch.setattr(hardware, "choose_precision", lambda *_: ("32-true", "as on another"))
+    ended = cli(*fast, "budget.steps=3")
+    assert ended.status == 0, ended.err
+    assert (
+        "precision: 32-true, before bf16-mixed: batches, views and masks stay the same, rounding does not" in ended.out
+    )
+    assert "so the result is not bit for bit" in Path("run/run.log").read_text()
+
+
+def test_a_cache_that_was_zeroed_is_not_trained_on(cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_ZOO_CACHE", "cache")
+    fast = (*QUICK, "evaluators=[]", "data.batch_size=32", "budget.steps=1")
+    cli(*fast)
+    (pixels,) = Path("cache/decoded").glob("*/train.pixels")
+    content = pixels.read_bytes()
+    pixels.write_bytes(bytes(len(content)))
+    ended = cli(*fast, "hydra.run.dir=again")
+    assert ended.status == 0
+    assert "is damaged: the content of train.pixels has changed. It is built again" in ended.out
+    assert "is damaged: the content of train.pixels" in Path("again/run.log").read_text()
+    assert pixels.read_bytes() == content
 
 
 def test_the_default_configuration_is_the_contract() -> None:

@@ -144,6 +144,20 @@ def test_a_folder_is_one_runs_alone(tmp_path: Path) -> None:
             pytest.fail("two runs in one folder")
 
 
+def test_a_refused_command_leaves_no_lock(tmp_path: Path) -> None:
+    def refuse() -> None:
+        with run_folder.only_one(tmp_path):
+            raise FolderTaken("not ours")
+
+    with pytest.raises(FolderTaken, match="not ours"):
+        refuse()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".lock").touch()  # an earlier run's
+    with pytest.raises(FolderTaken, match="not ours"):
+        refuse()
+    assert (tmp_path / ".lock").exists()
+
+
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("text")
     (tmp_path / ".lock").symlink_to(tmp_path / "precious")

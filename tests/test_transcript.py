@@ -90,10 +90,29 @@ def test_it_can_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
 def test_a_full_disk_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    stream = transcript._Copied(sys.stdout, os.open("/dev/full", os.O_WRONLY))
-    print("shown", file=stream)
-    os.close(stream.file)
+    lines = transcript._Lines()
+    lines.file = os.open("/dev/full", os.O_WRONLY)
+    print("shown", file=transcript._Copied(sys.stdout, lines))
+    os.close(lines.file)
     assert capsys.readouterr().out == "shown\n"
+
+
+def test_what_was_said_before_the_folder_was_known_is_in_it(tmp_path: Path) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(handler)
+    try:
+        transcript.listen()
+        print("early")
+        logging.getLogger("any").warning("logged")
+        assert not list(tmp_path.iterdir())
+        transcript.begin(tmp_path)
+        logging.getLogger("any").warning("again")
+        assert (tmp_path / "run.log").read_text() == "early\nlogged\nagain\n"
+        transcript.end()
+        logging.getLogger("any").warning("after")
+        assert "after" not in (tmp_path / "run.log").read_text()
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def test_a_run_and_a_mistake_are_in_it(cli: Callable[..., Ended]) -> None:

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ssl_zoo.data import cache
 from ssl_zoo.data.cache import cache_root, cached
 
 SLOW_BUILDER = """
@@ -61,7 +63,7 @@ def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     processes = [start(log, 1.0), start(log, 1.0)]
     outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert all("['first', 'key.json', 'second']" in output for output in outputs)
+    assert all("['first', 'key.json', 'second', 'sums.json']" in output for output in outputs)
     assert log.read_text() == "built\n"
     assert sum("waiting for it" in output for output in outputs) == 1
 
@@ -74,7 +76,7 @@ def test_a_killed_builder_leaves_nothing_that_is_read(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     output = start(log, 0).communicate(timeout=60)[0]
-    assert "['first', 'key.json', 'second']" in output
+    assert "['first', 'key.json', 'second', 'sums.json']" in output
     assert log.read_text() == "built\n" * 2
     assert not list((tmp_path / "cache").rglob("*.partial"))
 
@@ -87,7 +89,89 @@ def test_an_error_publishes_nothing() -> None:
     with pytest.raises(RuntimeError, match="bad input"):
         cached("test", {"a": 1}, fail)
     folder = cached("test", {"a": 1}, lambda folder: None)
-    assert [path.name for path in folder.iterdir()] == ["key.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["key.json", "sums.json"]
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def shortened(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def made_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [zeroed, shortened, one_bit, Path.unlink, made_a_folder])
+@pytest.mark.parametrize("name", ["data", "deep/inside", "key.json", "sums.json"])
+def test_a_damaged_folder_is_built_again(
+    name: str, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def build(folder: Path) -> None:
+        calls.append(folder)
+        (folder / "data").write_bytes(bytes(range(1, 256)) * 100)
+        (folder / "deep").mkdir()
+        (folder / "deep" / "inside").write_text("abc")
+
+    folder = cached("test", {"a": 1}, build)
+    assert cached("test", {"a": 1}, build) == folder
+    assert (len(calls), caplog.messages) == (1, [])
+    harm(folder / name)
+    assert cached("test", {"a": 1}, build) == folder
+    assert len(calls) == 2
+    assert "is damaged: " in caplog.messages[0]
+    assert (folder / "data").read_bytes()[:2] == bytes([1, 2])
+    cached("test", {"a": 1}, build)
+    assert len(calls) == 2
+
+
+def test_hashes_are_compared_once_per_process_and_sizes_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: Path) -> None:
+        (folder / "data").write_text("abc")
+
+    cached("test", {"a": 1}, build)
+    cached("test", {"a": 1}, build)
+    read: list[Path] = []
+    monkeypatch.setattr(cache, "_digest", lambda path: read.append(path) or "")
+    folder = cached("test", {"a": 1}, build)
+    assert not read
+    assert cache.wrong(folder) is None
+    (folder / "data").write_text("ab")
+    assert cache.wrong(folder) == "data has 2 bytes, not 3"
+
+
+def test_links_are_not_followed_when_writing(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "data").write_text("abc")
+
+    folder = cached("test", {"a": 1}, build)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "text").write_text("kept")
+    for place in (folder, folder.with_suffix(".partial")):
+        cache._remove(folder)
+        place.symlink_to(precious)
+        assert cached("test", {"a": 1}, build) == folder
+        assert not folder.is_symlink()
+        assert (folder / "data").read_text() == "abc"
+    (precious / "text").rename(tmp_path / "text")
+    cache._remove(folder)
+    folder.with_suffix(".lock").unlink()
+    folder.with_suffix(".lock").symlink_to(tmp_path / "text")
+    with pytest.raises(ValueError, match=r"SSL_ZOO_CACHE=.*cannot be written.*\.lock"):
+        cached("test", {"a": 1}, build)
+    assert (tmp_path / "text").read_text() == "kept"
 
 
 def test_a_full_disk_and_an_unwritable_place_name_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

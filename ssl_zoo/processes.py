@@ -1,0 +1,123 @@
+"""The processes of one run on one machine: when one dies the others end too, and the message says which and why.
+
+Lightning starts the others itself (`trainer.devices=2`) and kills the first, with SIGKILL and without a word, five
+seconds after another has died; when the first dies, the others may wait for it for ever.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+
+PATIENCE = 10.0
+"""Seconds that a process has to notice by itself that another is gone, as most do: a connection closes."""
+POLL = 0.2
+
+
+class ProcessDied(RuntimeError):
+    """Another process of this run has ended before its time. The message names it, and its signal or exit status."""
+
+
+@contextmanager
+def guarded(trainer: Trainer, died: Callable[[ProcessDied], int]) -> Iterator[None]:
+    """While `trainer` trains inside, the processes that it starts are watched, and so is this one by them.
+
+    Once one is dead the others raise `ProcessDied`. Where no exception can be raised, as in a collective of NCCL that
+    waits for the dead one, they end after `PATIENCE` seconds with the exit status that `died` returns.
+    """
+    launcher, parent = trainer.strategy.launcher, os.getppid()
+    was_started = False
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        if not launcher.cluster_environment.creates_processes_externally:
+            trainer.strategy._launcher = _Launcher(launcher, died)  # no public way to choose one
+        else:
+            was_started = trainer.local_rank > 0 and isinstance(launcher.cluster_environment, LightningEnvironment)
+    if was_started:
+        threading.Thread(target=_outlive, args=(parent, died), daemon=True, name="parent watch").start()
+    try:
+        yield
+    except Exception as error:
+        if was_started and _soon(lambda: os.getppid() != parent):
+            raise _first_is_gone(parent) from error
+        raise
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    def __init__(self, launcher: _SubprocessScriptLauncher, died: Callable[[ProcessDied], int]):
+        super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
+        self.died, self.over = died, threading.Event()
+
+    def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        """As Lightning's, but for the watch and for what is raised when a process has died."""
+        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
+        self._call_children_scripts()
+        threading.Thread(target=self._watch, daemon=True, name="process watch").start()
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if death := _soon(self._death):
+                self.kill(signal.SIGKILL)
+                raise death from error
+            raise
+        finally:
+            self.over.set()
+
+    def _watch(self) -> None:
+        while not (death := self._death()):
+            if self.over.wait(POLL):
+                return
+        if self.over.wait(PATIENCE):
+            return
+        self.kill(signal.SIGKILL)
+        status = self.died(death)
+        sys.stdout.flush()
+        os._exit(status)
+
+    def _death(self) -> ProcessDied | None:
+        for rank, process in enumerate(self.procs, start=1):
+            if process.poll():
+                return ProcessDied(
+                    f"rank {rank} of {len(self.procs) + 1} (process {process.pid}) {_how(process)}, so the run cannot "
+                    "go on. The same command goes on from the last checkpoint"
+                )
+        return None
+
+
+def _how(process: subprocess.Popen) -> str:
+    code = process.returncode
+    if code > 0:
+        return f"ended with exit status {code}, its own message is above"
+    name = signal.Signals(-code).name
+    return f"was killed by {name}" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
+
+
+def _soon(look: Callable[[], Any], seconds: float = 2) -> Any:
+    """What `look` finds: the connections of a dying process close a little before it has ended."""
+    until = time.monotonic() + seconds
+    while not (found := look()) and time.monotonic() < until:
+        time.sleep(POLL)
+    return found
+
+
+def _first_is_gone(parent: int) -> ProcessDied:
+    rank = os.environ["LOCAL_RANK"]
+    return ProcessDied(
+        f"rank 0 (process {parent}), which started rank {rank}, is gone, so this one ends too. The same command goes "
+        "on from the last checkpoint"
+    )
+
+
+def _outlive(parent: int, died: Callable[[ProcessDied], int]) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL)
+    time.sleep(PATIENCE)  # a process that can end by itself has done so by then
+    os._exit(died(_first_is_gone(parent)))
