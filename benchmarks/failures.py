@@ -51,8 +51,8 @@ def kills(work: Path, options: argparse.Namespace) -> Found:
             name, folder, reached = names[number % len(names)], work / f"victim-{number}", []
             for sent, share in moments:
                 ended = interrupt(Process(work, METHODS[name], folder), sent, share * whole[name][1])
-                if ended.status == 0:
-                    break  # it was over
+                if results.is_complete(folder):
+                    break  # it was over: the signal met a process that had nothing more to do
                 reached.append(sent)
                 if ended.status != (-sent if sent == signal.SIGKILL else 128 + sent):
                     return reached, f"{name}: exit status {ended.status} after signal {sent}: {ended.printed[-500:]}"
