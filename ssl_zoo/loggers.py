@@ -52,7 +52,7 @@ class MetricsCSV(Logger):
     What a full disk refuses is reported once, held, and written as soon as there is room again.
 
     resumed_at: the optimizer step of the checkpoint the run goes on from; rows of later steps, which will come again,
-        are dropped. 0 begins a new file.
+        are dropped. 0 begins a new file; so does a file that cannot be read, with a warning.
     """
 
     def __init__(self, folder: str | Path, resumed_at: int = 0):
@@ -110,7 +110,13 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def _rewind(self, step: int) -> None:
-        rows = [row for row in self._rows() if int(row["step"]) <= step] if step else []
+        rows = []
+        try:
+            if step and "step" not in self.path.read_text().partition("\n")[0].split(","):
+                raise ValueError("it has no column step")
+            rows = [row for row in self._rows() if int(row["step"]) <= step] if step else []
+        except (OSError, ValueError) as error:
+            log.warning("%s cannot be read (%s): it begins anew after step %d", self.path, error, step)
         self._columns = list(rows[0]) if rows else ["step"]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._write(self._columns, rows)

@@ -16,6 +16,8 @@ from ssl_zoo.overrides import dotted_keys
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
+FILES = (CONFIG, results.NAME, "metrics.csv", "tokenizer.json")
+"""What a run writes into its folder by these names, besides checkpoints."""
 MAY_DIFFER = (
     "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "logger", "name",
     "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
@@ -44,7 +46,11 @@ class Found(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether the run is complete and the command asks for nothing more."""
+        """Whether the run is complete, its last weights are not damaged, and the command asks for nothing more."""
+        from ssl_zoo.checkpoints import step_of
+
+        if self.checkpoint is not None and step_of(self.checkpoint) < self.record.get("checkpoint_step", 0):
+            return False
         return self.record.get("status") == "completed" and not any(k.startswith(MORE_TO_DO) for k in self.changed)
 
 
@@ -55,11 +61,19 @@ def look(folder: Path, config: Mapping[str, Any]) -> Found:
 
     Raises:
         FolderTaken: when the folder holds a run of another configuration, naming each key that differs; when all of
-            its checkpoints are damaged, or its results are and there is no checkpoint.
+            its checkpoints are damaged, or its results are and there is no checkpoint; when a folder lies in place of
+            a file.
     """
     from ssl_zoo import checkpoints
 
-    weights, newest, record = checkpoints.by_step(folder), checkpoints.latest(folder), _record(folder)
+    weights = checkpoints.by_step(folder)
+    for path in (*(folder / name for name in FILES), *weights):
+        if path.is_dir():
+            raise FolderTaken(
+                f"hydra.run.dir={folder}: {path.name} there is a folder, and a run keeps a file of that name. "
+                "Delete it to go on with the run, or give another folder"
+            )
+    newest, record = checkpoints.latest(folder), _record(folder)
     if weights and newest is None:
         raise FolderTaken(
             f"hydra.run.dir={folder}: all {len(weights)} checkpoints of the run there are damaged, the newest is "
@@ -138,7 +152,7 @@ def may_record(folder: Path) -> bool:
         found = results.read(folder)
     except FileNotFoundError:
         found = {"status": "none"}
-    except ValueError:
+    except (OSError, ValueError):
         found = {"status": "damaged"}
     status = found["status"]
     if status != "damaged" and found.get("run_id") == os.environ["SSL_ZOO_RUN_ID"]:

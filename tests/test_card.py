@@ -144,15 +144,20 @@ def armed(value: Any, folder: Path) -> Any:
     return value
 
 
+def set_trap(folder: Path) -> None:
+    """Writes the files that gadgets refer to; the file `ran` appears in the folder if one of them is run."""
+    (folder / "evil.pkl").write_bytes(pickle.dumps(Touch(folder / "ran")))
+    for name in ("evil_module.py", "hubconf.py"):
+        (folder / name).write_text(f"import pathlib\npathlib.Path({str(folder / 'ran')!r}).touch()\nran = 1\n")
+    (folder / "evil.yaml").write_text(f"_target_: os.system\ncommand: touch {folder / 'ran'}\n")
+
+
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that gadgets refer to; its file `ran` must never appear."""
+    """A folder with a trap set, and a secret in the environment."""
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "ran")))
-    for name in ("evil_module.py", "hubconf.py"):
-        (tmp_path / name).write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nran = 1\n")
-    (tmp_path / "evil.yaml").write_text(f"_target_: os.system\ncommand: touch {tmp_path / 'ran'}\n")
+    set_trap(tmp_path)
     return tmp_path
 
 

@@ -63,6 +63,19 @@ def test_a_resumed_run_drops_what_will_come_again(tmp_path: Path) -> None:
     assert csv.path.read_text() == "step\n"
 
 
+@pytest.mark.parametrize("content", [None, b"", b"step,loss\n10,0.5\n\xff", b"loss\n0.5\n", b"step\nx\n"], ids=str)
+def test_a_resumed_run_with_a_damaged_file_says_so_and_begins_anew(
+    content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if content is not None:
+        (tmp_path / "metrics.csv").write_bytes(content)
+    MetricsCSV(tmp_path, resumed_at=20).log_metrics({"loss": 1.0}, 30)
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n30,1\n"
+    (line,) = warnings_of(caplog)
+    assert "metrics.csv cannot be read" in line
+    assert "begins anew after step 20" in line
+
+
 @pytest.mark.parametrize("end", ["signal", "kill"])
 def test_an_interrupted_and_resumed_run_writes_the_same_file_as_a_whole_one(tmp_path: Path, end: str) -> None:
     train(tmp_path / "whole", 12, logger=MetricsCSV(tmp_path / "whole"), log_every_n_steps=1)

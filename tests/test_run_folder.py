@@ -102,6 +102,31 @@ def test_damaged_results_are_made_again_or_named(interrupted: Path, caplog: pyte
         look(interrupted, CONFIG)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "results.json", "metrics.csv", "tokenizer.json", "checkpoints/step-00000009.ckpt"]
+)
+def test_a_folder_in_place_of_a_file_is_refused_by_name(
+    name: str, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_ZOO_RUN_ID", "ab12")
+    (interrupted / name).unlink(missing_ok=True)
+    (interrupted / name).mkdir()
+    with pytest.raises(FolderTaken, match=f"{Path(name).name} there is a folder.*Delete it"):
+        look(interrupted, CONFIG)
+    assert may_record(interrupted) == (name != "results.json")
+
+
+def test_a_completed_run_whose_last_weights_are_damaged_makes_them_again(interrupted: Path) -> None:
+    spent = {"budget": {"kind": "steps", "value": 9}, "checkpoint_step": 9}
+    results.write(interrupted, results.blank("completed", method="simclr", data="digits", **spent))
+    last = interrupted / "checkpoints" / "step-00000009.ckpt"
+    shutil.copy(interrupted / "checkpoints" / "step-00000007.ckpt", last)
+    assert look(interrupted, CONFIG).is_over
+    damage_empty(last)
+    found = look(interrupted, CONFIG)
+    assert (found.is_over, found.checkpoint) == (False, interrupted / "checkpoints" / "step-00000007.ckpt")
+
+
 def test_a_completed_run_goes_on_only_for_more(interrupted: Path) -> None:
     spent = {"budget": {"kind": "steps", "value": 7}, "checkpoint_step": 7}
     results.write(interrupted, results.blank("completed", method="simclr", data="digits", **spent))

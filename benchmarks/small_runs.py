@@ -1,0 +1,135 @@
+"""Small runs of the program, started as a user starts them, for benchmarks/failures.py."""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_zoo import checkpoints
+
+ROOT = Path(__file__).parent.parent
+
+RUN = "logger=csv trainer.accelerator=cpu evaluators=[] budget.steps=40 trainer.checkpoint_every=3"
+IMAGES = "backbone=resnet10t +backbone.channels=[16,16,32,32] data.batch_size=32 method.hidden_dim=32"
+TEXT = (
+    "data=text_folder data.path=texts data.documents=line data.heldout=0.1 data.row_length=16 data.batch_size=8 "
+    "data.tokenizer.vocab_size=300 backbone=text_tiny backbone.depth=1 backbone.embed_dim=32"
+)
+METHODS = {
+    "byol": f"{RUN} {IMAGES} method=byol",
+    "moco": f"{RUN} {IMAGES} method=moco method.queue_size=128",
+    "swav": f"{RUN} {IMAGES} method=swav method.num_prototypes=32",
+    "dino": f"{RUN} {IMAGES} method=dino method.num_prototypes=32",
+    "mlm": f"{RUN} {TEXT} method=mlm",
+}
+"""Runs with a target network, a queue, a state of the assignment, a centre, and random masks."""
+
+TRAINING = " of training"
+"""The end of the line that a run prints before its first step."""
+
+
+@dataclass
+class Ended:
+    """How a command ended: exit status (-n: killed by signal n), what it printed, and its CPU time."""
+
+    status: int
+    printed: str
+    seconds: float
+
+
+class Process:
+    """`python run.py <command>` in the folder `work`, as a user starts it. `wait` gives its end."""
+
+    def __init__(self, work: Path, command: str | list[str], folder: Path | None = None, **environment: str):
+        number, name = tempfile.mkstemp(suffix=".log", dir=work)
+        self.log = Path(name)
+        words = command.split() if isinstance(command, str) else command
+        call = [sys.executable, str(ROOT / "run.py"), *words]
+        if folder is not None:
+            call.append(f"hydra.run.dir={folder}")
+        env = {key: value for key, value in os.environ.items() if key != "SSL_ZOO_RUN_ID"}
+        env |= {"OMP_NUM_THREADS": "1", "SSL_ZOO_CACHE": str(work / "cache"), **environment}
+        self.process = subprocess.Popen(call, cwd=work, env=env, stdout=number, stderr=number)
+        os.close(number)
+
+    def printed(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def is_over(self) -> bool:
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT  # `wait` is still to be told its CPU time
+        return os.waitid(os.P_PID, self.process.pid, flags) is not None
+
+    def seconds(self) -> float:
+        """CPU time up to now, of a process that is not over."""
+        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def until(self, happened: Callable[[], bool]) -> bool:
+        """Waits for something to happen; False if the process ended before it did."""
+        while not self.is_over():
+            if happened():
+                return True
+            time.sleep(0.002)
+        return False
+
+    def until_training(self) -> bool:
+        return self.until(lambda: TRAINING in self.printed())
+
+    def send(self, number: int) -> None:
+        if not self.is_over():
+            os.kill(self.process.pid, number)
+
+    def wait(self) -> Ended:
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return Ended(self.process.returncode, self.printed(), usage.ru_utime + usage.ru_stime)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return checkpoints.load(checkpoints.resolve(folder))["state_dict"]
+
+
+def difference(folder: Path, reference: Path) -> str | None:
+    """In what the weights in two run folders differ; None if they are equal bit for bit."""
+    try:
+        ours, theirs = weights(folder), weights(reference)
+    except ValueError as error:
+        return f"no weights: {error}"
+    names = [name for name, value in theirs.items() if not torch.equal(value, ours[name])]
+    return f"{len(names)} tensors differ from the undisturbed run's, the first is {names[0]}" if names else None
+
+
+def prepare(work: Path) -> None:
+    """Small texts, for the runs of `mlm`."""
+    words, rng = "the movie was great and a bad film that never moved me to tears again".split(), random.Random(0)  # noqa: SIM905
+    (work / "texts").mkdir()
+    lines = [" ".join(rng.choices(words, k=rng.randint(8, 20))) for _ in range(200)]
+    (work / "texts" / "all.txt").write_text("\n".join(lines))
+
+
+def undisturbed(work: Path, name: str) -> tuple[Path, float]:
+    """The folder of a run of `METHODS` that nothing happens to, and its seconds from the first step to the end."""
+    folder = work / f"undisturbed-{name}"
+    run = Process(work, METHODS[name], folder)
+    run.until_training()
+    began = time.monotonic()
+    ended = run.wait()
+    if ended.status:
+        raise RuntimeError(f"{name} fails without any disturbance: {ended.printed[-2000:]}")
+    return folder, time.monotonic() - began
+
+
+def interrupt(run: Process, number: int, delay: float) -> Ended:
+    """Sends a signal `delay` seconds after the run says that it trains; to no avail if it is over by then."""
+    if run.until_training():
+        time.sleep(delay)
+    run.send(number)
+    return run.wait()
