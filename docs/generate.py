@@ -9,6 +9,7 @@ the page does not name. Files are read, not imported, so the site builds in seco
 """
 
 import ast
+import copy
 import json
 import re
 import sys
@@ -57,6 +58,12 @@ def table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *cells]) + "\n"
 
 
+def prose(text: str) -> str:
+    """`text` with "<" and ">" as text, outside of code."""
+    parts = text.split("`")
+    return "`".join(p if i % 2 else p.replace("<", "&lt;").replace(">", "&gt;") for i, p in enumerate(parts))
+
+
 # Home
 
 
@@ -90,7 +97,7 @@ def source(name: str) -> Path:
 def header(path: Path) -> tuple[str, str]:
     """The first sentence of a file's docstring and the paragraphs after it, which cite the paper."""
     first, _, rest = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")
-    return " ".join(first.split()), rest.partition("Letters:")[0].strip()
+    return prose(" ".join(first.split())), prose(rest.partition("Letters:")[0].strip())
 
 
 def kind(config: dict[str, Any]) -> str:
@@ -154,7 +161,7 @@ def comment(text: str) -> str:
             break
         if not line.startswith("# @package"):
             lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
+    return prose(" ".join(lines))
 
 
 def groups() -> list[str]:
@@ -272,8 +279,69 @@ def modules() -> list[str]:
     return [*first, *sorted(ours - set(first))]
 
 
+SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes):[ ]*(.*)$")
+"""The heading of a section of a docstring in Google's style, and what follows on its line."""
+
+
+def docstring(node: Any) -> str:
+    """A docstring as Markdown: prose as it is, sections as lists."""
+    lines, inside = [], False
+    for line in prose(ast.get_docstring(node) or "").splitlines():
+        if found := SECTION.match(line):
+            lines += ["", f"**{found[1]}:** {found[2]}", ""]
+            inside = True
+        elif inside and re.match(r"    \S", line):
+            lines.append(f"- {line.strip()}")
+        else:
+            inside = inside and (not line or line.startswith(" "))
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def signature(node: Any, name: str) -> str:
+    """A fenced `name(arguments) -> result`; of more than a line, with one argument per line."""
+    arguments = copy.deepcopy(node.args)
+    if arguments.args and arguments.args[0].arg in ("self", "cls"):
+        arguments.args.pop(0)
+    result = f" -> {ast.unparse(node.returns)}" if node.returns is not None and node.name != "__init__" else ""
+    line = f"{name}({ast.unparse(arguments)}){result}"
+    if len(line) > 90:
+        each = re.sub(r", (?=\*{0,2}\w+(:|=|,|$)|\*,|/,)", ",\n    ", ast.unparse(arguments))
+        line = f"{name}(\n    {each},\n){result}"
+    return fenced(line, "python") + "\n"
+
+
+def is_public(node: ast.stmt) -> bool:
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return isinstance(node, kinds) and not node.name.startswith("_") and ast.get_docstring(node) is not None
+
+
+def members(node: Any) -> str:
+    """Signature and docstring of a function, or of a class, its constructor and its public methods."""
+    if isinstance(node, ast.FunctionDef):
+        return f"### {node.name}\n\n{signature(node, node.name)}\n{docstring(node)}"
+    inner = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+    parts = [f"### {node.name}\n"]
+    if "__init__" in inner:
+        parts += [signature(inner["__init__"], node.name), docstring(node), docstring(inner["__init__"])]
+    else:
+        bases = ", ".join(map(ast.unparse, node.bases))
+        parts += [fenced(f"class {node.name}({bases})", "python") + "\n", docstring(node)]
+    for name, item in inner.items():
+        if is_public(item):
+            parts += [signature(item, f"{node.name}.{name}"), docstring(item)]
+    return "\n".join(parts)
+
+
 def api() -> str:
-    return "\n".join(f"::: {name}\n" for name in modules())
+    """A section per module: its header, then its public functions and classes that have a docstring."""
+    parts = []
+    for name in modules():
+        path = module_file(name)
+        assert path is not None
+        tree = ast.parse(path.read_text())
+        parts += [f"## {name}\n", docstring(tree), *map(members, filter(is_public, tree.body))]
+    return "\n".join(parts)
 
 
 GENERATORS: dict[str, Callable[[], str]] = {
