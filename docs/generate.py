@@ -124,8 +124,8 @@ def methods() -> str:
         lines = []
         for file in members:
             summary, _ = header(source(target(yaml.safe_load(file.read_text()))))
-            best = next((row for row in rows.get(file.stem, [])), None)
-            numbers = [best.scores[0], best.scores[2]] if best else [NOT_MEASURED, ""]
+            row = next((row for row in rows.get(file.stem, []) if row.is_text == (title == "Text")), None)
+            numbers = [row.scores[0], row.scores[2]] if row else [NOT_MEASURED, ""]
             lines.append([f"[`{file.stem}`](#{file.stem})", summary.partition(": ")[2] or summary, *numbers])
         parts += [f"## {title}\n", table(["method", "", "kNN %", "linear %"], lines)]
     parts.append("## Each method\n")
@@ -165,15 +165,12 @@ def comment(text: str) -> str:
 
 
 def groups() -> list[str]:
-    """The folders of conf/, in the order of the defaults list of config.yaml."""
-    listed = [
-        key
-        for part in yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
-        if isinstance(part, dict)
-        for key in part
-    ]
-    folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    return [*(key for key in reversed(listed) if key in folders), *sorted(folders - set(listed))]
+    """The folders of conf/, what a user sets first before the rest: the defaults list of config.yaml backwards."""
+    listed = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    choices = {key: choice for part in listed if isinstance(part, dict) for key, choice in part.items()}
+    folders = [path.name for path in sorted(CONF.iterdir()) if path.is_dir()]
+    order = list(reversed(choices))
+    return sorted(folders, key=lambda name: (choices.get(name) is None, order.index(name) if name in order else 0))
 
 
 def configuration() -> str:
@@ -267,7 +264,7 @@ def imported(path: Path) -> Iterator[str]:
 def modules() -> list[str]:
     """What a configuration builds, and what methods and evaluators import: what code of one's own meets."""
     found = {
-        name.rpartition(".")[0] for file in CONF.rglob("*.yaml") for name in targets(yaml.safe_load(file.read_text()))
+        name.rpartition(".")[0] for file in CONF.glob("*/*.yaml") for name in targets(yaml.safe_load(file.read_text()))
     }
     for folder in ("methods", "evaluators"):
         found |= {name for file in (PACKAGE / folder).glob("*.py") for name in imported(file)}
@@ -299,7 +296,9 @@ def docstring(node: Any) -> str:
 
 
 def signature(node: Any, name: str) -> str:
-    """A fenced `name(arguments) -> result`; of more than a line, with one argument per line."""
+    """A fenced `name(arguments) -> result`, with one argument per line if it is long; a property as `name: type`."""
+    if {ast.unparse(item) for item in node.decorator_list} & {"property", "cached_property"}:
+        return fenced(f"{name}: {ast.unparse(node.returns)}", "python") + "\n"
     arguments = copy.deepcopy(node.args)
     if arguments.args and arguments.args[0].arg in ("self", "cls"):
         arguments.args.pop(0)
