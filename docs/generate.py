@@ -112,9 +112,9 @@ def kind(config: dict[str, Any]) -> str:
 
 def methods() -> str:
     """A table per kind of input, then a section per method."""
-    rows: dict[str, list[Any]] = {}
-    for row in accuracy.measured():
-        rows.setdefault(row.method, []).append(row)
+    rows: dict[str, list[accuracy.Row]] = {}
+    for measured in accuracy.measured():
+        rows.setdefault(measured.method, []).append(measured)
     files = sorted((CONF / "method").glob("*.yaml"))
     kinds: dict[str, list[Path]] = {}
     for file in files:
@@ -133,7 +133,7 @@ def methods() -> str:
     return "\n".join(parts)
 
 
-def section(file: Path, rows: list[Any]) -> str:
+def section(file: Path, rows: list[accuracy.Row]) -> str:
     written = file.read_text()
     config = yaml.safe_load(written)
     path = source(target(config))
