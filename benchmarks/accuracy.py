@@ -1,12 +1,13 @@
-"""Every method under one small fixed budget: the table that the README shows.
+"""Every method under one small fixed budget: the table of the documentation's results page.
 
     python benchmarks/accuracy.py --seeds 0 1 --jobs 2 [--only simclr byol ...]
+    python benchmarks/accuracy.py --tables     # runs nothing: writes the tables from what is recorded
 
 The budgets are conf/experiment/table_*.yaml: CIFAR-10 with a small ResNet, or a small ViT where a method needs tokens;
 IMDB with four layers. One optimizer for all, each method with the numbers of its file in conf/method, nothing tuned on
 these data. Each run is a process of its own; what ended is kept in benchmarks/results/accuracy.jsonl, so that
 the same command goes on where it stopped, and runs only what is missing. Then writes the table to
-benchmarks/results/accuracy.md and into README.md.
+benchmarks/results/accuracy.md, and twelve rows of it into README.md.
 """
 
 import argparse
@@ -14,8 +15,8 @@ import ast
 import hashlib
 import json
 import os
-import platform
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from datetime import date
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -38,6 +39,15 @@ RECORD = HERE / "results" / "accuracy.jsonl"
 TABLE = HERE / "results" / "accuracy.md"
 README = HERE.parent / "README.md"
 MARK = "<!-- benchmarks/accuracy.py -->"
+
+IN_README = (
+    "supervised", "simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino", "mae",
+    "simclr (text)", "mlm (text)",
+)  # fmt: skip
+"""The rows of the README: one or two methods of each family, those that a newcomer has heard of. The best rows of so
+short a run would say which method is fast to start, not which is good."""
+OUTDATED = "†"
+"""Marks a row whose configuration has changed since it was measured."""
 
 TEXT_BY_CONFIG = ("simclr", "byol", "barlow_twins", "vicreg", "lejepa")
 """Methods that serve text as they are, on two windows of each review."""
@@ -146,56 +156,106 @@ def paper(method: str) -> str:
     return f"[paper]({link.group()})" if link else ""
 
 
-def cell(runs: list[dict[str, Any]], key: str) -> str:
-    values = tuple(run["metrics"][key] for run in runs if key in run["metrics"])
-    if not values:
-        return ""
-    estimate = Estimate(values)
-    half = f" ± {100 * estimate.half_width:.1f}" if estimate.half_width is not None else ""
-    return f"{100 * estimate.mean:.1f}{half}"
+class Row(NamedTuple):
+    """A row of the table. runs: one per seed, all of one recipe; is_current: whether that is today's configuration."""
+
+    name: str
+    command: str
+    runs: list[dict[str, Any]]
+    is_current: bool
+
+    @property
+    def is_text(self) -> bool:
+        return self.name.endswith(" (text)")
+
+    @property
+    def method(self) -> str:
+        return self.name.removesuffix(" (text)")
+
+    def cell(self, key: str) -> str:
+        """A metric in per cent, with the half width of its interval if there are several runs; "" if not measured."""
+        values = tuple(run["metrics"][key] for run in self.runs if key in run["metrics"])
+        if not values:
+            return ""
+        estimate = Estimate(values)
+        half = f" ± {100 * estimate.half_width:.1f}" if estimate.half_width is not None else ""
+        return f"{100 * estimate.mean:.1f}{half}"
+
+    @property
+    def scores(self) -> list[str]:
+        """kNN and linear probe, each followed by that of random weights."""
+        return [self.cell(key) for key in ("knn/top1", "init/knn/top1", "linear/top1", "init/linear/top1")]
+
+    @property
+    def label(self) -> str:
+        return self.name if self.is_current else f"{self.name} {OUTDATED}"
 
 
-def table(commands: dict[str, str]) -> str:
-    """Markdown, best kNN first, images before text. Runs of a recipe that is no longer the row's are left out."""
-    current = {command: recipe(command) for command in commands.values()}
-    runs = [run for run in recorded() if current.get(run["command"]) == run["recipe"]]
+def measured() -> list[Row]:
+    """The rows with runs, best kNN first. If no run has today's configuration, those recorded last stand for it."""
+    found, runs = [], recorded()
+    for name, command in rows([]):
+        own = [run for run in runs if run["row"] == name and run["command"] == command]
+        if own:
+            current = recipe(command)
+            is_current = any(run["recipe"] == current for run in own)
+            shown = current if is_current else own[-1]["recipe"]
+            found.append(Row(name, command, [run for run in own if run["recipe"] == shown], is_current))
+    return sorted(found, key=lambda row: -statistics.fmean(run["metrics"]["knn/top1"] for run in row.runs))
+
+
+def table() -> str:
+    """Markdown, best kNN first, images before text."""
+    everything = measured()
+    if not everything:
+        return "Nothing measured yet.\n"
     parts = []
     for title, is_text in (("Images", False), ("Text", True)):
-        named = {row: [run for run in runs if run["row"] == row] for row in commands if ("(text)" in row) == is_text}
-        knn = {row: [run["metrics"]["knn/top1"] for run in own] for row, own in named.items() if own}
-        ranked = sorted(knn, key=lambda row: -Estimate(tuple(knn[row])).mean)
         last = "masked top-1 %" if is_text else "published %"
         lines = [
             f"| method | | kNN % | *init* | linear % | *init* | n | examples/s | {last} | command |",
             "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         ]
-        for row in ranked:
-            own, method = named[row], row.removesuffix(" (text)")
-            speed = sum(run["examples_per_second"] for run in own) / len(own)
-            cells = [cell(own, key) for key in ("knn/top1", "init/knn/top1", "linear/top1", "init/linear/top1")]
-            extra = cell(own, "mask/top1") if is_text else PUBLISHED.get(method, "")
-            cells = [row, paper(method), *cells, str(len(own)), f"{speed:.0f}", extra, f"`{commands[row]}`"]
-            lines.append("| " + " | ".join(cells) + " |")
-        if ranked:
+        for row in everything:
+            if row.is_text != is_text:
+                continue
+            speed = statistics.fmean(run["examples_per_second"] for run in row.runs)
+            extra = row.cell("mask/top1") if is_text else PUBLISHED.get(row.method, "")
+            cells = [row.label, paper(row.method), *row.scores, str(len(row.runs)), f"{speed:.0f}", extra]
+            lines.append(f"| {' | '.join(cells)} | `{row.command}` |")
+        if len(lines) > 2:
             parts.append("\n".join([f"**{title}**", "", *lines]))
-    if not runs:
-        return "Nothing measured yet.\n"
+    runs = [run for row in everything for run in row.runs]
     seeds = sorted({run["seed"] for run in runs})
     dates = sorted({run["date"] for run in runs})
-    threads = {run["threads"] for run in runs}
+    cores = ", ".join(map(str, sorted({run["threads"] for run in runs})))
+    machines = ", ".join(sorted({run["environment"]["device"].split()[0] for run in runs}))
     head = (
         f"`python benchmarks/accuracy.py --seeds {' '.join(map(str, seeds))}`, {dates[0]} to {dates[-1]}, "
-        f"{', '.join(map(str, threads))} core(s) a run of {platform.machine()}, {runs[0]['environment']['precision']}. "
+        f"{cores} core(s) per run of {machines}, {runs[0]['environment']['precision']}. "
         "± is the 95 % interval of the mean over n seeds; n = 1 has none."
     )
+    if not all(row.is_current for row in everything):
+        head += f" {OUTDATED}: measured before the configuration of this row changed."
     return head + "\n\n" + "\n\n".join(parts) + "\n"
 
 
-def publish(text: str) -> None:
-    """Writes the table to its file and between the two marks in the README."""
-    TABLE.write_text(text)
+def short_table() -> str:
+    """Markdown: the rows of `IN_README` that are measured."""
+    known = {row.name: row for row in measured()}
+    lines = ["| method | kNN % | *init* | linear % | *init* |", "| --- | ---: | ---: | ---: | ---: |"]
+    chosen = [known[name] for name in IN_README if name in known]
+    lines += [f"| {' | '.join([row.label, *row.scores])} |" for row in chosen]
+    if not all(row.is_current for row in chosen):
+        lines += ["", f"{OUTDATED}: measured before the configuration of this row changed."]
+    return "\n".join(lines) + "\n"
+
+
+def publish() -> None:
+    """Writes the table to its file, and the short one between the two marks in the README."""
+    TABLE.write_text(table())
     before, _, after = README.read_text().split(MARK)
-    README.write_text(f"{before}{MARK}\n{text}{MARK}{after}")
+    README.write_text(f"{before}{MARK}\n{short_table()}{MARK}{after}")
 
 
 def main() -> None:
@@ -203,8 +263,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--only", nargs="+", default=[], help="names of conf/method")
+    parser.add_argument("--tables", action="store_true", help="run nothing; write the tables of what is recorded")
     options = parser.parse_args()
-    everything = dict(rows([]))
+    if options.tables:
+        return publish()
     done = {(run["command"], run["recipe"], run["seed"]) for run in recorded()}
     todo = [(r, c, s) for s in options.seeds for r, c in rows(options.only) if (c, recipe(c), s) not in done]
     todo.sort(key=lambda job: "(text)" in job[0])  # text takes longer
@@ -222,12 +284,12 @@ def main() -> None:
             free.put(core)
         print(problem or f"{job[0]}, seed {job[2]}: done", flush=True)
         with publishing:
-            publish(table(everything))
+            publish()
         return problem
 
     with ThreadPoolExecutor(options.jobs) as pool:
         problems = [problem for problem in pool.map(one, todo) if problem]
-    publish(table(everything))
+    publish()
     sys.exit(1 if problems else 0)
 
 

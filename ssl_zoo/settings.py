@@ -7,6 +7,7 @@ matter: it raises ValueError when it is built. Values that still refer to someth
 import collections.abc
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +31,11 @@ NAMES: dict[Any, str] = {
 def check_part(path: str, section: Any) -> None:
     """Raises ValueError, naming the key, where a value below `section` is of no type that its part takes.
 
-    path: the section's own key, such as "data". Sections inside it that have a `_target_` are parts themselves.
+    path: the section's own key, such as "data". Sections inside it that have a `_target_` are parts themselves. Raises
+    ImportError where the module of a part is not found.
     """
     if isinstance(section, Mapping):
-        hints = _hints(section["_target_"]) if "_target_" in section else {}
+        hints = _hints(f"{path}._target_", section["_target_"]) if "_target_" in section else {}
         for key, value in section.items():
             check(f"{path}.{key}", value, hints.get(key, Any))
             check_part(f"{path}.{key}", value)
@@ -55,9 +57,14 @@ def at_least(key: str, value: Any, least: float, excluded: bool = False) -> None
         raise ValueError(f"{key}={value} must be {'above' if excluded else 'at least'} {least}")
 
 
-def _hints(target: str) -> dict[str, Any]:
+def _hints(key: str, target: str) -> dict[str, Any]:
     """The types of a part's parameters by name; of one that has none written down nothing is known."""
-    part: Any = hydra.utils.get_object(target)
+    try:
+        part: Any = hydra.utils.get_object(target)
+    except ImportError as error:
+        missing = re.search(r"No module named '(.+?)'", str(error))
+        remedy = f" ({missing[1]}). Install it, or add its folder to PYTHONPATH" if missing else f": {error}"
+        raise ImportError(f"{key}={target}: a module is not found{remedy}") from error
     function: Callable[..., Any] = part.__init__ if inspect.isclass(part) else part
     try:
         return typing.get_type_hints(function)
