@@ -327,4 +327,6 @@ def _signals() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # One that came already may come again while the sweep reports, as SIGXCPU does every second.
+            repeats = number in received and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if repeats else handler)

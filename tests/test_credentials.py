@@ -115,7 +115,6 @@ def test_no_file_of_a_sweep_holds_one(tmp_path: Path, data_root: Path, cache_roo
     assert ended.returncode == 1, ended.stderr
     assert SECRET not in ended.stdout + ended.stderr
     assert "hydra.run.dir" in (tmp_path / "sweep" / "0" / "output.log").read_text()
-    used = OmegaConf.load(tmp_path / "sweep" / "0" / ".hydra" / "config.yaml")
-    name = OmegaConf.to_container(used)["optimizer"]["db"]["password"]
+    name = results.read(tmp_path / "sweep" / "0")["config"]["optimizer"]["db"]["password"]
     assert re.fullmatch(r"\$\{oc\.env:SSL_ZOO_\w+\}", name)
     assert leaked(tmp_path) == []

@@ -97,22 +97,19 @@ def test_a_full_disk_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "shown\n"
 
 
-def test_what_was_said_before_the_folder_was_known_is_in_it(tmp_path: Path) -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    logging.getLogger().addHandler(handler)
-    try:
-        transcript.listen()
-        print("early")
-        logging.getLogger("any").warning("logged")
-        assert not list(tmp_path.iterdir())
-        transcript.begin(tmp_path)
-        logging.getLogger("any").warning("again")
-        assert (tmp_path / "run.log").read_text() == "early\nlogged\nagain\n"
-        transcript.end()
-        logging.getLogger("any").warning("after")
-        assert "after" not in (tmp_path / "run.log").read_text()
-    finally:
-        logging.getLogger().removeHandler(handler)
+def test_what_was_said_before_the_folder_was_known_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In place of those that commands of other tests left, whose streams are closed.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stdout)])
+    transcript.listen()
+    print("early")
+    logging.getLogger("any").warning("logged")
+    assert not list(tmp_path.iterdir())
+    transcript.begin(tmp_path)
+    logging.getLogger("any").warning("again")
+    assert (tmp_path / "run.log").read_text() == "early\nlogged\nagain\n"
+    transcript.end()
+    logging.getLogger("any").warning("after")
+    assert "after" not in (tmp_path / "run.log").read_text()
 
 
 def test_a_run_and_a_mistake_are_in_it(cli: Callable[..., Ended]) -> None:
