@@ -20,7 +20,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.small_runs import METHODS, ROOT, Ended, Process, difference, interrupt, undisturbed
+from benchmarks.small_runs import (
+    METHODS,
+    ROOT,
+    SAVED_EVERY,
+    STEPS,
+    Ended,
+    Process,
+    difference,
+    interrupt,
+    last_step,
+    undisturbed,
+)
 from ssl_zoo import checkpoints, results
 
 Found = tuple[dict[str, Any], list[str]]
@@ -50,7 +61,11 @@ def kills(work: Path, options: argparse.Namespace) -> Found:
             number, moments = job
             name, folder, reached = names[number % len(names)], work / f"victim-{number}", []
             for sent, share in moments:
-                ended = interrupt(Process(work, METHODS[name], folder), sent, share * whole[name][1])
+                # Time tells little: one run is as long as a second, another as half a minute. So the moment is a step.
+                steps = range(last_step(folder), STEPS - 3, SAVED_EVERY)
+                step = steps[int(share * len(steps))] if steps else STEPS
+                run = Process(work, METHODS[name], folder)
+                ended = interrupt(run, sent, folder, step, delay=share * len(steps) % 1 * 0.02)
                 if results.is_complete(folder):
                     break  # it was over: the signal met a process that had nothing more to do
                 reached.append(sent)
@@ -58,7 +73,7 @@ def kills(work: Path, options: argparse.Namespace) -> Found:
                     return reached, f"{name}: exit status {ended.status} after signal {sent}: {ended.printed[-500:]}"
             ended = Process(work, METHODS[name], folder).wait()
             wrong = f"exit status {ended.status}: {ended.printed[-500:]}" if ended.status else None
-            wrong = wrong or difference(folder, whole[name][0])
+            wrong = wrong or difference(folder, whole[name])
             return reached, f"{name} after signals {reached}: {wrong}" if wrong else None
 
         for started in itertools.count():
@@ -113,7 +128,7 @@ def dishonest(ended: Ended, folder: Path, reference: Path) -> str | None:
 
 def disk(work: Path, options: argparse.Namespace) -> Found:
     """The disk fills up at different moments, with different room left; then there is room again."""
-    is_mount, reference = "SSL_ZOO_OWN_MOUNTS" in os.environ, undisturbed(work, "byol")[0]
+    is_mount, reference = "SSL_ZOO_OWN_MOUNTS" in os.environ, undisturbed(work, "byol")
     size = checkpoints.resolve(reference).stat().st_size
 
     def case(job: tuple[int, str, float]) -> tuple[str | None, str | None]:
@@ -229,7 +244,7 @@ def _made(folder: Path) -> Path:
 
 def damaged(work: Path, options: argparse.Namespace) -> Found:
     """Each file of a completed and of an interrupted run, damaged in each way; then the same command."""
-    reference = undisturbed(work, "mlm")[0]
+    reference = undisturbed(work, "mlm")
     completed, interrupted = work / "completed", work / "interrupted"
     shutil.copytree(reference, completed)
     run = Process(work, METHODS["mlm"], interrupted)
@@ -257,7 +272,7 @@ def gadgets(work: Path, options: argparse.Namespace) -> Found:
     """A checkpoint of ours whose stored configuration names code; `task=fill_mask` and a run that starts from it."""
     from tests import test_card as card
 
-    folder = undisturbed(work, "mlm")[0]
+    folder = undisturbed(work, "mlm")
     honest = {**checkpoints.load(checkpoints.resolve(folder)), "folder": folder}
 
     def commands(trap: Path, checkpoint: str) -> Iterable[Ended]:

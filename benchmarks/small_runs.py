@@ -17,7 +17,9 @@ from ssl_zoo import checkpoints
 
 ROOT = Path(__file__).parent.parent
 
-RUN = "logger=csv trainer.accelerator=cpu evaluators=[] budget.steps=40 trainer.checkpoint_every=3"
+STEPS = 40
+SAVED_EVERY = 3
+RUN = f"logger=csv trainer.accelerator=cpu evaluators=[] budget.steps={STEPS} trainer.checkpoint_every={SAVED_EVERY}"
 IMAGES = "backbone=resnet10t +backbone.channels=[16,16,32,32] data.batch_size=32 method.hidden_dim=32"
 TEXT = (
     "data=text_folder data.path=texts data.documents=line data.heldout=0.1 data.row_length=16 data.batch_size=8 "
@@ -115,21 +117,25 @@ def prepare(work: Path) -> None:
     (work / "texts" / "all.txt").write_text("\n".join(lines))
 
 
-def undisturbed(work: Path, name: str) -> tuple[Path, float]:
-    """The folder of a run of `METHODS` that nothing happens to, and its seconds from the first step to the end."""
+def undisturbed(work: Path, name: str) -> Path:
+    """The folder of a run of `METHODS` that nothing happens to."""
     folder = work / f"undisturbed-{name}"
-    run = Process(work, METHODS[name], folder)
-    run.until_training()
-    began = time.monotonic()
-    ended = run.wait()
+    ended = Process(work, METHODS[name], folder).wait()
     if ended.status:
         raise RuntimeError(f"{name} fails without any disturbance: {ended.printed[-2000:]}")
-    return folder, time.monotonic() - began
+    return folder
 
 
-def interrupt(run: Process, number: int, delay: float) -> Ended:
-    """Sends a signal `delay` seconds after the run says that it trains; to no avail if it is over by then."""
-    if run.until_training():
-        time.sleep(delay)
+def interrupt(run: Process, number: int, folder: Path, step: int, delay: float) -> Ended:
+    """Sends a signal `delay` seconds after the run in `folder` has saved a step, or, if it begins with that step, after
+    it says that it trains. To no avail if it is over by then."""
+    run.until_training()
+    run.until(lambda: last_step(folder) >= step)
+    time.sleep(delay)
     run.send(number)
     return run.wait()
+
+
+def last_step(folder: Path) -> int:
+    """The step of the newest checkpoint in a run folder, 0 if there is none."""
+    return max((checkpoints.step_of(path) for path in checkpoints.by_step(folder)), default=0)
