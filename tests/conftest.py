@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +76,15 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def transcript_ends() -> Iterator[None]:
+    """Gives stdout and stderr back after a test that called a task and not `main`, which does so itself."""
+    yield
+    from ssl_zoo import transcript
+
+    transcript.end()
 
 
 @pytest.fixture
