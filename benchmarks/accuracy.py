@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ssl_zoo import results
-from ssl_zoo.comparison import Estimate
+from ssl_zoo.report import results
+from ssl_zoo.report.comparison import Estimate
 
 HERE = Path(__file__).parent
 CONF = HERE.parent / "conf"

@@ -32,7 +32,8 @@ from benchmarks.small_runs import (
     last_step,
     undisturbed,
 )
-from ssl_zoo import checkpoints, results
+from ssl_zoo.report import results
+from ssl_zoo.training import checkpoints
 
 Found = tuple[dict[str, Any], list[str]]
 """Counts, and what ended otherwise than promised."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from ssl_zoo import results
+from ssl_zoo.report import results
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results" / "gpu.jsonl"

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware
+from ssl_zoo.training import hardware
 
 hardware.tune_allocator()
 
@@ -33,9 +33,10 @@ from PIL import Image  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
-from ssl_zoo import build, results  # noqa: E402
-from ssl_zoo.evaluators.judged import Features, Judged, evaluate  # noqa: E402
+from ssl_zoo import build, config  # noqa: E402
+from ssl_zoo.evaluators.base import EvalContext, Features, evaluate  # noqa: E402
 from ssl_zoo.method import Method  # noqa: E402
+from ssl_zoo.report import results  # noqa: E402
 
 OUR_DATA = [
     "experiment=simclr_cifar10_100",
@@ -85,7 +86,7 @@ def lightly_knn(train: Features, test: Features, device: torch.device) -> float:
 def train(options: argparse.Namespace) -> None:
     """One run, from random weights to results.json."""
     started, device = time.time(), torch.device(options.device)
-    with hydra.initialize_config_dir(str(build.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
         sizes = [f"data.eval_examples={options.eval_examples or 'null'}", f"data.batch_size={options.batch_size}"]
         cfg = hydra.compose("config", [*OUR_DATA, *sizes, f"seed={options.seed}"])
     hardware.prepare_torch(options.device, options.precision)
@@ -131,7 +132,7 @@ def train(options: argparse.Namespace) -> None:
     seconds = time.time() - begun
 
     evaluators = hydra.utils.instantiate(cfg.evaluators, _convert_="all")
-    judged = Judged(Method(backbone), data, "final", precision)
+    judged = EvalContext(Method(backbone), data, "final", precision)
     metrics = evaluate(evaluators, judged) | {"lightly_knn200/top1": lightly_knn(judged.train, judged.test, device)}
     kind = {"kind": "epochs", "value": options.epochs}
     examples = steps * options.batch_size

@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import hardware
+from ssl_zoo.training import hardware
 
 hardware.tune_allocator()
 
@@ -32,9 +32,10 @@ from scipy.stats import t as student  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torchvision.models import resnet18  # noqa: E402
 
-from ssl_zoo import build, results  # noqa: E402
+from ssl_zoo import build, config  # noqa: E402
 from ssl_zoo.learner import Learner  # noqa: E402
 from ssl_zoo.method import Batch, Method  # noqa: E402
+from ssl_zoo.report import results  # noqa: E402
 
 HERE = Path(__file__).parent
 RECORD = HERE / "results" / "parity.jsonl"
@@ -220,7 +221,7 @@ def main() -> None:
     if options.what == "switches":
         run_switches(options.seeds, options.jobs)
         return print(table())
-    with hydra.initialize_config_dir(str(build.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
         for name, switch in SWITCHES.items():
             first, one, last, rounding = compare_steps(switch, options.steps, options.batch_size)
             print(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ssl_zoo import checkpoints
+from ssl_zoo.training import checkpoints
 
 ROOT = Path(__file__).parent.parent
 

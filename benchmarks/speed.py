@@ -16,7 +16,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import build, hardware
+from ssl_zoo import build, config
+from ssl_zoo.training import hardware
 
 hardware.tune_allocator()
 
@@ -24,8 +25,8 @@ import hydra  # noqa: E402
 import torch  # noqa: E402
 from lightning.pytorch import Callback  # noqa: E402
 
-from ssl_zoo import session  # noqa: E402
 from ssl_zoo.learner import Learner  # noqa: E402
+from ssl_zoo.training import environment  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "speed.md"
 
@@ -78,8 +79,8 @@ def bare(learner: Learner, trainer: Any, batch: Any, steps: int) -> float:
 def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]:
     """(examples a second of the loop, of the bare step), from the turn with the median ratio."""
     cfg = hydra.compose("config", [*overrides, "logger=csv", "evaluators=[]"])
-    precision, _ = hardware.choose_precision(cfg.trainer.precision, session.device_type(cfg.trainer.accelerator))
-    hardware.prepare_torch(session.device_type(cfg.trainer.accelerator), precision)
+    precision, _ = hardware.choose_precision(cfg.trainer.precision, environment.device_type(cfg.trainer.accelerator))
+    hardware.prepare_torch(environment.device_type(cfg.trainer.accelerator), precision)
     data = build.build_data(cfg)
     pairs = []
     for _ in range(turns):
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     lines = ["| run | loop, examples/s | bare step, examples/s | ratio |", "| --- | ---: | ---: | ---: |"]
-    with hydra.initialize_config_dir(str(build.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
         for command in options.runs:
             loop, floor = measure(command.split(), options.steps, options.turns)
             lines.append(f"| `{command}` | {loop:,.1f} | {floor:,.1f} | {loop / floor:.2f} |")

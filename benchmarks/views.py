@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ssl_zoo.hardware import processor, tune_allocator
+from ssl_zoo.training.hardware import processor, tune_allocator
 from ssl_zoo.views import Views
 from ssl_zoo.views.colour import ColorJitter, Grayscale, Normalize
 from ssl_zoo.views.geometry import HorizontalFlip, RandomResizedCrop

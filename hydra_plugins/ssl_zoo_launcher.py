@@ -37,11 +37,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from yaml import YAMLError
 
 from ssl_zoo import files
-from ssl_zoo.job import LOG, Job, say
-from ssl_zoo.overrides import quote
-from ssl_zoo.results import NAME
-from ssl_zoo.stop_signals import STOP_SIGNALS
-from ssl_zoo.stop_signals import say as tell
+from ssl_zoo.config import quote
+from ssl_zoo.report.results import NAME
+from ssl_zoo.sweep.job import LOG, Job, say
+from ssl_zoo.training.stop_signals import STOP_SIGNALS
+from ssl_zoo.training.stop_signals import say as tell
 
 
 @dataclass
@@ -239,16 +239,16 @@ def _config_flags() -> list[str]:
 
 def _publish(jobs: list[Job], sweep: Path) -> None:
     """The report of what there is, the jobs whose folders do not say how they ended included."""
-    from ssl_zoo import clean, report
+    from ssl_zoo.report import display, tables
 
     aside = {job.folder: job.record for job in jobs if job.record and not job.is_written}
-    in_folders = report.load([sweep]) if any(sweep.rglob(NAME)) else []
+    in_folders = tables.load([sweep]) if any(sweep.rglob(NAME)) else []
     runs = [run for run in in_folders if run["folder"] not in aside]
-    runs += [{**clean.plain(record), "folder": folder} for folder, record in aside.items()]
+    runs += [{**display.plain(record), "folder": folder} for folder, record in aside.items()]
     if not runs:
         return say(f"{sweep}: no job has any results yet, so there is no report")
     try:
-        report.publish(runs, sweep)
+        tables.publish(runs, sweep)
     except OSError as error:  # the comparison was printed
         print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
         raise SystemExit(1) from error

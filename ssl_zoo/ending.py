@@ -1,40 +1,19 @@
 """How a run ends that does not complete: what is recorded of it, what is said, the exit status."""
 
 import errno
-import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_zoo import results, run_folder, transcript
-from ssl_zoo.build import CONF
-from ssl_zoo.credentials import masked, masked_text
-from ssl_zoo.overrides import explain
-
-
-def outline(cfg: DictConfig) -> dict[str, Any]:
-    """What identifies a run in tables: the names of its parts, its seed, its configuration."""
-    choices = HydraConfig.get().runtime.choices
-    config = OmegaConf.to_container(cfg)
-    assert isinstance(config, dict)
-    config.pop("facts")
-    known = {
-        "experiment": cfg.name or choices.get("experiment"),
-        "method": choices["method"],
-        "backbone": cfg.backbone.get("name", choices["backbone"]),
-        "data": choices["data"],
-        "seed": cfg.seed if isinstance(cfg.seed, int) else None,
-        "run_id": os.environ["SSL_ZOO_RUN_ID"],
-        "overrides": [str(o) for o in HydraConfig.get().overrides.task],
-        "config": config,
-    }
-    return {key: masked(value) for key, value in known.items()}
+from ssl_zoo.config import CONF, Run, explain
+from ssl_zoo.report import results
+from ssl_zoo.training import run_folder, transcript
+from ssl_zoo.training.credentials import masked_text
 
 
 def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
@@ -42,7 +21,7 @@ def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
     a line, no exit status."""
     try:
         if run_folder.may_record(folder):
-            results.write(folder, results.blank(status, **outline(cfg), **known))
+            results.write(folder, results.blank(status, **Run.of(cfg).record(), **known))
     except OSError as error:
         print(f"error: {folder / results.NAME} could not be written: {error}", file=sys.stderr)
 

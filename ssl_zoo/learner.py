@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm
 from timm.optim import param_groups_weight_decay
 from torch import Tensor
 
-from ssl_zoo.functional import gather_batch_norm, rank, world_size
+from ssl_zoo.distributed import gather_batch_norm, rank, world_size
 from ssl_zoo.method import Batch, Method
 
 log = logging.getLogger(__name__)

@@ -82,7 +82,7 @@ def cache_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def transcript_ends() -> Iterator[None]:
     """Gives stdout and stderr back after a test that called a task and not `main`, which does so itself."""
     yield
-    from ssl_zoo import transcript
+    from ssl_zoo.training import transcript
 
     transcript.end()
 

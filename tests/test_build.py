@@ -8,13 +8,13 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ssl_zoo import build
+from ssl_zoo import build, config, dry_run
 from ssl_zoo.conformance.subjects import names
 from ssl_zoo.views import Views
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(build.CONF), version_base="1.3"):
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
         return compose("config", list(overrides))
 
 
@@ -33,25 +33,25 @@ def composed(*overrides: str) -> DictConfig:
 def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: str) -> None:
     """The folder does not exist, and nobody looks."""
     with pytest.raises(Exception, match=said) as raised:
-        build.rehearse(composed("data=folder", "data.path=nowhere", *overrides))
+        dry_run.dry_run(composed("data=folder", "data.path=nowhere", *overrides))
     assert "nowhere" not in str(raised.value).replace("checkpoint=nowhere", "")
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_method_passes_its_rehearsal(name: str) -> None:
-    build.rehearse(composed(f"method={name}"))
+    dry_run.dry_run(composed(f"method={name}"))
 
 
 def test_a_backbone_that_cannot_take_local_crops_is_refused_before_the_data_is_read() -> None:
     small = ("data=folder", "data.path=nowhere", "data.image_size=128", "views=multicrop", "backbone.small_stem=false")
     with pytest.raises(ValueError, match="views: the backbone, made for images of 128 pixels, takes no view of 64"):
-        build.rehearse(composed(*small, "method=dino", "backbone.name=mixer_s32_224"))
-    build.rehearse(composed(*small, "method=dino", "backbone.name=resnet10t"))
+        dry_run.dry_run(composed(*small, "method=dino", "backbone.name=mixer_s32_224"))
+    dry_run.dry_run(composed(*small, "method=dino", "backbone.name=resnet10t"))
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_before_the_data_is_read() -> None:
     with pytest.raises(ValueError, match=r"data.batch_size=65 cannot be shared evenly by 2 processes.*multiple of 2"):
-        build.rehearse(composed("trainer=ddp_cpu", "data.batch_size=65"))
+        dry_run.dry_run(composed("trainer=ddp_cpu", "data.batch_size=65"))
 
 
 @pytest.mark.parametrize(("name", "teacher"), [("ijepa", "encoder"), ("data2vec", "teacher")])
@@ -61,7 +61,7 @@ def test_teachers_start_from_the_checkpoint_too(name: str, teacher: str, monkeyp
         for weight in backbone.parameters():
             nn.init.constant_(weight, 0.5)
 
-    monkeypatch.setattr("ssl_zoo.session.load_encoder", load)
+    monkeypatch.setattr("ssl_zoo.training.checkpoints.load_encoder", load)
     cfg = composed(f"method={name}")
     cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
     method = build.build_method(cfg, "first")
@@ -81,7 +81,7 @@ def test_views_of_images_are_compiled_on_a_gpu(
     monkeypatch.setattr(Views, "compile", lambda views: compiled.append(views))
     for device, wanted in (("cpu", True), ("cuda", False), ("cuda", True)):
         assert not compiled
-        monkeypatch.setattr("ssl_zoo.session.device_type", lambda accelerator, device=device: device)
+        monkeypatch.setattr("ssl_zoo.training.environment.device_type", lambda accelerator, device=device: device)
         build.build_data(composed(f"data={data}", "data.batch_size=8", f"trainer.compile={wanted}"))
     assert len(compiled) == fused
 
@@ -127,12 +127,12 @@ def test_data_turn_out_as_promised(
 )
 def test_views_are_the_methods_unless_somebody_else_chooses(overrides: list[str], wanted: str) -> None:
     """Command line > experiment > data > the method's paper."""
-    with initialize_config_dir(str(build.CONF), version_base="1.3"):
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", overrides, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
     cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
     assert build.views_name(cfg, choices) == wanted
-    expected = OmegaConf.load(build.CONF / "views" / f"{wanted.removesuffix(' (auto)')}.yaml")
+    expected = OmegaConf.load(config.CONF / "views" / f"{wanted.removesuffix(' (auto)')}.yaml")
     build.pin_views(cfg)
     assert OmegaConf.to_container(cfg.views) == OmegaConf.to_container(expected)
     assert "paper_views" not in cfg
@@ -153,4 +153,4 @@ def test_a_method_without_views_for_the_data_says_so() -> None:
     cfg = composed("method=tsdae", "data=digits", "backbone=resnet10t", "views=auto")
     cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
     with pytest.raises(ValueError, match="views=auto: this method declares no views for data of image"):
-        build.check_modality("views", cfg)
+        dry_run.check_modality("views", cfg)

@@ -7,21 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_zoo import functional
-from ssl_zoo.functional import (
-    GatheredBatchNorm,
-    all_gather,
-    cosine,
-    ema_copy,
-    ema_update,
-    gather_batch_norm,
-    info_nce,
-    negative_cosine,
-    rank,
-    similarities,
-    warmup_cosine,
-    warmup_linear,
-)
+from ssl_zoo import checks, distributed, functional, schedules
+from ssl_zoo.distributed import GatheredBatchNorm, all_gather, gather_batch_norm, rank
+from ssl_zoo.functional import ema_copy, ema_update, info_nce, negative_cosine, similarities
+from ssl_zoo.schedules import cosine, warmup_cosine, warmup_linear
 from tests import distributed
 
 
@@ -114,7 +103,7 @@ def _gathered_gradient() -> tuple[torch.Tensor, torch.Tensor, int]:
     everything = all_gather(x)
     # rank 0 weighs all rows by 1, rank 1 by 2: each row's gradient must be their sum
     (everything * (1 + rank())).sum().backward()
-    return everything.detach(), x.grad, functional.world_size()
+    return everything.detach(), x.grad, distributed.world_size()
 
 
 def test_all_gather_sums_the_gradients_of_all_processes() -> None:
@@ -130,7 +119,7 @@ def test_all_gather_sums_the_gradients_of_all_processes() -> None:
 def _norm_share(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     net = nn.Sequential(nn.BatchNorm1d(x.shape[1]))
     gather_batch_norm(net)
-    share = x.chunk(functional.world_size())[rank()].clone().requires_grad_()
+    share = x.chunk(distributed.world_size())[rank()].clone().requires_grad_()
     out = net(share)
     out.sin().sum().backward()
     return out.detach(), share.grad, net.state_dict()
@@ -148,16 +137,16 @@ def test_gathered_batch_norm_equals_the_global_batch() -> None:
 
 def test_bad_values_are_named() -> None:
     with pytest.raises(ValueError, match=r"method\.temperature=-1 must be"):
-        functional.positive(temperature=-1)
+        checks.positive(temperature=-1)
     with pytest.raises(ValueError, match=r"method\.mask_ratio=1\.0 must lie"):
-        functional.fraction(mask_ratio=1.0)
+        checks.fraction(mask_ratio=1.0)
     with pytest.raises(ValueError, match=r"method\.freeze_until=1\.5 is a share"):
-        functional.share(freeze_until=1.5)
-    functional.share(start=0, end=1)
+        checks.share(freeze_until=1.5)
+    checks.share(start=0, end=1)
 
 
 def test_a_ramp_is_linear_and_then_flat() -> None:
-    assert [functional.ramp(0.04, 0.07, 0.3, p) for p in (0, 0.1, 0.3, 0.9)] == pytest.approx([0.04, 0.05, 0.07, 0.07])
+    assert [schedules.ramp(0.04, 0.07, 0.3, p) for p in (0, 0.1, 0.3, 0.9)] == pytest.approx([0.04, 0.05, 0.07, 0.07])
 
 
 def test_sinkhorn_balances_rows_and_columns() -> None:
@@ -176,11 +165,11 @@ def test_sinkhorn_balances_rows_and_columns() -> None:
 
 def _draws() -> tuple[torch.Tensor, ...]:
     torch.manual_seed(7 + rank())
-    shared = functional.broadcast(torch.randn(3))
-    balanced = functional.sinkhorn(torch.arange(24.0).view(8, 3).sin().chunk(functional.world_size())[rank()], 0.1, 3)
-    values = torch.arange(8.0).chunk(functional.world_size())[rank()]
-    mean = functional.all_reduce_mean(functional.mean_over(values, values > 2))
-    return shared, balanced, mean, functional.rand_rows(8 // functional.world_size(), 2, device=torch.device("cpu"))
+    shared = distributed.broadcast(torch.randn(3))
+    balanced = functional.sinkhorn(torch.arange(24.0).view(8, 3).sin().chunk(distributed.world_size())[rank()], 0.1, 3)
+    values = torch.arange(8.0).chunk(distributed.world_size())[rank()]
+    mean = distributed.all_reduce_mean(functional.mean_over(values, values > 2))
+    return shared, balanced, mean, distributed.rand_rows(8 // distributed.world_size(), 2, device=torch.device("cpu"))
 
 
 def test_two_processes_draw_and_balance_as_one() -> None:
@@ -234,6 +223,6 @@ def test_views_of_several_shapes_share_the_projector_norm_when_joint() -> None:
 
 
 def test_a_choice_is_one_of_its_options() -> None:
-    functional.choice(("joint", "separate"), views_per_batch_norm="joint")
+    checks.choice(("joint", "separate"), views_per_batch_norm="joint")
     with pytest.raises(ValueError, match=r"method\.views_per_batch_norm=both: give one of joint, separate"):
-        functional.choice(("joint", "separate"), views_per_batch_norm="both")
+        checks.choice(("joint", "separate"), views_per_batch_norm="both")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ssl_zoo import results
+from ssl_zoo.report import results
 
 pytestmark = pytest.mark.xdist_group("launcher")  # its fixture is costly: one worker runs the file
 
@@ -31,7 +31,7 @@ import hydra
 def main(cfg):
     from pathlib import Path
     from hydra.core.hydra_config import HydraConfig
-    from ssl_zoo import results
+    from ssl_zoo.report import results
     here = HydraConfig.get()
     told = dict(method=here.runtime.choices.method, backbone="b", data="d", seed=cfg.seed,
                 budget={"kind": "epochs", "value": 1}, config={"kind": cfg.kind, "number": here.job.num,
@@ -43,7 +43,7 @@ main()
 STUB = """
 import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
-from ssl_zoo import results
+from ssl_zoo.report import results
 
 def write(status="completed", **more):
     told = dict(method="simclr", backbone="resnet18", data="digits", seed=int(given.get("seed", 0)),

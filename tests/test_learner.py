@@ -11,10 +11,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from ssl_zoo.checkpoints import SafeCheckpointIO
-from ssl_zoo.functional import warmup_cosine
 from ssl_zoo.learner import Learner, NonFiniteLoss
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.schedules import warmup_cosine
+from ssl_zoo.training.checkpoints import SafeCheckpointIO
 
 
 class Stream(LightningDataModule):

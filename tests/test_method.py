@@ -9,8 +9,9 @@ from timm.layers import DropPath
 from torch import nn
 
 from ssl_zoo.conformance import subjects
-from ssl_zoo.evaluators.judged import frozen
-from ssl_zoo.functional import ema_copy, gather_batch_norm
+from ssl_zoo.distributed import gather_batch_norm
+from ssl_zoo.evaluators.base import frozen
+from ssl_zoo.functional import ema_copy
 from ssl_zoo.method import Batch, Method
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ssl_zoo import session
 from ssl_zoo.conformance import learning, subjects
 from ssl_zoo.conformance.learning import Budget
+from ssl_zoo.training import environment
 
 ONE_VIEW = ("views=digits", "views.copies=[1]")
 DOCUMENTS = ("data.tokenizer.vocab_size=1024", "data.heldout=0.2", "views=windows", "views.pipelines.0.0.length=32")
@@ -53,7 +53,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns(method: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds; the smaller gain counts."""
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache))
-    session.quiet_lightning()
+    environment.quiet_lightning()
     budget = BUDGETS.get(method) or learning.BUDGETS[learning.kind(method)]
     trials = [learning.trial(method, seed, budget) for seed in (0, 1)]
     for seed, trial in enumerate(trials):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from ssl_zoo.build import rehearse
+from ssl_zoo.dry_run import dry_run
 from ssl_zoo.run import CONF
 from tests.conftest import Ended
 
@@ -46,7 +46,7 @@ def test_method_outside_the_package_is_built(tmp_path: Path, monkeypatch: pytest
     search = f"hydra.searchpath=[file://{tmp_path / 'my_conf'}]"
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [search, "method=mine", "method.temperature=0.5"])
-    method = rehearse(cfg)
+    method = dry_run(cfg)
     assert type(method).__name__ == "Mine"
     assert method.temperature == 0.5
 

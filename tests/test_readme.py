@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import accuracy
-from ssl_zoo import results
+from ssl_zoo.report import results
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -18,7 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_zoo import checkpoints, files, hardware, results
+from ssl_zoo import files
+from ssl_zoo.report import results
+from ssl_zoo.training import checkpoints, hardware
 from tests.conftest import Ended
 
 QUICK = ("logger=csv", "trainer.accelerator=cpu", "hydra.run.dir=run")

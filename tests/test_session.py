@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_zoo import results, session
-from ssl_zoo.checkpoints import KEYS, SafeCheckpointIO
-from ssl_zoo.evaluators.judged import Features
+from ssl_zoo.evaluators.base import Features
+from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.methods.simclr import SimCLR
 from ssl_zoo.methods.supervised import Supervised
-from ssl_zoo.proportion import Proportion
+from ssl_zoo.report import results
+from ssl_zoo.tasks import pretrain
+from ssl_zoo.training import checkpoints, environment, summary
+from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
 
 
 def backbone() -> nn.Module:
@@ -34,25 +36,25 @@ def data(num_views: int, labelled: bool) -> SimpleNamespace:
 
 def test_too_few_views_and_missing_labels_are_refused() -> None:
     simclr, supervised = SimCLR(backbone(), 4, 2, 0.1), Supervised(backbone(), 3, 0.0)
-    session.check_method(simclr, data(2, labelled=False))
-    session.check_method(supervised, data(1, labelled=True))
+    pretrain.check_method(simclr, data(2, labelled=False))
+    pretrain.check_method(supervised, data(1, labelled=True))
     with pytest.raises(ValueError, match="SimCLR needs 2 views of each example, these give 1"):
-        session.check_method(simclr, data(1, labelled=False))
+        pretrain.check_method(simclr, data(1, labelled=False))
     with pytest.raises(ValueError, match="Supervised learns from labels"):
-        session.check_method(supervised, data(1, labelled=False))
+        pretrain.check_method(supervised, data(1, labelled=False))
 
 
 def test_the_gpu_must_be_there_to_be_asked_for() -> None:
     if torch.cuda.is_available():
-        assert session.device_type("auto") == "cuda"
+        assert environment.device_type("auto") == "cuda"
     else:
-        assert session.device_type("auto") == session.device_type("cpu") == "cpu"
+        assert environment.device_type("auto") == environment.device_type("cpu") == "cpu"
         with pytest.raises(ValueError, match=r"trainer\.accelerator=gpu"):
-            session.device_type("gpu")
+            environment.device_type("gpu")
 
 
 def test_metrics_are_shown_beside_those_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    session.show(tmp_path, "simclr", {"knn/top1": 0.75, "init/knn/top1": 0.25}, SimpleNamespace(facts={}), None)
+    summary.show(tmp_path, "simclr", {"knn/top1": 0.75, "init/knn/top1": 0.25}, SimpleNamespace(facts={}), None)
     out = capsys.readouterr().out
     assert "0.25" in out
     assert "0.75" in out
@@ -66,7 +68,7 @@ def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
     y = torch.tensor([0] * 30 + [1] * 10)
     features = Features(torch.randn(40, 3), y, torch.arange(40))
     shares = {"knn/top1": Proportion(0.75, 40), "init/knn/top1": Proportion(0.5, 40)}
-    session.show(tmp_path, "simclr", shares, SimpleNamespace(facts=facts), features)
+    summary.show(tmp_path, "simclr", shares, SimpleNamespace(facts=facts), features)
     out = capsys.readouterr().out
     assert "50.0 % (35.2 to 64.8)" in out
     assert "75.0 % (59.8 to 85.8) │ 40" in out
@@ -81,19 +83,19 @@ def test_what_is_only_shown_can_fail(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(session.picture, "draw", fail)
-    monkeypatch.setattr(session.few_labels, "table", fail)
-    monkeypatch.setattr("ssl_zoo.clean.os.dup2", lambda *_: None)
+    monkeypatch.setattr(summary.picture, "draw", fail)
+    monkeypatch.setattr(summary.few_labels, "table", fail)
+    monkeypatch.setattr("ssl_zoo.report.display.os.dup2", lambda *_: None)
     features = SimpleNamespace(x=torch.zeros(2, 2), y=torch.zeros(2, dtype=torch.int64))
     named = SimpleNamespace(facts={"class_names": ["a"]})
-    session.show(tmp_path, "simclr", {"knn/top1": 0.75, "few/1/knn": 0.5}, named, features)
+    summary.show(tmp_path, "simclr", {"knn/top1": 0.75, "few/1/knn": 0.5}, named, features)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert type(error).__name__ in caplog.text
 
 
 def test_a_checkpoint_must_exist() -> None:
     with pytest.raises(ValueError, match="checkpoint=nowhere"):
-        session.load_encoder(backbone(), "nowhere")
+        checkpoints.load_encoder(backbone(), "nowhere")
 
 
 def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
     foreign = {key: value for key, value in saved.items() if key != "ssl_zoo"}
     SafeCheckpointIO().save_checkpoint(foreign, tmp_path / "foreign.ckpt")
     with pytest.raises(ValueError, match=r"backbone\.pretrained"):
-        session.load_encoder(backbone(), str(tmp_path / "foreign.ckpt"))
+        checkpoints.load_encoder(backbone(), str(tmp_path / "foreign.ckpt"))
     started = backbone()
-    session.load_encoder(started, str(tmp_path / "step-00000001.ckpt"))
+    checkpoints.load_encoder(started, str(tmp_path / "step-00000001.ckpt"))
     torch.testing.assert_close(started.state_dict(), kept, rtol=0, atol=0)

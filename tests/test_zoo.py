@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ssl_zoo import results
-from ssl_zoo.overrides import dotted_keys
+from ssl_zoo.config import dotted_keys
+from ssl_zoo.report import results
 from ssl_zoo.run import CONF
 from tests.conftest import Ended
 

@@ -15,13 +15,13 @@ import torch
 import yaml
 from rich.console import Console
 
-from ssl_zoo import session
 from ssl_zoo.conformance import checks, learning, subjects
 from ssl_zoo.conformance.checks import Finding
 from ssl_zoo.conformance.lengths import lengths
 from ssl_zoo.conformance.precision import bf16_gradients
 from ssl_zoo.conformance.products import precision
 from ssl_zoo.conformance.subjects import Subject
+from ssl_zoo.training import environment
 
 CHECKS = (*checks.EACH, lengths, precision, bf16_gradients, checks.compiled)
 """Of one subject."""
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-learning", action="store_true", help="leave out the training run of some seconds")
     given = parser.parse_intermixed_args(argv)
     torch.set_num_threads(1)  # on networks this small more threads only wait for each other
-    session.quiet_lightning()
+    environment.quiet_lightning()
     try:
         arguments = parsed(given.arguments)
         examined = chosen(given.method, arguments, given.backbone)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssl_zoo.conformance import processes
 from ssl_zoo.conformance.subjects import RAGGED, SIZE, Subject
-from ssl_zoo.functional import all_reduce_mean, gather_batch_norm, rank, world_size
+from ssl_zoo.distributed import all_reduce_mean, gather_batch_norm, rank, world_size
 from ssl_zoo.method import Batch, Method
 
 TOLERANCE = 2e-5

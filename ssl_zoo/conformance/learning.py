@@ -22,18 +22,18 @@ from omegaconf import DictConfig, OmegaConf
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ssl_zoo.backbones.tokens import embed, encode
 from ssl_zoo.build import build_optimizer
 from ssl_zoo.conformance.checks import Finding
 from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
+from ssl_zoo.evaluators.base import EvalContext, frozen, same_rng
 from ssl_zoo.evaluators.few_labels import draw
-from ssl_zoo.evaluators.judged import Judged, frozen, same_rng
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import fit, standardise
 from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.run import build_data
-from ssl_zoo.tokens import embed, encode
 
 DRAWS, PIECE, ROWS, SHARE = 20, 32, 1024, 0.15
 
@@ -160,7 +160,7 @@ def judge(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
     if "replaced" in told:
         return "probed replaced tokens", lambda: probed_replaced_tokens(method, data)
     if isinstance(method, PredictsTokens):
-        return "hidden tokens", lambda: hidden_tokens(Judged(method, data, "periodic"))
+        return "hidden tokens", lambda: hidden_tokens(EvalContext(method, data, "periodic"))
     if "perplexity" in told:
         return "next tokens", lambda: next_tokens(method, data)
     if data.facts["modality"] == "text" and _shows_mask_token(method):
@@ -168,21 +168,21 @@ def judge(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
     if data.facts["modality"] == "text":
         return "next piece", lambda: next_piece(method, data)
     labels = None if isinstance(method.backbone, VisionTransformer) else 1
-    return f"neighbours, {labels or 'all'} labels", lambda: neighbours(Judged(method, data, "periodic"), labels)
+    return f"neighbours, {labels or 'all'} labels", lambda: neighbours(EvalContext(method, data, "periodic"), labels)
 
 
-def neighbours(judged: Judged, labels: int | None) -> float:
+def neighbours(context: EvalContext, labels: int | None) -> float:
     """Accuracy on the test part of the nearest training example by centred cosine, of `labels` a class or all."""
-    (x, y, _), (queries, truth, _) = judged.train, judged.test
+    (x, y, _), (queries, truth, _) = context.train, context.test
     nearest, mean = KNN([1], temperature=0.07, center=False), x.mean(dim=0)
     chosen = [torch.arange(len(y))] if labels is None else [draw(y, labels, number) for number in range(DRAWS)]
     scores = [nearest.accuracies(x[rows] - mean, y[rows], queries - mean, truth)[0] for rows in chosen]
     return sum(scores) / len(scores)
 
 
-def hidden_tokens(judged: Judged) -> float:
+def hidden_tokens(context: EvalContext) -> float:
     """Share saved of the nats that hidden tokens cost one who knows how frequent each is; 0 for one who knows less."""
-    found = Mask(mask_ratio=0.15, max_rows=256, batch_size=64)(judged)
+    found = Mask(mask_ratio=0.15, max_rows=256, batch_size=64)(context)
     return max(0.0, 1 - found["mask/loss"] / math.log(found["mask/unigram_perplexity"]))
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_zoo.backbones.tokens import TextEncoder
 from ssl_zoo.conformance.checks import SEED, Finding
 from ssl_zoo.conformance.subjects import LENGTH, RAGGED, B, Subject
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import TextEncoder
 
 LARGEST_RATIO = {"ragged": 100.0, "short": 100.0, "equal": 1000.0}
 """Of the gradient's norm to that of full rows. BatchNorm divides by the spread of its rows, which is small where each

@@ -18,8 +18,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from ssl_zoo.config import nearest
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.overrides import nearest
 from ssl_zoo.run import CONF
 
 B, SIZE, LENGTH, LARGE = 16, 16, 16, 256
@@ -53,7 +53,7 @@ TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2}
 BACKBONES: dict[str, dict[str, Any]] = {
     "conv": {"_target_": "ssl_zoo.conformance.subjects.conv_net"},
     "vit": {
-        "_target_": "ssl_zoo.backbones.image_backbone",
+        "_target_": "ssl_zoo.backbones.image.image_backbone",
         "name": "vit_tiny_patch16_224",
         "in_chans": 3,
         "image_size": SIZE,
@@ -63,7 +63,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
         **TINY,
     },
     "text": {
-        "_target_": "ssl_zoo.text_backbones.TextTransformer",
+        "_target_": "ssl_zoo.backbones.text.TextTransformer",
         "trunk": "eva02_tiny_patch14_224",
         "vocab_size": VOCABULARY,
         "max_length": LENGTH,

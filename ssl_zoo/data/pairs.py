@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.data.cache import cached
-from ssl_zoo.data.image_lists import Listed
-from ssl_zoo.data.image_parts import choose_splits, read_parts
-from ssl_zoo.data.image_sources import Tables
-from ssl_zoo.data.images import ImageData
-from ssl_zoo.data.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
+from ssl_zoo.data.image.lists import Listed
+from ssl_zoo.data.image.module import ImageData
+from ssl_zoo.data.image.parts import choose_splits, read_parts
+from ssl_zoo.data.image.sources import Tables
+from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.views import Views
 from ssl_zoo.views.draws import Draws
 

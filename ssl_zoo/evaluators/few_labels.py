@@ -16,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.judged import Features, Judged, say
+from ssl_zoo.evaluators.base import EvalContext, Features, say
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit, standardise
+from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.scratch import Scratch
-from ssl_zoo.proportion import Proportion
 
 Score = Callable[[Tensor | None], Proportion]
 """Accuracy on the test part when the labels of these rows of the training part are known, or all of them."""
@@ -49,7 +49,7 @@ class FewLabels:
 
     At the end of training of an image model also `few/<n>/pixels_linear` and `few/<n>/pixels_knn`, the same on the
     pixels, and `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
-    `..._std` their standard deviation; with all labels there is one draw. Judged before training, the same metrics are
+    `..._std` their standard deviation; with all labels there is one draw. EvalContext before training, the same metrics are
     those of random weights, or of the weights that the run started from; the former are kept for `scratch`.
     """
 
@@ -69,30 +69,30 @@ class FewLabels:
         self.linear, self.knn, self.scratch = linear, knn, scratch
         self.untrained: nn.Module | None = None
 
-    def __call__(self, judged: Judged) -> dict[str, float]:
+    def __call__(self, context: EvalContext) -> dict[str, float]:
         """Nothing during training, which it would hold up."""
-        if judged.phase == "periodic":
+        if context.phase == "periodic":
             return {}
-        if judged.phase == "init" and not judged.loaded:
-            self.untrained = copy.deepcopy(judged.method.encoder)
-        x, queries = standardise(judged.train.x, judged.test.x)
-        train, test = judged.train._replace(x=x), judged.test._replace(x=queries)
-        metrics = self._row("linear", train.y, self._probe(judged, train, test))
-        metrics |= self._row("knn", train.y, self._neighbours(judged, judged.train, judged.test))
-        if judged.phase == "final" and judged.data.facts["modality"] == "image":
-            metrics |= self._rivals(judged)
+        if context.phase == "init" and not context.loaded:
+            self.untrained = copy.deepcopy(context.method.encoder)
+        x, queries = standardise(context.train.x, context.test.x)
+        train, test = context.train._replace(x=x), context.test._replace(x=queries)
+        metrics = self._row("linear", train.y, self._probe(context, train, test))
+        metrics |= self._row("knn", train.y, self._neighbours(context, context.train, context.test))
+        if context.phase == "final" and context.data.facts["modality"] == "image":
+            metrics |= self._rivals(context)
         return metrics
 
-    def _rivals(self, judged: Judged) -> dict[str, float]:
+    def _rivals(self, context: EvalContext) -> dict[str, float]:
         """What needs no pretraining. Pixels are probed on the one scale they have: standardising each is worse."""
-        train, test = judged.inputs("train"), judged.inputs("test")
-        metrics = self._row("pixels_linear", train.y, self._probe(judged, train, test))
-        metrics |= self._row("pixels_knn", train.y, self._neighbours(judged, train, test))
+        train, test = context.inputs("train"), context.inputs("test")
+        metrics = self._row("pixels_linear", train.y, self._probe(context, train, test))
+        metrics |= self._row("pixels_knn", train.y, self._neighbours(context, train, test))
         if self.untrained is None:
             say("few_labels: nothing is trained from scratch, for the untrained network was not seen in this run")
             return metrics
         return metrics | self._row(
-            "scratch", train.y, self._training(judged, self.untrained, train, test), self.scratch.draws
+            "scratch", train.y, self._training(context, self.untrained, train, test), self.scratch.draws
         )
 
     def _row(self, name: str, y: Tensor, score: Score, draws: int | None = None) -> dict[str, float]:
@@ -103,8 +103,8 @@ class FewLabels:
             metrics[f"few/{n}/{name}_std"] = statistics.stdev(scores)
         return metrics | {f"few/all/{name}": score(None)}
 
-    def _probe(self, judged: Judged, train: Features, test: Features) -> Score:
-        x, y, queries, truth = (part.to(judged.device) for part in (*train[:2], *test[:2]))
+    def _probe(self, context: EvalContext, train: Features, test: Features) -> Score:
+        x, y, queries, truth = (part.to(context.device) for part in (*train[:2], *test[:2]))
 
         def score(rows: Tensor | None) -> Proportion:
             probe = self.linear.choose(x, y)[1] if rows is None else fit(x[rows], y[rows], self.l2)
@@ -112,8 +112,8 @@ class FewLabels:
 
         return score
 
-    def _neighbours(self, judged: Judged, train: Features, test: Features) -> Score:
-        bank, labels, queries, truth = (part.to(judged.device) for part in (*train[:2], *test[:2]))
+    def _neighbours(self, context: EvalContext, train: Features, test: Features) -> Score:
+        bank, labels, queries, truth = (part.to(context.device) for part in (*train[:2], *test[:2]))
 
         def score(rows: Tensor | None) -> Proportion:
             known = slice(None) if rows is None else rows
@@ -121,10 +121,10 @@ class FewLabels:
 
         return score
 
-    def _training(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> Score:
+    def _training(self, context: EvalContext, untrained: nn.Module, train: Features, test: Features) -> Score:
         def score(rows: Tensor | None) -> Proportion:
             known = train if rows is None else Features(*(part[rows] for part in train))
-            return self.scratch.accuracy(judged, untrained, known, test)
+            return self.scratch.accuracy(context, untrained, known, test)
 
         return score
 

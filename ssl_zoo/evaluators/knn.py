@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.judged import Judged, say
-from ssl_zoo.proportion import Proportion
+from ssl_zoo.evaluators.base import EvalContext, say
+from ssl_zoo.evaluators.proportion import Proportion
 
 
 def votes(
@@ -61,13 +61,13 @@ class KNN:
         self.name = name
         self.k, self.temperature, self.center = k, temperature, center
 
-    def __call__(self, judged: Judged) -> dict[str, float]:
-        train, test = judged.train, judged.test
+    def __call__(self, context: EvalContext) -> dict[str, float]:
+        train, test = context.train, context.test
         for k in self.k:
             if k > len(train.x):
                 say(f"{self.name}: k={k} is more than the {len(train.x)} training examples; all of them vote")
         accuracies = self.accuracies(
-            train.x.to(judged.device), train.y.to(judged.device), test.x.to(judged.device), test.y.to(judged.device)
+            train.x.to(context.device), train.y.to(context.device), test.x.to(context.device), test.y.to(context.device)
         )
         names = [self.name, *(f"{self.name}{k}" for k in self.k[1:])]
         return {f"{name}/top1": accuracy for name, accuracy in zip(names, accuracies, strict=True)}

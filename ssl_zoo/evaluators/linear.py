@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.judged import Judged
-from ssl_zoo.proportion import Proportion
+from ssl_zoo.evaluators.base import EvalContext
+from ssl_zoo.evaluators.proportion import Proportion
 
 
 class Probe(NamedTuple):
@@ -114,11 +114,11 @@ class Linear:
             raise ValueError(f"evaluators.linear.validation={validation} must lie between 0 and 1, 0.2 for example")
         self.l2, self.validation = sorted(l2, reverse=True), validation
 
-    def __call__(self, judged: Judged) -> dict[str, float]:
-        train, test = judged.train, judged.test
-        x, queries = standardise(train.x.to(judged.device), test.x.to(judged.device))
-        l2, probe = self.choose(x, train.y.to(judged.device))
-        return {"linear/top1": probe.accuracy(queries, test.y.to(judged.device)), "linear/l2": l2}
+    def __call__(self, context: EvalContext) -> dict[str, float]:
+        train, test = context.train, context.test
+        x, queries = standardise(train.x.to(context.device), test.x.to(context.device))
+        l2, probe = self.choose(x, train.y.to(context.device))
+        return {"linear/top1": probe.accuracy(queries, test.y.to(context.device)), "linear/l2": l2}
 
     def choose(self, x: Tensor, y: Tensor) -> tuple[float, Probe]:
         """The penalty with the highest validation accuracy, the greatest of equals, and its fit to all of x.

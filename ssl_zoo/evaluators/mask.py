@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.judged import Judged, frozen
-from ssl_zoo.masks import counts
-from ssl_zoo.proportion import Proportion
+from ssl_zoo.evaluators.base import EvalContext, frozen
+from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.nn.masks import counts
 
 
 @runtime_checkable
@@ -63,9 +63,9 @@ class Mask:
             raise ValueError(f"evaluators.mask.mask_ratio={mask_ratio} must lie between 0 and 1, 0.15 for example")
         self.mask_ratio, self.max_rows, self.batch_size = mask_ratio, max_rows, batch_size
 
-    def __call__(self, judged: Judged) -> dict[str, float]:
+    def __call__(self, context: EvalContext) -> dict[str, float]:
         """Raises: ValueError when the method predicts no tokens, or the data are no text."""
-        method, data = judged.method, judged.data
+        method, data = context.method, context.data
         if not isinstance(method, PredictsTokens):
             raise ValueError(
                 f"evaluators=[mask] needs a method that predicts hidden tokens, and {type(method).__name__} does not: "
@@ -80,11 +80,11 @@ class Mask:
         shown = rows.masked_fill(hidden, data.facts["mask_id"])
 
         loss, correct = 0.0, 0
-        with frozen(judged.method), judged.precision():
+        with frozen(context.method), context.precision():
             parts = (part.split(self.batch_size) for part in (rows, shown, hidden))
             for true, ids, where in zip(*parts, strict=True):
-                logits = method.masked_logits(ids.to(judged.device), *where.to(judged.device).nonzero(as_tuple=True))
-                targets = true[where].to(judged.device)
+                logits = method.masked_logits(ids.to(context.device), *where.to(context.device).nonzero(as_tuple=True))
+                targets = true[where].to(context.device)
                 loss += F.cross_entropy(logits.float(), targets, reduction="sum").item()
                 correct += int((logits.argmax(dim=1) == targets).sum())
         count = int(hidden.sum())

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.data.order import epoch_order
-from ssl_zoo.evaluators.judged import Features, Judged, frozen
-from ssl_zoo.proportion import Proportion
+from ssl_zoo.evaluators.base import EvalContext, Features, frozen
+from ssl_zoo.evaluators.proportion import Proportion
 
 
 class Scratch:
@@ -29,28 +29,28 @@ class Scratch:
         self.steps, self.batch_size, self.lr, self.weight_decay = steps, batch_size, lr, weight_decay
         self.draws = draws
 
-    def accuracy(self, judged: Judged, untrained: nn.Module, train: Features, test: Features) -> Proportion:
+    def accuracy(self, context: EvalContext, untrained: nn.Module, train: Features, test: Features) -> Proportion:
         """Accuracy on `test` of a copy of `untrained` and a linear layer on top, trained on `train`.
 
-        x of both: plain views of images, flattened (see `Judged.inputs`). Draws are keyed: the same call gives the same
+        x of both: plain views of images, flattened (see `EvalContext.inputs`). Draws are keyed: the same call gives the same
         number.
         """
         torch.manual_seed(0)
-        head = nn.Linear(judged.train.x.shape[1], judged.data.facts["num_classes"])
-        model = nn.Sequential(copy.deepcopy(untrained), head).to(judged.device)
-        self._fit(model, judged, train)
-        with frozen(model), judged.precision():
-            logits = [model(x.to(judged.device)).cpu() for x in _images(judged, test.x).split(judged.batch_size)]
+        head = nn.Linear(context.train.x.shape[1], context.data.facts["num_classes"])
+        model = nn.Sequential(copy.deepcopy(untrained), head).to(context.device)
+        self._fit(model, context, train)
+        with frozen(model), context.precision():
+            logits = [model(x.to(context.device)).cpu() for x in _images(context, test.x).split(context.batch_size)]
         return Proportion((torch.cat(logits).argmax(dim=1) == test.y).double().mean().item(), len(test.y))
 
-    def _fit(self, model: nn.Module, judged: Judged, train: Features) -> None:
-        facts, count = judged.data.facts, len(train.y)
+    def _fit(self, model: nn.Module, context: EvalContext, train: Features) -> None:
+        facts, count = context.data.facts, len(train.y)
         mean, std = (torch.tensor(facts[key]).view(-1, 1, 1) for key in ("mean", "std"))
-        images = (_images(judged, train.x) * std + mean).clamp(0, 1).to(judged.device)
-        labels, indices = train.y.to(judged.device), train.indices.to(judged.device)
+        images = (_images(context, train.x) * std + mean).clamp(0, 1).to(context.device)
+        labels, indices = train.y.to(context.device), train.indices.to(context.device)
         epochs = torch.arange(self.steps * self.batch_size) // count
         orders = [epoch_order(count, 0, epoch) for epoch in range(int(epochs[-1]) + 1)]
-        order = torch.from_numpy(np.concatenate(orders)[: len(epochs)]).to(judged.device)
+        order = torch.from_numpy(np.concatenate(orders)[: len(epochs)]).to(context.device)
 
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay, fused=True
@@ -58,10 +58,10 @@ class Scratch:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         model.train()
         for rows, epoch in zip(
-            order.split(self.batch_size), epochs.to(judged.device).split(self.batch_size), strict=True
+            order.split(self.batch_size), epochs.to(context.device).split(self.batch_size), strict=True
         ):
-            view = judged.data.views(images[rows], indices[rows], epoch, seed=0)[0]
-            with judged.precision():
+            view = context.data.views(images[rows], indices[rows], epoch, seed=0)[0]
+            with context.precision():
                 logits = model(view)
             optimizer.zero_grad()
             F.cross_entropy(logits.float(), labels[rows]).backward()
@@ -73,6 +73,6 @@ class Scratch:
         return min(progress / 0.1, (1 + math.cos(math.pi * max(progress - 0.1, 0) / 0.9)) / 2)
 
 
-def _images(judged: Judged, x: Tensor) -> Tensor:
-    size = judged.data.facts["image_size"]
-    return x.view(len(x), judged.data.facts["in_chans"], size, size)
+def _images(context: EvalContext, x: Tensor) -> Tensor:
+    size = context.data.facts["image_size"]
+    return x.view(len(x), context.data.facts["in_chans"], size, size)

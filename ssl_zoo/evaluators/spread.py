@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.judged import Judged, say
+from ssl_zoo.evaluators.base import EvalContext, say
 
 
 def rankme(x: Tensor) -> float:
@@ -47,12 +47,12 @@ class Spread:
         self.samples = samples
         self.first_std, self.highest_rank = math.inf, 0.0
 
-    def __call__(self, judged: Judged) -> dict[str, float]:
-        x = judged.train.x
+    def __call__(self, context: EvalContext) -> dict[str, float]:
+        x = context.train.x
         if len(x) > self.samples:
             x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: self.samples]]
-        rank, std = rankme(x.to(judged.device)), feature_std(x)
-        if judged.phase == "init":
+        rank, std = rankme(x.to(context.device)), feature_std(x)
+        if context.phase == "init":
             self.first_std = std
         elif std < min(self.smallest_std, self.first_std):
             say(f"warning: the features have collapsed to a point: feature_std is {std:.2g}, healthy is up to 1")

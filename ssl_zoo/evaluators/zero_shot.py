@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.judged import Judged, frozen
-from ssl_zoo.proportion import Proportion
+from ssl_zoo.evaluators.base import EvalContext, frozen
+from ssl_zoo.evaluators.proportion import Proportion
 
 
 @runtime_checkable
@@ -48,9 +48,9 @@ class ZeroShot:
             )
         self.templates = templates
 
-    def __call__(self, judged: Judged) -> dict[str, float]:
+    def __call__(self, context: EvalContext) -> dict[str, float]:
         """Raises: ValueError when the method embeds no text, or the data have no class names or no test part."""
-        method, data = judged.method, judged.data
+        method, data = context.method, context.data
         if not isinstance(method, TwoTowers):
             raise ValueError(
                 f"evaluators=[zero_shot] needs a method with a text tower, and {type(method).__name__} has none: "
@@ -66,10 +66,10 @@ class ZeroShot:
             missing = "labelled test part (data.splits.test)" if names else "class names (data.label_column)"
             raise ValueError(f"evaluators=[zero_shot]: this data has no {missing}; give it one or leave zero_shot out")
         prompts = [template.replace("{}", name) for name in names for template in self.templates]
-        with frozen(method), judged.precision():
-            rows = data.tokenise(prompts).to(judged.device).split(judged.batch_size)
+        with frozen(method), context.precision():
+            rows = data.tokenise(prompts).to(context.device).split(context.batch_size)
             texts = torch.cat([method.embed_text(ids).float() for ids in rows]).cpu()  # (C * T, D)
-            images = judged.collect("test", method.embed_image)
+            images = context.collect("test", method.embed_image)
         classes = F.normalize(texts.unflatten(0, (len(names), -1)).mean(dim=1), dim=1)
         hits = ((images.x @ classes.T).argmax(dim=1) == images.y).double().mean().item()
         return {"zero_shot/top1": Proportion(hits, len(images.y))}

@@ -12,22 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import (
-    all_gather,
-    cosine,
-    ema_copy,
-    ema_update,
-    fraction,
-    global_views,
-    info_nce,
-    off_diagonal,
-    own_rows,
-    positive,
-    view_pairs,
-)
-from ssl_zoo.heads import mlp
-from ssl_zoo.memory import Queue
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import all_gather, own_rows
+from ssl_zoo.functional import ema_copy, ema_update, global_views, info_nce, off_diagonal, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
+from ssl_zoo.nn.queue import Queue
+from ssl_zoo.schedules import cosine
 
 SMALLEST_LENGTH = 1e-2
 """Of a feature over the batch, in `feature_contrast`. Below it, as for examples that are all equal, the slope of

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, own_rows, positive, similarities
+from ssl_zoo.checks import positive
+from ssl_zoo.distributed import all_gather, own_rows
+from ssl_zoo.functional import embed_views, similarities
 from ssl_zoo.method import Batch, Method
 
 

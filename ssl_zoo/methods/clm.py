@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, mean_over
+from ssl_zoo.backbones.tokens import TextEncoder, eligible, encode
+from ssl_zoo.distributed import all_reduce_mean
+from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import TextEncoder, eligible, encode
 
 
 class CLM(Method):

@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, mean_over, positive
-from ssl_zoo.masks import mask_token
+from ssl_zoo.backbones.tokens import eligible, embed, encode, grid, require_tokens
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.functional import ema_copy, ema_update, global_views, mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, embed, encode, grid, require_tokens
+from ssl_zoo.nn.masks import mask_token
 
 MaskMaker = Callable[[Tensor, tuple[int, int]], Tensor]
 

@@ -10,19 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    VIEWS_PER_BATCH_NORM,
-    all_gather,
-    choice,
-    positive,
-    project_views,
-    rank,
-    similarities,
-    view_pairs,
-    world_size,
-)
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import choice, positive
+from ssl_zoo.distributed import all_gather, rank, world_size
+from ssl_zoo.functional import VIEWS_PER_BATCH_NORM, project_views, similarities, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def dcl(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tensor:

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, broadcast, embed_views, positive
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import positive
+from ssl_zoo.distributed import all_gather, broadcast
+from ssl_zoo.functional import embed_views
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:

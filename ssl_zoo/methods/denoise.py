@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import global_views, positive, rand_rows
+from ssl_zoo.checks import positive
+from ssl_zoo.distributed import rand_rows
+from ssl_zoo.functional import global_views
 from ssl_zoo.method import Batch, Method
 
 

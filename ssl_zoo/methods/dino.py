@@ -10,21 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    all_reduce_mean,
-    cosine,
-    ema_copy,
-    ema_update,
-    embed_views,
-    fraction,
-    global_views,
-    positive,
-    ramp,
-    share,
-    view_pairs,
-)
-from ssl_zoo.heads import DINOHead
+from ssl_zoo.checks import fraction, positive, share
+from ssl_zoo.distributed import all_reduce_mean
+from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import DINOHead
+from ssl_zoo.schedules import cosine, ramp
 
 
 class DINO(Method):

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import fraction, mean_over, positive, rand_rows
-from ssl_zoo.masks import choose
+from ssl_zoo.backbones.tokens import TextEncoder, encode, take
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import rand_rows
+from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import TextEncoder, encode, take
+from ssl_zoo.nn.masks import choose
 
 
 class Corrupted(NamedTuple):

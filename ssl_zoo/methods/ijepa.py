@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_zoo.functional import broadcast, ema_copy, ema_update, fraction, global_views, mean_over, positive, rand_rows
-from ssl_zoo.masks import as_mask, choose, mask_token, target_blocks, unmasked, used_columns
+from ssl_zoo.backbones.tokens import eligible, encode, grid, require_tokens, sincos, take
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import broadcast, rand_rows
+from ssl_zoo.functional import ema_copy, ema_update, global_views, mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, encode, grid, require_tokens, sincos, take
+from ssl_zoo.nn.masks import as_mask, choose, mask_token, target_blocks, unmasked, used_columns
 
 
 class Division(NamedTuple):

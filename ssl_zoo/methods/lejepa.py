@@ -11,19 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    VIEWS_PER_BATCH_NORM,
-    all_reduce_mean,
-    broadcast,
-    choice,
-    fraction,
-    global_views,
-    positive,
-    project_views,
-    world_size,
-)
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import choice, fraction, positive
+from ssl_zoo.distributed import all_reduce_mean, broadcast, world_size
+from ssl_zoo.functional import VIEWS_PER_BATCH_NORM, global_views, project_views
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def epps_pulley(x: Tensor, num_knots: int, max_frequency: float) -> Tensor:

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ssl_zoo.functional import fraction, global_views, positive, rand_rows
-from ssl_zoo.masks import num_hidden
+from ssl_zoo.backbones.tokens import encode, grid, patch_convolution, patches, sincos, take
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import rand_rows
+from ssl_zoo.functional import global_views
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import encode, grid, patch_convolution, patches, sincos, take
+from ssl_zoo.nn.masks import num_hidden
 
 
 def pixel_targets(view: Tensor, patch_size: tuple[int, int], normalise: bool) -> Tensor:

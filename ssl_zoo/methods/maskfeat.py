@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import global_views, mean_over, positive
-from ssl_zoo.masks import BlockMask, mask_token
+from ssl_zoo.backbones.tokens import eligible, embed, encode, grid, patch_convolution
+from ssl_zoo.checks import positive
+from ssl_zoo.functional import global_views, mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, embed, encode, grid, patch_convolution
+from ssl_zoo.nn.masks import BlockMask, mask_token
 
 
 def hog(images: Tensor, cell: tuple[int, int], num_bins: int) -> Tensor:

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, fraction, mean_over, rand_rows
-from ssl_zoo.masks import Chosen, choose
+from ssl_zoo.checks import fraction
+from ssl_zoo.distributed import all_reduce_mean, rand_rows
+from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.masks import Chosen, choose
 
 
 class Masked(NamedTuple):

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import VIEWS_PER_BATCH_NORM, all_gather, choice, positive, project_views
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import choice, positive
+from ssl_zoo.distributed import all_gather
+from ssl_zoo.functional import VIEWS_PER_BATCH_NORM, project_views
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def nuclear_norm(x: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import ema_copy, ema_update, fraction, global_views, positive, similarities, view_pairs
-from ssl_zoo.memory import Queue
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.functional import ema_copy, ema_update, global_views, similarities, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.queue import Queue
 
 
 def contrast(q: Tensor, k: Tensor, negatives: Tensor, temperature: float, excluded: Tensor | None) -> Tensor:

@@ -9,20 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import (
-    all_gather,
-    cosine,
-    ema_copy,
-    ema_update,
-    fraction,
-    global_views,
-    info_nce,
-    own_rows,
-    positive,
-    view_pairs,
-)
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import all_gather, own_rows
+from ssl_zoo.functional import ema_copy, ema_update, global_views, info_nce, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
+from ssl_zoo.schedules import cosine
 
 
 class MoCoV3(Method):

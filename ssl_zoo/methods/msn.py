@@ -13,21 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    all_reduce_mean,
-    cosine,
-    ema_copy,
-    ema_update,
-    embed_views,
-    fraction,
-    global_views,
-    positive,
-    view_pairs,
-)
-from ssl_zoo.heads import Prototypes, mlp
-from ssl_zoo.masks import RandomMask, unmasked
+from ssl_zoo.backbones.tokens import eligible, encode, grid, require_tokens
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import all_reduce_mean
+from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import eligible, encode, grid, require_tokens
+from ssl_zoo.nn.heads import Prototypes, mlp
+from ssl_zoo.nn.masks import RandomMask, unmasked
+from ssl_zoo.schedules import cosine
 
 
 class MSN(Method):

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, global_views, info_nce, own_rows, positive, view_pairs
-from ssl_zoo.heads import mlp
-from ssl_zoo.memory import Queue
+from ssl_zoo.checks import positive
+from ssl_zoo.distributed import all_gather, own_rows
+from ssl_zoo.functional import global_views, info_nce, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
+from ssl_zoo.nn.queue import Queue
 
 
 class NNCLR(Method):

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
-from ssl_zoo.functional import ema_copy, ema_update, fraction, positive, similarities
-from ssl_zoo.memory import Queue
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.functional import ema_copy, ema_update, similarities
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.queue import Queue
 
 
 def relations(z: Tensor, keys: Tensor, temperature: float, excluded: Tensor) -> Tensor:

@@ -9,18 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    VIEWS_PER_BATCH_NORM,
-    all_gather,
-    choice,
-    info_nce,
-    own_rows,
-    positive,
-    project_views,
-    view_pairs,
-)
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import choice, positive
+from ssl_zoo.distributed import all_gather, own_rows
+from ssl_zoo.functional import VIEWS_PER_BATCH_NORM, info_nce, project_views, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:

@@ -10,10 +10,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import global_views, mean_over, positive
-from ssl_zoo.masks import RandomMask, mask_token
+from ssl_zoo.backbones.tokens import embed, encode, grid, patch_convolution, patches
+from ssl_zoo.checks import positive
+from ssl_zoo.functional import global_views, mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import embed, encode, grid, patch_convolution, patches
+from ssl_zoo.nn.masks import RandomMask, mask_token
 
 
 class SimMIM(Method):

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import positive, view_pairs
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import positive
+from ssl_zoo.functional import view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 class SimSiam(Method):

@@ -11,19 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    VIEWS_PER_BATCH_NORM,
-    all_gather,
-    choice,
-    global_views,
-    mean_over,
-    positive,
-    project_views,
-    rank,
-    similarities,
-)
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import choice, positive
+from ssl_zoo.distributed import all_gather, rank
+from ssl_zoo.functional import VIEWS_PER_BATCH_NORM, global_views, mean_over, project_views, similarities
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float) -> Tensor:

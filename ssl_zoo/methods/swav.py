@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, embed_views, global_views, positive, rank, share, sinkhorn, view_pairs
-from ssl_zoo.heads import Prototypes, mlp
-from ssl_zoo.memory import Queue
+from ssl_zoo.checks import positive, share
+from ssl_zoo.distributed import all_gather, rank
+from ssl_zoo.functional import embed_views, global_views, sinkhorn, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import Prototypes, mlp
+from ssl_zoo.nn.queue import Queue
 
 
 def assign(scores: Tensor, queued: Tensor, temperature: float, iterations: int) -> Tensor:

@@ -11,19 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import (
-    all_reduce_mean,
-    cosine,
-    ema_copy,
-    ema_update,
-    fraction,
-    global_views,
-    negative_cosine,
-    positive,
-    view_pairs,
-)
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import all_reduce_mean
+from ssl_zoo.functional import ema_copy, ema_update, global_views, negative_cosine, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
+from ssl_zoo.schedules import cosine
 
 
 class TiCo(Method):

@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, fraction, mean_over
-from ssl_zoo.masks import RandomMask, unmasked
+from ssl_zoo.backbones.tokens import TextEncoder, eligible, embed, encode, grid
+from ssl_zoo.checks import fraction
+from ssl_zoo.distributed import all_reduce_mean
+from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.tokens import TextEncoder, eligible, embed, encode, grid
+from ssl_zoo.nn.masks import RandomMask, unmasked
 
 
 class TSDAE(Method):

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, off_diagonal, positive, variance_loss, view_pairs
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import positive
+from ssl_zoo.distributed import all_gather
+from ssl_zoo.functional import off_diagonal, variance_loss, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def covariance_loss(z: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_gather, broadcast, fraction, negative_cosine, positive, view_pairs
-from ssl_zoo.heads import mlp
+from ssl_zoo.checks import fraction, positive
+from ssl_zoo.distributed import all_gather, broadcast
+from ssl_zoo.functional import negative_cosine, view_pairs
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.nn.heads import mlp
 
 
 def whiten(z: Tensor, eps: float) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ssl_zoo.conformance import checks
 from ssl_zoo.conformance.checks import failures
 from ssl_zoo.conformance.subjects import Subject, of_class
-from ssl_zoo.functional import all_reduce_mean, info_nce
+from ssl_zoo.distributed import all_reduce_mean
+from ssl_zoo.functional import info_nce
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.methods.simclr import SimCLR
 

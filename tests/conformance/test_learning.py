@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ssl_zoo.backbones.text import TextEncoder, Tokens
 from ssl_zoo.conformance import learning
 from ssl_zoo.conformance.learning import Budget, Trial
-from ssl_zoo.evaluators.judged import Features
+from ssl_zoo.evaluators.base import Features
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.methods.simclr import SimCLR
-from ssl_zoo.text_backbones import TextEncoder, Tokens
 
 QUICK = Budget(margin=0.05, steps=30, batch_size=64, lr=2e-3)
 

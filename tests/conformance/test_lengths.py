@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo import masks
 from ssl_zoo.conformance import checks, subjects
 from ssl_zoo.conformance.lengths import lengths
-from ssl_zoo.functional import rand_rows
+from ssl_zoo.distributed import rand_rows
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.data2vec import Data2Vec
 from ssl_zoo.methods.simclr import SimCLR
+from ssl_zoo.nn import masks
 
 
 class Padded(masks.RandomMask):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_zoo.backbones import exact_convolutions
+from ssl_zoo.backbones.image import exact_convolutions
 from ssl_zoo.conformance import precision, subjects
 from ssl_zoo.conformance.checks import failures
 

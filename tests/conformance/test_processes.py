@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssl_zoo.conformance import processes
-from ssl_zoo.functional import all_gather, rank, world_size
+from ssl_zoo.distributed import all_gather, rank, world_size
 
 
 def gathered(x: float) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ssl_zoo.data.images import ImageData
+from ssl_zoo.data.image.module import ImageData
 from ssl_zoo.data.pairs import PairData, PairViews
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.judged import Judged
+from ssl_zoo.evaluators.base import EvalContext
 from ssl_zoo.method import Batch, Method
 
 
@@ -37,11 +37,11 @@ class FakeData:
         return [images, images]
 
 
-def judge(data: Any, phase: Any = "final", encoder: nn.Module | None = None, **settings: Any) -> Judged:
+def judge(data: Any, phase: Any = "final", encoder: nn.Module | None = None, **settings: Any) -> EvalContext:
     """`data` judged by a method whose encoder returns its input, unless another is given."""
     method = Method(encoder or nn.Identity())
     method.register_parameter("unused", nn.Parameter(torch.zeros(1)))  # tells the device
-    return Judged(method, data, phase, **settings)
+    return EvalContext(method, data, phase, **settings)
 
 
 def blobs(count: int, width: int, classes: int, distance: float, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,12 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from ssl_zoo.evaluators.base import evaluate, say
 from ssl_zoo.evaluators.few_labels import FewLabels, draw, summary, table
-from ssl_zoo.evaluators.judged import evaluate, say
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit, standardise
+from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.scratch import Scratch
-from ssl_zoo.proportion import Proportion
 from tests.evaluators.fakes import FakeData, judge
 from tests.evaluators.test_scratch import FACTS, images
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from ssl_zoo.evaluators.judged import say
+from ssl_zoo.evaluators.base import say
 from ssl_zoo.evaluators.knn import KNN, votes
 from tests.evaluators.fakes import FakeData, blobs, judge
 

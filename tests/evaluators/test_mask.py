@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.judged import Judged
+from ssl_zoo.evaluators.base import EvalContext
 from ssl_zoo.evaluators.mask import Mask, choose
 from ssl_zoo.method import Method
 
@@ -45,8 +45,8 @@ def text(rows: int = 40, length: int = 64) -> Tensor:
     return ids
 
 
-def judged(method: nn.Module, data: Any) -> Judged:
-    return Judged(method, data, "final")
+def judged(method: nn.Module, data: Any) -> EvalContext:
+    return EvalContext(method, data, "final")
 
 
 def test_exact_share_of_ordinary_tokens_in_every_row() -> None:

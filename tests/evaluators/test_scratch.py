@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.judged import Judged
+from ssl_zoo.evaluators.base import EvalContext
 from ssl_zoo.evaluators.scratch import Scratch
 from tests.evaluators.fakes import FakeData, blobs, judge
 
@@ -30,14 +30,14 @@ class Recorded(FakeData):
         return [(images - 0.5) / 0.25, torch.zeros(1)]  # only the first one is used
 
 
-def setting() -> tuple[Recorded, nn.Module, Judged]:
+def setting() -> tuple[Recorded, nn.Module, EvalContext]:
     data = Recorded(images(60), images(90, seed=1))
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU())
     return data, network, judge(data, encoder=network)
 
 
-def train(scratch: Scratch, judged: Judged, network: nn.Module) -> float:
+def train(scratch: Scratch, judged: EvalContext, network: nn.Module) -> float:
     return scratch.accuracy(judged, network, judged.inputs("train"), judged.inputs("test"))
 
 

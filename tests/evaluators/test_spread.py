@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.judged import say
+from ssl_zoo.evaluators.base import say
 from ssl_zoo.evaluators.spread import Spread, feature_std, rankme
 from tests.evaluators.fakes import FakeData, judge
 

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.judged import Judged, evaluate
+from ssl_zoo.evaluators.base import EvalContext, evaluate
 from ssl_zoo.evaluators.zero_shot import ZeroShot
 from ssl_zoo.method import Method
 from tests.evaluators.fakes import FakeData, blobs
@@ -42,8 +42,8 @@ class Towers(Method):
         return nn.functional.normalize(self.letters(ids).mean(dim=1), dim=1)
 
 
-def judged(method: Method, data: Any, batch_size: int = 256) -> Judged:
-    return Judged(method, data, "init", batch_size=batch_size)
+def judged(method: Method, data: Any, batch_size: int = 256) -> EvalContext:
+    return EvalContext(method, data, "init", batch_size=batch_size)
 
 
 def pairs(count: int = 60, **facts: Any) -> Pairs:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_zoo.functional import cosine
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.all4one import All4One, feature_contrast, match, sinusoids
+from ssl_zoo.schedules import cosine
 
 
 def make(weights: tuple[float, ...] = (0.5, 0.5, 5.0)) -> All4One:

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_zoo.functional import cosine
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.byol import BYOL
+from ssl_zoo.schedules import cosine
 
 
 def make() -> BYOL:

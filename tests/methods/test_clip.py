@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, gather_batch_norm, rank, world_size
+from ssl_zoo.backbones.text import TextTransformer
+from ssl_zoo.distributed import all_reduce_mean, gather_batch_norm, rank, world_size
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.clip import CLIP, clip_loss
-from ssl_zoo.text_backbones import TextTransformer
 from tests import distributed
 
 

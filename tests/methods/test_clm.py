@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, rank, world_size
+from ssl_zoo.backbones.text import TextTransformer
+from ssl_zoo.distributed import all_reduce_mean, rank, world_size
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.clm import CLM
-from ssl_zoo.text_backbones import TextTransformer
 from tests import distributed
 
 VOCABULARY = 40

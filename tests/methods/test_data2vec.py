@@ -7,11 +7,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo import masks, tokens
-from ssl_zoo.backbones import image_backbone
+from ssl_zoo.backbones import tokens
+from ssl_zoo.backbones.image import image_backbone
+from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.data2vec import Data2Vec, layer_targets
-from ssl_zoo.text_backbones import TextTransformer
+from ssl_zoo.nn import masks
 
 LABELS = torch.zeros(4, dtype=torch.long)
 SMALL = {"depth": 3, "embed_dim": 32, "num_heads": 2}

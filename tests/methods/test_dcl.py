@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, rank, world_size
+from ssl_zoo.distributed import all_reduce_mean, rank, world_size
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.dcl import DCL, dcl
 from ssl_zoo.methods.simclr import nt_xent

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import cosine
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.dino import DINO
+from ssl_zoo.schedules import cosine
 
 
 def make(teacher_temperature: tuple[float, ...] = (0.04, 0.07, 0.5), **changes: Any) -> DINO:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.functional import all_reduce_mean, mean_over, rank, world_size
+from ssl_zoo.backbones.text import TextTransformer
+from ssl_zoo.distributed import all_reduce_mean, rank, world_size
+from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.electra import ELECTRA, Corrupted
-from ssl_zoo.text_backbones import TextTransformer
 from tests import distributed
 
 VOCABULARY, SPECIAL, MASK = 40, 5, 4
@@ -92,7 +93,7 @@ def test_the_loss_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_transformers_has_the_same_discriminator_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import ElectraConfig, ElectraForPreTraining
 
-    from ssl_zoo.text_backbones import TransformersEncoder
+    from ssl_zoo.backbones.text import TransformersEncoder
 
     config = ElectraConfig(
         vocab_size=VOCABULARY,

@@ -5,11 +5,11 @@ import timm
 import torch
 from torch import nn
 
-from ssl_zoo import tokens
-from ssl_zoo.backbones import image_backbone
+from ssl_zoo.backbones import tokens
+from ssl_zoo.backbones.image import image_backbone
+from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.ijepa import IJEPA, Division
-from ssl_zoo.text_backbones import TextTransformer
 
 LABELS = torch.zeros(4, dtype=torch.long)
 

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from ssl_zoo.backbones import image_backbone
+from ssl_zoo.backbones.image import image_backbone
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.mae import MAE, pixel_targets
 

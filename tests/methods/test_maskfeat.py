@@ -7,10 +7,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo import masks, tokens
-from ssl_zoo.backbones import image_backbone
+from ssl_zoo.backbones import tokens
+from ssl_zoo.backbones.image import image_backbone
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.maskfeat import MaskFeat, hog
+from ssl_zoo.nn import masks
 
 LABELS = torch.zeros(4, dtype=torch.long)
 

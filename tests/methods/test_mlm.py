@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.masks import as_mask
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.mlm import MLM
+from ssl_zoo.nn.masks import as_mask
 
 VOCABULARY, SPECIAL, MASK = 40, 5, 4
 

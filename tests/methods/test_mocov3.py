@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import cosine
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.mocov3 import MoCoV3
+from ssl_zoo.schedules import cosine
 
 
 def make(temperature: float = 0.2) -> MoCoV3:

@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssl_zoo.backbones import image_backbone
-from ssl_zoo.functional import cosine
-from ssl_zoo.masks import num_hidden
+from ssl_zoo.backbones.image import image_backbone
+from ssl_zoo.backbones.text import TextTransformer
+from ssl_zoo.backbones.tokens import encode
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.msn import MSN
-from ssl_zoo.text_backbones import TextTransformer
-from ssl_zoo.tokens import encode
+from ssl_zoo.nn.masks import num_hidden
+from ssl_zoo.schedules import cosine
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
 B, N = 5, 16

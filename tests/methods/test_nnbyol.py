@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_zoo.functional import cosine
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.byol import BYOL
 from ssl_zoo.methods.nnbyol import NNBYOL
+from ssl_zoo.schedules import cosine
 
 
 def make() -> NNBYOL:

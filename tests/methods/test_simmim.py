@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from ssl_zoo import tokens
-from ssl_zoo.backbones import image_backbone
+from ssl_zoo.backbones import tokens
+from ssl_zoo.backbones.image import image_backbone
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.simmim import SimMIM
 

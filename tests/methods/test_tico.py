@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import cosine
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.tico import TiCo
+from ssl_zoo.schedules import cosine
 
 
 def make(contrast_weight: float = 8.0, covariance_decay: float = 0.9, ema_decay: float = 0.95) -> TiCo:

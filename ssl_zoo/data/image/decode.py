@@ -1,0 +1,190 @@
+"""One encoded image of any common kind -> right pixels, or an error that names the image and says what is wrong."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ssl_zoo.data.image.tiff import PHOTOMETRIC, RGB, Header, read_bands, read_header
+
+Encoded = bytes | Path | Image.Image
+"""What a source gives for one example: the bytes of an image file, the path of one, or pixels."""
+
+WHITE = (255, 255, 255, 255)
+"""What shows through transparent pixels, as in a browser or a document."""
+
+# What Pillow and `tiff` let through for damaged files of one format or another.
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+DAMAGE += (KeyError, IndexError, TypeError, ZeroDivisionError)
+
+
+UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, Image.DecompressionBombError)
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be decoded rightly; the message names it and the cause."""
+
+
+def open_image(encoded: Encoded, name: str, in_chans: int, bits: int = 16) -> np.ndarray:
+    """The pixels of an image, upright and of its own size, (in_chans, H, W) uint8.
+
+    16-bit values from 0 to 2^bits - 1 become 0 to 255; transparency is laid on white; the orientation that a camera
+    notes is applied; of an animation it is the first frame, of a TIFF with `in_chans` grey pages each is a channel.
+
+    encoded: the image, which errors call `name`. in_chans: 3 (colour), 1 (grey, ITU-R 601 luma), or any other number,
+    of which the image must have as many bands. bits: those that 16-bit images use.
+
+    Raises:
+        UnreadableImage: not an image, truncated, damaged, too large (a decompression bomb), of another number of bands
+            than `in_chans` where neither is colour or grey, or of values whose range is not known: floating point,
+            signed or 32-bit integers, more than `bits`.
+    """
+    try:
+        if isinstance(encoded, Image.Image):
+            return _from_pillow(encoded, in_chans, bits)
+        with _stream(encoded) as file:
+            header = read_header(file)
+            if header and (header.beyond_pillow or (header.wide_colour and bits != 16)):
+                return _from_bands(read_bands(file, header), header, in_chans, bits)
+            file.seek(0)
+            with Image.open(file) as image:
+                return _from_pillow(image, in_chans, bits)
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImage(f"{name}: not an image file") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"{name}: {error}") from error
+    except DAMAGE as error:
+        raise UnreadableImage(f"{name}: {error or type(error).__name__}") from error
+
+
+@contextmanager
+def _stream(encoded: bytes | Path) -> Iterator[BinaryIO]:
+    """Raises: OSError for a path without a regular file: reading a named pipe would wait for ever."""
+    if isinstance(encoded, Path) and encoded.exists() and not encoded.is_file():
+        raise OSError("not a regular file but a folder, a pipe or a device")
+    with io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file:
+        yield file
+
+
+def _from_bands(bands: np.ndarray, header: Header, in_chans: int, bits: int) -> np.ndarray:
+    """bands: (H, W, n) uint8 or uint16."""
+    pixels, n = _to_8_bits(bands, bits), bands.shape[2]
+    if n == 3 and in_chans == 1 and header.number(PHOTOMETRIC, 1) == RGB:
+        pixels, n = np.asarray(Image.fromarray(pixels).convert("L"))[..., None], 1
+    if n == 1 and in_chans == 3:
+        pixels, n = pixels.repeat(3, axis=2), 3
+    _check_bands(n, in_chans)
+    return pixels.transpose(2, 0, 1).copy()
+
+
+def _check_bands(n: int, in_chans: int) -> None:
+    if n != in_chans:
+        raise ValueError(
+            f"{n} band{'s' * (n > 1)}, and data.in_chans={in_chans}. Give data.in_chans={n} with as many numbers in "
+            "data.mean and data.std, or convert the image"
+        )
+
+
+def _to_8_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """uint16 of `bits` used bits, or uint8 -> uint8."""
+    if values.dtype == np.uint8:
+        return values
+    top = 2**bits - 1
+    if values.max() > top:
+        raise ValueError(f"holds the value {values.max()}, and data.bits={bits} goes to {top}. Give a larger data.bits")
+    return (values.astype(np.float32) * np.float32(255 / top)).round().astype(np.uint8)
+
+
+def _from_pillow(image: Image.Image, in_chans: int, bits: int) -> np.ndarray:
+    if image.format == "TIFF" and 1 < in_chans == getattr(image, "n_frames", 1) and len(image.getbands()) == 1:
+        pages = []
+        for page in range(in_chans):
+            image.seek(page)
+            pages.append(_from_pillow(image.copy(), 1, bits)[0])
+        if len({page.shape for page in pages}) == 1:
+            return np.stack(pages)
+        image.seek(0)
+    if _has_wide_colour(image) and bits != 16:
+        raise ValueError(
+            f"16 bits per colour, of which Pillow reads the upper 8 only: data.bits={bits} cannot be kept. "
+            "Convert the image to TIFF"
+        )
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow scales a PGM to 16 bits
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise ValueError(f"{kind} pixels have no known range: convert the image to 8 or 16 bits, unsigned")
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_to_8_bits(np.asarray(image).astype(np.uint16), bits))
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if in_chans not in (1, 3):
+        _check_bands(len(image.getbands()), in_chans)
+        return np.asarray(image).transpose(2, 0, 1).copy()
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+    image = image.convert("RGB")
+    pixels = np.array(image if in_chans == 3 else image.convert("L"))  # not every mode has a direct way to grey
+    return pixels[None] if in_chans == 1 else pixels.transpose(2, 0, 1).copy()
+
+
+def _has_wide_colour(image: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has 16 bits per colour."""
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
+
+
+def brightest(encoded: Encoded) -> int | None:
+    """The largest value of an image of 16 bits; None for any other, or one that cannot be read."""
+    try:
+        if isinstance(encoded, Image.Image):
+            return None
+        with _stream(encoded) as file:
+            header = read_header(file)
+            if header and (header.beyond_pillow or header.wide_colour):
+                return int(read_bands(file, header).max()) if header.bits == 16 else None
+            file.seek(0)
+            with Image.open(file) as image:
+                if _has_wide_colour(image):
+                    return 257 * int(np.asarray(image.convert("RGB")).max())
+                return int(np.asarray(image).max()) if image.mode.startswith("I;16") else None
+    except UNREADABLE:
+        return None
+
+
+def is_transparent(encoded: Encoded) -> bool:
+    """Whether some of an image shows what is behind it; False for one that cannot be read."""
+    try:
+        if isinstance(encoded, Image.Image):
+            return False
+        with _stream(encoded) as file, Image.open(file) as image:
+            return image.has_transparency_data and int(np.asarray(image.convert("RGBA"))[..., 3].min()) < 255
+    except UNREADABLE:
+        return False
+
+
+def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The central size x size of an image whose shorter side becomes `size` first (antialiased bilinear).
+
+    pixels: (C, H, W) uint8 -> (C, size, size) uint8.
+    """
+    if pixels.shape[1:] == (size, size):
+        return pixels
+    shorter = min(pixels.shape[1:])
+    height, width = (max(size, round(side * size / shorter)) for side in pixels.shape[1:])
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    bands = [Image.fromarray(band).resize((width, height), Image.Resampling.BILINEAR) for band in pixels]
+    return np.stack([np.asarray(band.crop((left, top, left + size, top + size))) for band in bands])

@@ -1,0 +1,181 @@
+"""Documents in plain files: text, tables, and the Python standard library."""
+
+import ast
+import sysconfig
+import warnings
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ssl_zoo.data.labels import as_label
+from ssl_zoo.data.layout import Layout, Walk, count_endings, ending
+from ssl_zoo.data.locate import fingerprint
+from ssl_zoo.data.splits import WORDS
+from ssl_zoo.data.tables import OPENERS, READABLE, read_lines, read_table
+from ssl_zoo.data.text.documents import Document, as_text, check_columns
+
+STDLIB = "python:stdlib"
+TEXTS = {".txt", *(f".txt{outer}" for outer in OPENERS)}
+"""Endings of plain text in a folder; a single file may have any."""
+
+
+def text_layout(walk: Walk) -> Layout | None:
+    """How a folder of text is read; None where its tables are for the `datasets` library.
+
+    Class folders of text come first, then tables, then other text: a table beside class folders is no data of its own,
+    text beside a table is a readme or a list of classes.
+
+    Raises:
+        ValueError: for a folder without any of them.
+    """
+    texts = Layout(walk, TEXTS, "texts")
+    if texts.has_classes:
+        return texts
+    there = {ending(path) for path in walk.files}
+    if there & {".parquet", ".arrow"}:
+        return None
+    lists = {kind for kind in READABLE if not kind.startswith(".json") or kind.startswith(".jsonl")}
+    for kinds in (lists, READABLE - lists):  # a .json is often the description of other files
+        if there & kinds:
+            return Layout(walk, kinds, "tables")
+    if not texts.splits:
+        raise ValueError(
+            f"data.path={walk.root}: nothing there is read as text, but .txt, tables (.csv, .tsv, .jsonl, .json, "
+            f".parquet) and their .gz, .bz2 and .xz. It holds {count_endings(walk.files)}. Rename or convert the files"
+        )
+    return texts
+
+
+class TextFiles:
+    """Plain text and tables: one file, or a folder, see `text_layout`.
+
+    Where the text of a split lies in folders, they are its classes, as in the Large Movie Review Dataset, and loose
+    text beside them is left out. A class folder called "unsup" or the like holds text without a label.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        documents: str | None,
+        text_column: str,
+        label_column: str | None,
+        layout: Layout | None = None,
+    ):
+        """layout: of a folder, if it is known already. Raises: ValueError for a folder that cannot be read."""
+        self.path, self.text_column, self.label_column = path, text_column, label_column
+        self.documents = documents or ("line" if path.is_file() else "file")
+        self.layout = layout if layout or path.is_file() else text_layout(Walk(path))
+        self._splits = self.layout.splits if self.layout else {"train": [path]}
+        self._classes = {split: self._class_folders(split) for split in self._splits}
+
+    def _class_folders(self, split: str) -> list[str]:
+        if self.layout is None or self.layout.kind == "tables":
+            return []
+        self.layout.check_filled(split, "text")
+        return self.layout.classes(split)
+
+    def key(self) -> dict[str, Any]:
+        files = [file for split in self.splits() for file in self._splits[split]]
+        read_as = [self.documents, self.text_column, self.label_column, self.splits(), self._classes]
+        base = self.path if self.path.is_dir() else self.path.parent
+        return {"kind": "files", "rules": 2, "files": fingerprint(files, base), "read_as": read_as}
+
+    def splits(self) -> list[str]:
+        return sorted(self._splits)
+
+    def class_names(self) -> None:
+        return None
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        """What is not read, if the splits `used` are."""
+        if self.layout is None:
+            unread = self.label_column and ending(self.path) not in READABLE
+            return [f"data.label_column={self.label_column} is not used: plain text has no columns"] if unread else []
+        pairs = [(file, split) for split in used if self._classes[split] for file in self._splits[split]]
+        loose = [file for file, split in pairs if self.layout.class_of(file, split) is None]
+        found = self.layout.notes(used)
+        return [*found, f"text beside class folders left out: {count_endings(loose)}"] if loose else found
+
+    def read(self, split: str, labelled: bool) -> Iterator[Document]:
+        for file in self._splits[split]:
+            if ending(file) in READABLE:
+                yield from self._rows(file, self.label_column if labelled else None)
+                continue
+            name = self.layout.class_of(file, split) if self.layout and self._classes[split] else None
+            if name or not self._classes[split]:
+                known = labelled and name and WORDS.get(name.lower()) != "unlabelled"
+                yield from (
+                    Document(text, name if known else None) for text in _divide(read_lines(file), self.documents)
+                )
+
+    def _rows(self, file: Path, label_column: str | None) -> Iterator[Document]:
+        for where, cells in read_table(file):
+            check_columns(cells, where, self.text_column, label_column)
+            label = None
+            if label_column:
+                label = as_label(cells[label_column], f"data.label_column={label_column}: {where}")
+            yield Document(as_text(cells[self.text_column], where, self.text_column), label)
+
+
+class StandardLibrary:
+    """English documentation inside the running Python: docstrings and the reference manual's topics.
+
+    Nothing is imported or run, and a text that occurs twice is read once. Tests and installed packages are left out.
+    """
+
+    skipped = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test"})
+
+    @cached_property
+    def _paths(self) -> list[Path]:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        files = [file for file in Walk(root).files if file.suffix == ".py"]
+        paths = [file for file in files if not self.skipped & set(file.relative_to(root).parts)]
+        if not paths:
+            raise ValueError(f"data.path={STDLIB}: this Python has no source files in {root}. Give another data.path")
+        return paths
+
+    def key(self) -> dict[str, Any]:
+        return {"kind": STDLIB, "files": fingerprint(self._paths)}
+
+    def splits(self) -> list[str]:
+        return ["train"]
+
+    def class_names(self) -> None:
+        return None
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        return []
+
+    def read(self, split: str, labelled: bool) -> Iterator[Document]:
+        seen: set[str] = set()
+        for path in self._paths:
+            for text in _documentation(path):
+                if text and text not in seen:
+                    seen.add(text)
+                    yield Document(text, None)
+
+
+def _documentation(path: Path) -> Iterator[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the standard library has odd escapes in its strings
+        tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+        elif isinstance(node, ast.Dict) and path.parent.name == "pydoc_data":  # topics.py: {"topic": "its text"}
+            yield from (v.value for v in node.values if isinstance(v, ast.Constant) and isinstance(v.value, str))
+
+
+def _divide(lines: Iterator[str], documents: str) -> Iterator[str]:
+    if documents == "line":
+        yield from lines
+        return
+    text: list[str] = []
+    for line in lines:
+        if documents == "blank" and not line.strip():
+            yield "".join(text)
+            text = []
+        else:
+            text.append(line)
+    yield "".join(text)

@@ -1,0 +1,331 @@
+"""Text for every method: packed rows or padded documents for training, padded documents for evaluation."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from ssl_zoo.data.cache import cached
+from ssl_zoo.data.labels import describe_labels
+from ssl_zoo.data.locate import as_path, say
+from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
+from ssl_zoo.data.splits import TEST_NAMES, find_split
+from ssl_zoo.data.text.corpus import Corpus, Survey, build, survey
+from ssl_zoo.data.text.sources import open_source
+from ssl_zoo.data.text.token_store import Tokens
+from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
+from ssl_zoo.method import Batch
+from ssl_zoo.views import Views
+from ssl_zoo.views.text import Windows
+
+log = logging.getLogger(__name__)
+
+TRAIN_ROWS = ("packed", "documents", "labelled")
+
+
+class Rows(NamedTuple):
+    """What the loader yields, before the views. rows (B, L), labels (B,), indices (B,), all int64; epoch: of all."""
+
+    rows: Tensor
+    labels: Tensor
+    indices: Tensor
+    epoch: int
+
+
+class TextData(LightningDataModule):
+    """One corpus, tokenized once and memory-mapped.
+
+    batch_size: rows a step, over all processes. seed: of the order, and of the views.
+    tokenizer: see `tokenizer.prepare_tokenizer`; replace: `documents.clean`; source: `text_sources.open_source`.
+    splits: which splits are for what: {"pretrain": [...], "train": ..., "test": ...}. By default pretrain is
+        the train split, that is called "train", and test is "test", else "validation", where there is such a split, in
+        whatever spelling (Train, dev). Without a test split, `heldout` of the documents, chosen by their content, are
+        held out and take its place (see `corpus.Corpus`). Test text is never trained on.
+    train_rows: what an epoch of training holds. "packed": all pretraining text in rows of `row_length` tokens, a
+        separator after each document, no padding, labels -1. "documents": each pretraining document in a row of its
+        own, cut after `max_length` tokens and padded. "labelled": the same for the labelled documents of the train
+        split. None: documents where a view is a window of one, else packed.
+    eval_examples: evaluate on so many labelled documents of each part, a fixed draw with each class in its share; None
+        takes all. eval_rows: the most rows of `heldout_rows`.
+
+    facts (after `setup`): what the backbone, the method and the report need to know of the data; its last two say what
+    predicting each hidden token by its frequency alone would reach on the held-out rows.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        seed: int,
+        tokenizer: dict[str, Any],
+        splits: dict[str, Any] | None = None,
+        row_length: int = 128,
+        max_length: int = 256,
+        train_rows: str | None = None,
+        heldout: float | None = None,
+        eval_examples: int | None = None,
+        eval_rows: int = 2048,
+        replace: dict[str, str] | None = None,
+        **source: Any,
+    ):
+        super().__init__()
+        _check_sizes(batch_size=batch_size, row_length=row_length, max_length=max_length, eval_rows=eval_rows)
+        if train_rows not in (None, *TRAIN_ROWS):
+            raise ValueError(f"data.train_rows={train_rows}: give one of {', '.join(TRAIN_ROWS)}")
+        if heldout is not None and not (isinstance(heldout, int | float) and 0 <= heldout < 1):
+            raise ValueError(
+                f"data.heldout={heldout} must lie in [0, 1), or be null to choose by the number of documents"
+            )
+        self.batch_size, self.seed = batch_size, seed
+        self.row_length, self.max_length = row_length, max_length
+        self.train_rows, self.heldout = train_rows, heldout
+        self.eval_examples, self.eval_rows = eval_examples, eval_rows
+        self.tokenizer_config, self.splits, self.replace = tokenizer, splits, replace or {}
+        self.path = source["path"] = as_path(source["path"])
+        self.source = open_source(**source)
+        self.start_step = 0  # global batches consumed before; set by the learner when it resumes
+        self.views: Views
+        self.tokenizer: TextTokenizer
+        self.tokens: Tokens | None = None
+        self.facts: dict[str, Any] = {}
+
+    def prepare_data(self) -> None:
+        """Trains or finds the tokenizer, tokenizes the corpus and opens it; the second time from the cache.
+
+        Raises: ValueError for input that cannot be used (see `corpus.survey`).
+        """
+        if self.tokens is not None:
+            return
+        corpus = self._corpus()
+        key = corpus.key()
+        surveys: list[Survey] = []  # one pass over the documents serves both steps
+
+        def sample(size: int) -> list[str]:
+            surveys.append(survey(corpus, size))
+            return surveys[0].sample
+
+        self.tokenizer = prepare_tokenizer(sample, key, **self.tokenizer_config)
+
+        def fill(folder: Path) -> None:
+            build(folder, corpus, self.tokenizer, surveys[0] if surveys else survey(corpus))
+
+        self.tokens = Tokens(cached("text", {"version": 1, "tokenizer": self.tokenizer.identity, "corpus": key}, fill))
+
+    def _corpus(self) -> Corpus:
+        given = self.splits
+        there = self.source.splits()
+        if given is None:
+            given = {"train": "train", "test": next((name for name in TEST_NAMES if find_split(name, there)), None)}
+        if unknown := set(given) - {"pretrain", "train", "test"}:
+            raise ValueError(f"data.splits.{unknown.pop()}: there is no such use. Give pretrain, train and test")
+        train, test = given.get("train"), given.get("test")
+        pretrain = given.get("pretrain") or [train]
+        pretrain = [pretrain] if isinstance(pretrain, str) else list(pretrain)
+        if pretrain == [None] or test in (train, *pretrain):
+            raise ValueError(f"data.splits={given}: give pretrain or train, and a test split that is neither")
+        pretrain = [find_split(name, there) or name for name in pretrain]
+        train, test = (name and (find_split(name, there) or name) for name in (train, test))
+        return Corpus(self.source, pretrain, train, test, self.heldout, self.replace)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the corpus if need be, and states the `facts`. Raises: ValueError as `prepare_data`."""
+        if self.facts:
+            return
+        self.prepare_data()
+        tokens, tokenizer = self.tokens, self.tokenizer
+        assert tokens is not None
+        self._describe(tokens)
+        names = tokens.class_names if self._has_labels else []
+        self.facts = {
+            "modality": "text",
+            "vocab_size": tokenizer.vocab_size,
+            "pad_id": tokenizer.pad_id,
+            "unk_id": tokenizer.unk_id,
+            "cls_id": tokenizer.cls_id,
+            "sep_id": tokenizer.sep_id,
+            "mask_id": tokenizer.mask_id,
+            "num_special": tokenizer.num_special,
+            "word_starts": "".join("01"[start] for start in tokenizer.word_starts.astype(int)),
+            "tokenizer_hash": tokenizer.identity,
+            "max_length": max(self.row_length, self.max_length),
+            "num_classes": len(names),
+            "class_names": names,
+            "num_train": len(self._eval_documents("train")),
+            "num_test": len(self._eval_documents("test")),
+            "num_indices": max(len(tokens.labels), tokens.num_rows(self.row_length)),
+            "num_tokens": int(tokens.counts.sum()),
+            "has_labels": self._has_labels,
+            **self._floor(),
+        }
+
+    def _describe(self, tokens: Tokens) -> None:
+        """Says what was read, and what was not."""
+        corpus = self._corpus()
+        for note in self.source.notes(corpus.splits()):
+            say(f"{self.path}: {note}")
+        parts = {part: np.arange(ends.start, ends.stop) for part, ends in tokens.parts.items()}
+        training = np.union1d(parts["pretrain"], parts["train"])
+        unknown = bool(len(parts["test"]) and len(tokens.labelled("train")) and not len(tokens.labelled("test")))
+        say(
+            f"{self.path}: {len(training):,} training and {len(parts['test']):,} test documents"
+            f"{' without a label' * unknown}, "
+            f"{tokens.dropped:,} empty ones left out, {tokens.starts[-1]:,} tokens; "
+            f"{describe_labels(tokens.labels[training], tokens.class_names)}"
+        )
+
+    @property
+    def content(self) -> str:
+        """Changes with the content of the source, not with its place."""
+        return json.dumps(self._corpus().key(), sort_keys=True)
+
+    @property
+    def expected_facts(self) -> dict[str, Any]:
+        """Facts as the settings promise them, before any text is read; counts are made up."""
+        longest = max(self.row_length, self.max_length)
+        counts = {"num_classes": 2, "num_indices": 10_000, "max_length": longest}
+        return {"modality": "text", **expected_tokens(self.tokenizer_config), **counts}
+
+    @property
+    def _has_labels(self) -> bool:
+        """Whether labels tell two classes of training documents apart, and some test documents have one."""
+        known = self._tokens.labels[self._tokens.labelled("train")]
+        return len(np.unique(known)) > 1 and len(self._tokens.labelled("test")) > 0
+
+    def _floor(self) -> dict[str, float]:
+        if not len(self._tokens.parts["test"]):
+            return {}
+        counts = self._tokens.counts.copy()
+        counts[: self.tokenizer.num_special] = 0
+        targets = self.heldout_rows().numpy()
+        targets = targets[targets >= self.tokenizer.num_special]
+        ordinary = len(counts) - self.tokenizer.num_special
+        share = (counts[targets] + 1) / (counts.sum() + ordinary)  # one more of each: none is impossible
+        return {
+            "majority_token_top1": float((targets == counts.argmax()).mean()),
+            "unigram_perplexity": float(np.exp(-np.log(share).mean())),
+        }
+
+    @property
+    def _tokens(self) -> Tokens:
+        assert self.tokens is not None, "setup() comes first"
+        return self.tokens
+
+    def attach(self, views: Views, plain: Views | None = None) -> None:
+        """The views of training. Text needs no plain ones: documents are evaluated as they are.
+
+        Raises: ValueError when an epoch would not hold one batch, or for `train_rows: labelled` without labels.
+        """
+        self.views = views
+        if self.train_rows is None:
+            windows = any(isinstance(op, Windows) for ops in views.pipelines for op in ops)
+            self.train_rows = "documents" if windows else "packed"
+        if self.train_rows == "labelled" and not self.facts["has_labels"]:
+            raise ValueError(
+                "data.train_rows=labelled: this data has no labels. Name their column as data.label_column, or give "
+                "packed or documents"
+            )
+        check_batch(self.num_train, self.batch_size, world_size=1)
+
+    @property
+    def num_train(self) -> int:
+        """How many rows an epoch of training holds; known after `attach`."""
+        if self.train_rows == "packed":
+            return self._tokens.num_rows(self.row_length)
+        return len(self._train_documents())
+
+    @property
+    def rows_have_labels(self) -> bool:
+        """Whether every training row carries a label, as supervised methods need; known after `attach`."""
+        return self.train_rows != "packed" and bool((self._tokens.labels[self._train_documents()] >= 0).all())
+
+    def _train_documents(self) -> np.ndarray:
+        if self.train_rows == "labelled":
+            return self._tokens.labelled("train")
+        return np.arange(self._tokens.parts["pretrain"].stop)
+
+    def train_dataloader(self) -> "Stream":
+        """This process's share of each batch from `start_step` on, for ever. A batch costs too little for workers."""
+        return Stream(self)
+
+    def train_rows_from(self, start_step: int) -> Iterator[Rows]:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        packed, documents = self.train_rows == "packed", self._train_documents()
+        check_shares(self.batch_size, world_size)
+        share = self.batch_size // world_size
+        own = slice(rank * share, (rank + 1) * share)
+        for epoch, batch in steps(self.num_train, self.batch_size, self.seed, start_step):
+            positions = batch[own]
+            if packed:
+                # other cuts in each epoch, so that no word stays at the edge of a row
+                offset = int(np.random.default_rng((self.seed, epoch, 1)).integers(self.row_length))
+                rows = self._tokens.packed(positions, self.row_length, offset)
+                labels = np.full(len(positions), -1, dtype=np.int64)
+            else:
+                positions = documents[positions]
+                # Random numbers of a step are drawn for the global batch: all processes pad to its longest document.
+                longest = self._tokens.longest(documents[batch], self.max_length, multiple=8)
+                rows = self._tokens.padded(positions, longest, self.tokenizer.pad_id, multiple=longest)
+                labels = self._tokens.labels[positions]
+            yield Rows(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(positions), epoch)
+
+    def on_after_batch_transfer(self, batch: Rows, dataloader_idx: int) -> Batch:
+        """Computes the views, on the device."""
+        views = self.views(batch.rows, batch.indices, batch.epoch, self.seed)
+        return Batch(views, batch.labels, batch.indices)
+
+    def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Each labelled document of "train" or "test" once, as one view (B, L) int64, cut after `max_length` tokens.
+
+        Where the data has no labels it is all documents, those for pre-training as "train".
+
+        They come in batches of like length, which leaves little padding; `indices` tells which is which.
+        """
+        for documents in self._tokens.buckets(self._eval_documents(split), batch_size, self.max_length):
+            rows = self._tokens.padded(documents, self.max_length, self.tokenizer.pad_id)
+            view, labels, indices = map(torch.from_numpy, (rows, self._tokens.labels[documents], documents))
+            yield Batch([view], labels, indices)
+
+    def _eval_documents(self, split: str) -> np.ndarray:
+        if self._has_labels:
+            documents = self._tokens.labelled(split)
+        else:
+            part = self._tokens.parts["pretrain" if split == "train" else split]
+            documents = np.arange(part.start, part.stop)
+        if self.eval_examples is None:
+            return documents
+        return documents[stratified(self._tokens.labels[documents], self.eval_examples)]
+
+    def heldout_rows(self) -> Tensor:
+        """Packed rows of text that was never trained on, (N, row_length) int64, the same in all runs; N <= eval_rows.
+
+        Raises: ValueError when there is not one row of it.
+        """
+        rows = self._tokens.heldout(self.row_length, self.eval_rows)
+        if not len(rows):
+            share = "null" if self.heldout is None else self.heldout
+            raise ValueError(
+                f"data.heldout={share}: the text held out of training is shorter than one row, "
+                f"data.row_length={self.row_length} tokens. Give a larger fraction or shorter rows"
+            )
+        return torch.from_numpy(rows)
+
+
+class Stream:
+    """The training rows of `data`, from the step that is its `start_step` when iteration begins."""
+
+    def __init__(self, data: TextData):
+        self.data = data
+
+    def __iter__(self) -> Iterator[Rows]:
+        return self.data.train_rows_from(self.data.start_step)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"data.{name}={size}: give a whole number of at least 1")

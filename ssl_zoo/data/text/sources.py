@@ -1,0 +1,149 @@
+"""Where texts come from: every source is a set of named splits, and a split is a stream of documents with labels."""
+
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from ssl_zoo.data.labels import as_label
+from ssl_zoo.data.layout import Walk, ending
+from ssl_zoo.data.locate import data_files, data_layout, fingerprint, first_line, has_card, load_split, locate
+from ssl_zoo.data.text.documents import Document, as_text, check_columns
+from ssl_zoo.data.text.files import STDLIB, StandardLibrary, TextFiles, text_layout
+
+
+class Source(Protocol):
+    """Documents in named splits."""
+
+    def key(self) -> dict[str, Any]:
+        """JSON values that change whenever the content or the way of reading it changes."""
+
+    def splits(self) -> list[str]:
+        """Names of all splits, in a fixed order."""
+
+    def class_names(self) -> list[str] | None:
+        """The classes in their official order, None when the labels themselves have to tell."""
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        """What a user has to know of data that is not read, if the splits `used` are."""
+
+    def read(self, split: str, labelled: bool) -> Iterator[Document]:
+        """The documents of one split, in a fixed order. labelled: False leaves the labels unread, all None.
+
+        Raises: ValueError naming the file or column that cannot be read.
+        """
+
+
+def open_source(
+    path: str,
+    root: str | None = None,
+    name: str | None = None,
+    text_column: str = "text",
+    label_column: str | None = None,
+    documents: str | None = None,
+) -> Source:
+    """The source that `path` stands for.
+
+    path: "python:stdlib"; a file of text or a table; a folder of them (see `text_files.text_layout`); a folder in the
+        Hub's layout; or a Hub id, of which a local copy is looked for first (see `sources.locate`).
+    name: the configuration of a Hub data set that has several.
+    documents: how plain text is divided: "line", "blank" (paragraphs between blank lines) or "file". By default a
+        single file is read by lines, and each file of a folder is a document.
+
+    Raises: ValueError for a folder or file that is not there, or an unknown way to divide.
+    """
+    if documents not in (None, "line", "blank", "file"):
+        raise ValueError(f"data.documents={documents}: give line, blank (blank-line separated), file or null")
+    if path == STDLIB:
+        return StandardLibrary()
+    place = locate(path, root)
+    if isinstance(place, Path) and place.is_file() and ending(place) not in (".parquet", ".arrow"):
+        return TextFiles(place, documents, text_column, label_column)
+    if isinstance(place, Path) and place.is_dir() and name is None and not has_card(place):
+        walk = Walk(place)
+        if not walk.files:
+            raise ValueError(f"data.path={path}: the folder {place} holds no files. Give a folder with text")
+        if layout := text_layout(walk):
+            return TextFiles(place, documents, text_column, label_column, layout)
+    return Tables(path, place, name, text_column, label_column)
+
+
+class Tables:
+    """What the `datasets` library reads: a Hub id, a folder in the Hub's layout, parquet files.
+
+    Local tables are streamed, not copied; a data set of the Hub is downloaded once, into that library's own cache.
+    """
+
+    def __init__(self, path: str, place: str | Path, name: str | None, text_column: str, label_column: str | None):
+        """path: as the user wrote it; place: the local file or folder, or the Hub id."""
+        self.path, self.place, self.name = path, place, name
+        self.text_column, self.label_column = text_column, label_column
+
+    @cached_property
+    def _sets(self) -> dict[str, Any]:
+        import datasets  # slow to import, and not needed once the tokens are cached
+
+        try:
+            files = data_files(self.place) if isinstance(self.place, Path) and self.name is None else None
+            if files is not None:
+                return {split: load_split(datasets, files, split, streaming=True) for split in files}
+            builder = datasets.load_dataset_builder(str(self.place), self.name)
+            options: dict[str, Any] = {"streaming": True} if isinstance(self.place, Path) else {}
+            if hasattr(builder.config, "keep_default_na"):  # CSV, in which "NA" and "null" are words
+                options |= {"keep_default_na": False, "na_values": [""]}
+            return datasets.load_dataset(str(self.place), self.name, **options)
+        except (OSError, ValueError) as error:
+            config = f" data.name={self.name}" if self.name else ""
+            remedy = "Give a file, a folder in the Hub's layout, or a Hub id"
+            if isinstance(self.place, str):
+                remedy = "There is no folder of this name either. Check the id and the network, or give a local folder"
+            raise ValueError(f"data.path={self.path}{config}: {first_line(error)}. {remedy}") from error
+
+    def key(self) -> dict[str, Any]:
+        read_as = [self.name, self.text_column, self.label_column]
+        if isinstance(self.place, Path):
+            files = [self.place] if self.place.is_file() else Walk(self.place).files
+            base = self.place.parent if self.place.is_file() else self.place
+            return {"kind": "tables", "rules": 2, "files": fingerprint(files, base), "read_as": read_as}
+        # such a file lies in a folder named by data set, configuration, version and commit
+        files = [file["filename"] for rows in self._sets.values() for file in rows.cache_files]
+        return {
+            "kind": "hub",
+            "rules": 2,
+            "files": ["/".join(Path(file).parts[-5:]) for file in files],
+            "read_as": read_as,
+        }
+
+    def splits(self) -> list[str]:
+        return list(self._sets)
+
+    def notes(self, used: Collection[str]) -> list[str]:
+        layout = data_layout(self.place) if isinstance(self.place, Path) and self.place.is_dir() else None
+        return layout.notes(used) if layout else []
+
+    def class_names(self) -> list[str] | None:
+        if self.label_column is None:
+            return None
+        import datasets
+
+        features = next(iter(self._sets.values())).features or {}
+        label = features.get(self.label_column)
+        return label.names if isinstance(label, datasets.ClassLabel) else None
+
+    def read(self, split: str, labelled: bool) -> Iterator[Document]:
+        import pyarrow  # type: ignore[import-untyped]  # comes with datasets
+
+        names = self.class_names() if labelled else None
+        label_column = self.label_column if labelled else None
+        where = f"data.path={self.path}, split {split},"
+        try:
+            for rows in self._sets[split].iter(batch_size=1000):
+                check_columns(rows, where, self.text_column, label_column)
+                texts = rows[self.text_column]
+                for text, label in zip(texts, rows[label_column] if label_column else [None] * len(texts), strict=True):
+                    label = as_label(label, f"data.label_column={label_column}: {where}")
+                    if names is not None and label is not None:
+                        label = names[int(label)]
+                    yield Document(as_text(text, where, self.text_column), label)
+        except (OSError, pyarrow.ArrowInvalid) as error:
+            raise ValueError(f"{where} cannot be read: {first_line(error)}. Replace the file") from error

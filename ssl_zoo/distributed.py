@@ -1,0 +1,136 @@
+"""What the processes of one run share: gathers with gradient, means, BatchNorm over all of a batch. W: processes."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def world_size() -> int:
+    """Number of processes that train together, 1 outside distributed training."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them, 0 outside distributed training."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+class _AllGather(torch.autograd.Function):
+    """Concatenates every process's tensor; the backward pass sums what each process found for each part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous().clone()
+        dist.all_reduce(grad)  # without this sum the gradient would miss a factor of W
+        return grad.chunk(world_size())[rank()]
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """(B, ...) on each of W processes -> (W * B, ...) on all, in rank order, with gradient; one process: identity."""
+    return _AllGather.apply(x) if world_size() > 1 else x
+
+
+def own_rows(x: Tensor) -> Tensor:
+    """(B,) int64: where the rows of x (B, ...) stand in `all_gather(x)`."""
+    return torch.arange(len(x), device=x.device) + rank() * len(x)
+
+
+class _AllReduceMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x / world_size()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        return grad / world_size()
+
+
+def all_reduce_mean(x: Tensor) -> Tensor:
+    """Mean of x over the processes, with gradient; identity for one process."""
+    return _AllReduceMean.apply(x) if world_size() > 1 else x
+
+
+def broadcast(x: Tensor) -> Tensor:
+    """What rank 0 holds, on every process, without gradient: for a draw that all must share."""
+    if world_size() > 1:
+        dist.broadcast(x, 0)
+    return x
+
+
+def rand_rows(*shape: int, device: torch.device) -> Tensor:
+    """(B, ...) uniform float32 in [0, 1), a row for each example of this process.
+
+    Rank 0 draws for the global batch, so k processes hide the same tokens as one process would.
+    """
+    draws = torch.rand(world_size() * shape[0], *shape[1:], device=device)
+    return broadcast(draws).chunk(world_size())[rank()]
+
+
+class GatheredBatchNorm(nn.Module):
+    """Wraps a BatchNorm layer so that all processes normalise by the statistics of the global batch.
+
+    torch's SyncBatchNorm does the same on GPUs only. Every process must hold equally many examples. Parameters and
+    buffers stay under the names they had; see `gather_batch_norm`.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
+        super().__init__()
+        if norm.momentum is None or not norm.track_running_stats:
+            raise ValueError(f"{norm}: several CPU processes need BatchNorm with a momentum and running statistics")
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            self.register_buffer(name, buffer)
+        self.eps, self.momentum = norm.eps, norm.momentum
+        # timm's BatchNormAct2d is a BatchNorm followed by dropout and an activation
+        self.after = nn.Sequential(*(m for m in (getattr(norm, "drop", None), getattr(norm, "act", None)) if m))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...), computed in float32."""
+        if not self.training:
+            x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return self.after(x)
+        dims = [0, *range(2, x.ndim)]
+        wide = x.float()
+        mean = all_reduce_mean(wide.mean(dims))
+        centred = wide - _per_channel(mean, x.ndim)
+        var = all_reduce_mean(centred.square().mean(dims))
+        count = world_size() * x.numel() / x.shape[1]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = (var + self.eps).rsqrt()
+        scale = scale if self.weight is None else scale * self.weight
+        out = centred * _per_channel(scale, x.ndim)
+        out = out if self.bias is None else out + _per_channel(self.bias, x.ndim)
+        return self.after(out.to(x.dtype))
+
+
+def _per_channel(x: Tensor, ndim: int) -> Tensor:
+    return x.view(1, -1, *(1 for _ in range(ndim - 2)))
+
+
+def gather_batch_norm(module: nn.Module) -> None:
+    """Replaces every BatchNorm below `module`, in place, by one with global statistics; state_dict keys stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            setattr(module, name, GatheredBatchNorm(child))
+        else:
+            gather_batch_norm(child)

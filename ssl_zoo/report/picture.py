@@ -1,0 +1,96 @@
+"""The picture of a run: what it learned in bars, beside a map of its features."""
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ssl_zoo.evaluators.few_labels import Row, summary
+from ssl_zoo.report import display
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_POINTS = 2000  # of the map: beyond it t-SNE takes minutes, and dots cover each other
+COLOURS = {"raw pixels": "0.6", "before training": "tab:olive", "trained from scratch": "tab:orange"}
+
+
+def draw(
+    metrics: Mapping[str, float],
+    method: str,
+    features: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+) -> bytes:
+    """A PNG: the few-label table as bars, and the features (N, D), labelled (N,), in the plane by t-SNE.
+
+    Without few-label metrics it is the map alone; more than 20 classes are not named.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns, rows = summary(metrics, method)
+    figure = Figure(figsize=(14 if rows else 7, 6), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)  # draws without a display, and without touching the user's own matplotlib settings
+    axes = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
+    if rows:
+        _bars(axes[0], columns, rows)
+    _map(axes[-1], features, labels, class_names)
+    axes[-1].set_title(f"test features of {display.figure(method)}, t-SNE")
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of letters that it shows as boxes
+        figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
+    thickness = 0.85 / len(rows)
+    for place, row in enumerate(rows):
+        known = [(position, *cell) for position, cell in enumerate(row.cells) if cell]
+        x = [position + (place - (len(rows) - 1) / 2) * thickness for position, _, _ in known]
+        heights = [100 * mean for _, mean, _ in known]
+        errors = [100 * (deviation or 0) for _, _, deviation in known]
+        ends = [min(height + error, 100.0) for height, error in zip(heights, errors, strict=True)]
+        down = [min(height, error) for height, error in zip(heights, errors, strict=True)]
+        up = [end - height for height, end in zip(heights, ends, strict=True)]
+        colour = COLOURS.get(row.name.split(",")[0], "tab:blue")
+        faint = 0.5 if row.name.endswith("kNN") else 1.0
+        axes.bar(
+            x, heights, thickness, yerr=[down, up], label=display.figure(row.name), capsize=2, color=colour, alpha=faint
+        )
+        for left, height, end in zip(x, heights, ends, strict=True):
+            axes.text(left, end + 0.7, f"{height:.0f}", ha="center", fontsize=8)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_ylim(0, 118)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("test accuracy, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=3, loc="upper left", frameon=False, fontsize=8)
+    axes.set_title("few labels: mean and standard deviation over draws of the labels")
+
+
+def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
+    from matplotlib import colormaps
+    from sklearn.manifold import TSNE
+
+    if len(features) > MAX_POINTS:
+        rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_POINTS]
+        features, labels = features[rows], labels[rows]
+    perplexity = min(30, (len(features) - 1) / 3)
+    places = TSNE(metric="cosine", perplexity=perplexity, random_state=0, init="random").fit_transform(features.numpy())
+    classes = labels.unique().tolist()
+    palette = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "gist_rainbow"
+    colours = colormaps[palette].resampled(len(classes))
+    for number, label in enumerate(classes):
+        mine = places[(labels == label).numpy()]
+        name = display.figure(class_names[label]) if 0 <= label < len(class_names) else None
+        axes.scatter(mine[:, 0], mine[:, 1], s=10, color=colours(number), label=name, linewidths=0)
+    if len(classes) <= 20 and class_names:
+        axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)

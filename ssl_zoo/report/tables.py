@@ -1,0 +1,184 @@
+"""Many results.json files -> one comparison: `python -m ssl_zoo.report <folders...>`.
+
+It is printed, and written as Markdown, as CSV with plain numbers, and as one HTML page with figures.
+"""
+
+import argparse
+import csv
+import html
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_zoo import files
+from ssl_zoo.report import bars, display, results
+from ssl_zoo.report.comparison import COSTS, NAMES, Comparison, compare, is_accuracy, is_better_low
+
+
+def load(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
+    """The results of all runs at or below `folders`, each with its "folder"; unreadable ones count as failed.
+
+    Raises ValueError if a folder does not exist or there is no run at all.
+    """
+    places = [Path(folder) for folder in folders]
+    files: list[Path] = []
+    for folder in places:
+        if not folder.exists():
+            raise ValueError(f"{folder}: no such folder. Give run folders, or folders that hold some")
+        files += [folder] if folder.is_file() else sorted(folder.rglob(results.NAME))
+    if not files:
+        where = ", ".join(map(str, places))
+        raise ValueError(f"{where}: no {results.NAME} here or below. A run writes it at its end")
+    return [{**_read(file), "folder": file.parent} for file in {file.resolve(): file for file in files}.values()]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = results.read(file)
+    except (ValueError, OSError) as error:
+        found = results.blank("failed", error={"type": "unreadable", "message": str(error)})
+    return display.plain(found)
+
+
+def to_markdown(comparison: Comparison) -> str:
+    parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
+    parts.append("\n".join(f"- {display.markdown(note)}" for note in comparison.notes))
+    if comparison.incomplete:
+        parts += ["## Not completed", _markdown(comparison.incomplete_table())]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Plain numbers: of each metric the mean, the half width and the ends of its 95 % interval, the count of runs and
+    that of the test examples that an accuracy is of."""
+    keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = [f"{key}{part}" for key in keys for part in ("", " ci95", " low", " high", " n", " examples")]
+    writer.writerow([*NAMES, "settings", "seeds", "n", *map(display.spreadsheet, parts)])
+    for row in comparison.rows:
+        numbers: list[float | int | None] = []
+        for key in keys:
+            estimate = row.estimates.get(key)
+            if estimate is None:
+                numbers += [None, None, None, None, 0, None]
+                continue
+            ends = estimate.interval(is_accuracy(key)) or (None, None)
+            numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
+        seeds = " ".join(str(seed) for seed in row.seeds)
+        names = (display.spreadsheet(row.names[name]) for name in (*NAMES, "settings"))
+        writer.writerow([*names, seeds, len(row.seeds), *numbers])
+    return text.getvalue()
+
+
+def to_html(comparison: Comparison) -> str:
+    """One page that needs no other file: the table, a figure a metric, all metrics, what did not complete."""
+    parts = [_html(comparison.table(comparison.headlines))] if comparison.rows else []
+    parts.append(f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in comparison.notes)}</ul>")
+    parts += [f'<img alt="{html.escape(key)}" src="{_figure(comparison, key)}">' for key in comparison.headlines]
+    if comparison.metrics != comparison.headlines:
+        parts += ["<h2>All metrics</h2>", _html(comparison.table(comparison.metrics))]
+    if comparison.incomplete:
+        parts += ["<h2>Not completed</h2>", _html(comparison.incomplete_table())]
+    return _PAGE.replace("BODY", "\n".join(parts))
+
+
+def _figure(comparison: Comparison, key: str) -> str:
+    shown = []
+    for row in comparison.rows:
+        if key in row.estimates:
+            estimate, baseline = row.estimates[key], row.estimates.get(f"init/{key}")
+            scale = 100 if is_accuracy(key) else 1
+            others = ", ".join(filter(None, (row.names[name] for name in comparison.varying if name != "method")))
+            ends = estimate.interval(is_accuracy(key))
+            bar = bars.Bar(
+                label="\n".join(filter(None, (row.names["method"], others))),
+                text=row.cell(key),
+                values=tuple(scale * value for value in estimate.values),
+                interval=None if ends is None else (scale * ends[0], scale * ends[1]),
+                baseline=scale * baseline.mean if baseline else None,
+            )
+            shown.append(bar)
+    title = f"{key} %" if is_accuracy(key) else f"{key} (low is good)" if is_better_low(key) else key
+    return bars.draw(title, shown, is_log=key.endswith("perplexity"), limit=100 if is_accuracy(key) else None)
+
+
+def show(comparison: Comparison) -> None:
+    """The short table, what did not complete and the notes, on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    tables = {"Not completed": comparison.incomplete_table()}
+    if comparison.rows:
+        tables = {"Comparison": comparison.table(comparison.headlines), **tables}
+    for title, (head, *lines) in tables.items():
+        if lines:
+            table = Table(title=title)
+            for name in head:
+                is_number = title == "Comparison" and name not in comparison.varying
+                heading = name.replace("/", "/\n") if is_number else name
+                table.add_column(Text(heading), justify="right" if is_number else "left", overflow="fold")
+            for line in lines:
+                table.add_row(*map(Text, line))
+            console.print(table)
+    for note in comparison.notes:
+        console.print(Text(note))
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    escaped = [[display.markdown(cell) for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]])
+
+
+def _html(lines: list[list[str]]) -> str:
+    head, *body = ([html.escape(cell) for cell in line] for line in lines)
+    rows = (f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in body)
+    return f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{''.join(rows)}</table>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Comparison</title><style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; max-width: 70em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
+th, td { padding: .35em .9em .35em 0; text-align: left; border-bottom: 1px solid #e6e9ed; white-space: nowrap }
+th { color: #6b7785; font-weight: 600 } ul { color: #6b7785; padding-left: 1.2em }
+img { max-width: 100%; display: block; margin: 1.5em 0 }
+</style></head><body><h1>Comparison</h1>
+BODY
+</body></html>
+"""
+
+
+def publish(runs: Sequence[dict[str, Any]], out: Path) -> None:
+    """Print the comparison of `runs` and write it to `out`: report.md, report.csv, report.html."""
+    comparison = compare(runs)
+    show(comparison)
+    out.mkdir(parents=True, exist_ok=True)
+    files.replace(out / "report.md", to_markdown(comparison))
+    files.replace(out / "report.csv", to_csv(comparison))
+    files.replace(out / "report.html", to_html(comparison))
+    print(f"Written beside the runs: {out / 'report.html'}, .md, .csv")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m ssl_zoo.report", description="Compare runs by their results.json.")
+    parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
+    parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
+    given = parser.parse_args(arguments)
+    display.tolerate_any_letter()
+    try:
+        runs = load(given.folders)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    first = given.folders[0]
+    publish(runs, given.out or (first if first.is_dir() else first.parent))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

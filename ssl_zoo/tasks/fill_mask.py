@@ -1,0 +1,109 @@
+"""Fill in the blank: what a masked-token model expects where a text says [MASK]."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from ssl_zoo.data.text.tokenizer import TextTokenizer
+from ssl_zoo.methods.mlm import MLM
+from ssl_zoo.report import display
+from ssl_zoo.training import card, checkpoints, encoder_card, hardware, transcript
+
+BLANK = re.compile(r"\[MASK\]|<mask>|_{3,}")
+
+
+class Guess(NamedTuple):
+    """score: probability over the whole vocabulary; token: its id; token_str: as a reader writes it."""
+
+    score: float
+    token: int
+    token_str: str
+
+
+def load(checkpoint: str) -> tuple[MLM, TextTokenizer]:
+    """The masked-token model of a run, given as its folder or a checkpoint file in it, and its tokenizer.
+
+    Raises:
+        ValueError: when it is of another method, when weights or tokenizer are not those it was saved with, or for what
+            `card.read` refuses.
+    """
+    path = checkpoints.resolve(checkpoint)
+    saved = checkpoints.load(path)
+    stored = card.read(saved, checkpoint)
+    trained = card.compose(stored)
+    if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
+        raise ValueError(f"checkpoint={checkpoint} is no masked-token model: give a run of method=mlm")
+    backbone = hydra.utils.instantiate(trained.backbone, _convert_="all")
+    method = hydra.utils.instantiate(trained.method, backbone=backbone, _convert_="all")
+    try:
+        method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
+    except RuntimeError as error:
+        raise ValueError(f"checkpoint={checkpoint}: its weights are not those of its model: {error}") from error
+    kept = path.parent.parent / encoder_card.TOKENIZER
+    if not kept.exists():
+        raise ValueError(f"checkpoint={checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was")
+    tokenizer = TextTokenizer(kept)
+    if tokenizer.identity != stored["facts"]["tokenizer_hash"]:
+        raise ValueError(f"{kept} is not the tokenizer of checkpoint={checkpoint}. Give the run folder as it was")
+    return method, tokenizer
+
+
+@torch.no_grad()
+def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) -> list[list[Guess]]:
+    """For each blank of `text` ("[MASK]", "<mask>" or "___") the `top_k` likeliest tokens, best first.
+
+    Several blanks are filled independently, as the usual fill-mask pipelines do. Special tokens are not offered, but
+    probabilities are shares of the whole vocabulary.
+
+    Raises:
+        ValueError: when there is no blank.
+    """
+    if not BLANK.search(text):
+        raise ValueError(f"text={text!r} has no blank: write [MASK] where a word is to be guessed")
+    ids = torch.from_numpy(tokenizer.encode([BLANK.sub("[MASK]", text)])[0])
+    columns = (ids == method.mask_id).nonzero().flatten()
+    probabilities = method.eval().masked_logits(ids[None], torch.zeros_like(columns), columns).softmax(dim=1)
+    probabilities[:, : method.num_special] = 0
+    scores, tokens = probabilities.topk(top_k, dim=1)
+    return [
+        [Guess(score, token, tokenizer.token(token)) for score, token in zip(*row, strict=True)]
+        for row in zip(scores.tolist(), tokens.tolist(), strict=True)
+    ]
+
+
+def table(text: str, found: list[list[Guess]]) -> Any:
+    """A rich table with one line a guess: the blank's number, the word, its probability and a bar."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table("blank", "word", "probability", "", title=Text(display.plain(text)), title_style="bold")
+    for number, row in enumerate(found, start=1):
+        for i, guess in enumerate(row):
+            bar = "█" * round(30 * guess.score)
+            end = i == len(row) - 1
+            grid.add_row(
+                str(number) if i == 0 else "",
+                Text(display.plain(guess.token_str)),
+                f"{guess.score:.1%}",
+                bar,
+                end_section=end,
+            )
+    return grid
+
+
+def fill_mask(cfg: DictConfig, folder: Path) -> None:
+    """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
+    from rich.console import Console
+
+    from ssl_zoo.tasks import fill_mask
+
+    transcript.begin(folder)
+    if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
+        raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
+    hardware.prepare_torch("cpu", "32-true")
+    method, tokenizer = fill_mask.load(cfg.checkpoint)
+    Console().print(fill_mask.table(cfg.text, fill_mask.guesses(method, tokenizer, cfg.text)))

@@ -1,0 +1,232 @@
+"""`task=pretrain`: one run, from its configuration to results.json. `pretrain` reads from top to bottom."""
+
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_zoo import ending, files
+from ssl_zoo.build import build_data, build_learner, build_method, build_trainer, views_name
+from ssl_zoo.config import STARTED, Run
+from ssl_zoo.data.order import check_batch
+from ssl_zoo.dry_run import dry_run
+from ssl_zoo.evaluators.zero_shot import TwoTowers
+from ssl_zoo.learner import Learner
+from ssl_zoo.method import Method
+from ssl_zoo.report import display, results
+from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
+from ssl_zoo.training.budget import Budget, flops_per_example, resolve
+from ssl_zoo.training.credentials import masked
+from ssl_zoo.training.environment import device_type, environment, peak_memory, quiet_lightning
+from ssl_zoo.training.estimate import seconds_per_step
+from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
+from ssl_zoo.training.summary import counts, evaluate_aloud, first_line, show
+
+
+def pretrain(cfg: DictConfig, folder: Path) -> None:
+    """Trains until the budget is used up, evaluates the encoder before and after, and writes results.json.
+
+    Args:
+        cfg: the composed configuration; `cfg.facts` is filled with what the data turns out to be.
+        folder: the run folder. A run that was interrupted in it goes on; a completed one is left as it is.
+
+    Raises:
+        FolderTaken: when the folder belongs to another run, or another process works in it.
+        ValueError: for a mistake in the configuration, before any data is prepared.
+    """
+    with run_folder.only_one(folder):
+        _pretrain(cfg, folder)
+
+
+def _pretrain(cfg: DictConfig, folder: Path) -> None:
+    # ---- 1. Decide: what the run is, whether it goes on, and whether it can work at all ----
+    quiet_lightning()
+    choices = HydraConfig.get().runtime.choices
+    origin = None
+    if cfg.checkpoint is not None:
+        origin = encoder_card.use(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
+    run = Run.of(cfg)
+    found = run_folder.look(folder, run.config)
+    resume = found.checkpoint
+    if found.is_over:
+        print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
+        return
+    device = device_type(cfg.trainer.accelerator)
+    precision, why = hardware.choose_precision(cfg.trainer.precision, device)
+    hardware.prepare_torch(device, precision)
+    saving.check_room(folder, dry_run(cfg))
+    if resume is None:
+        claim(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
+
+    # ---- 2. Build: data, method, evaluators, budget, trainer, learner ----
+    data = build_data(cfg)
+    if origin is not None:
+        encoder_card.check(origin, data.facts, str(cfg.checkpoint))
+    method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
+    check_method(method, data)
+    evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
+
+    first_batch = next(iter(data.train_dataloader()))
+    flops = flops_per_example(method, data, first_batch)
+    examples_per_step = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
+    steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
+    budget = resolve(dict(cfg.budget), steps_per_epoch, examples_per_step, flops * examples_per_step)
+    resumed_at = checkpoints.step_of(resume) if resume else 0
+    check_steps_left(budget, resumed_at, folder)
+    differences = []
+    if resume is not None:
+        differences = run_folder.data_differences(resume, data.content, found)
+        claim(cfg, folder, found, run)
+    if "tokenizer_hash" in data.facts:
+        files.replace(folder / encoder_card.TOKENIZER, data.tokenizer.path.read_bytes())
+
+    callbacks = []
+    if cfg.trainer.evaluate_every is not None:
+        every = max(1, round(cfg.trainer.evaluate_every * steps_per_epoch))
+        callbacks.append(PeriodicEvaluation(data, evaluators, every))
+    trainer = build_trainer(cfg, folder, precision, budget.steps, callbacks, resumed_at)
+    check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
+    around = environment(trainer, precision)
+    if resume is not None:
+        differences += run_folder.continuity(checkpoints.card(resume).get("environment", {}), around, found)
+    learner = build_learner(cfg, method, budget, trainer, checkpoint_card(cfg, run, method, data, around))
+
+    # ---- 3. Evaluate before training: random weights are a row too ----
+    metrics: dict[str, float] = {}
+    if trainer.is_global_zero:
+        if origin is not None:
+            print(f"checkpoint={cfg.checkpoint}: {encoder_card.summary(origin)}")
+        seconds_left = 60 * budget.minutes if budget.minutes else 0.0
+        if budget.steps:
+            seconds_left = (budget.steps - resumed_at) * seconds_per_step(trainer, method, data, first_batch)
+        names = {**choices, "views": views_name(cfg, choices)}
+        line = first_line(names, data, method, flops, seconds_left, precision=f"{precision} ({why})", budget=budget)
+        print(f"{line}; {folder}{f', resumed from {resume.name}' if resume else ''}", flush=True)
+        for line in differences:
+            print(line)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(run.config)
+        loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
+        chosen = evaluators if cfg.trainer.evaluate_before else {}
+        before = evaluate_aloud("before training", chosen, eval_context(trainer, method, data, "init", loaded))
+        metrics |= {f"init/{name}": value for name, value in before.items()}
+
+    # ---- 4. Train until the budget is used up ----
+    with processes.guarded(trainer, lambda death: ending.fail(cfg, folder, death)):
+        trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
+    if learner.progress < 1:
+        raise RuntimeError(
+            f"training ended at step {learner.global_step} with {learner.progress:.0%} of the budget used"
+        )
+
+    # ---- 5. Record: evaluate, log and show; then results.json, last, since who is completed has all it promises ----
+    if not trainer.is_global_zero:
+        return
+    context = eval_context(trainer, learner.method, data, "final")
+    metrics |= evaluate_aloud("after training", evaluators, context)
+    for logger in trainer.loggers:
+        logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
+    loggers.finish(trainer.loggers)  # before anything is shown, which may fail
+    used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
+    show(folder, run.method, metrics, data, context.test if used_features else None)
+    examples = learner.batches_seen * cfg.data.batch_size
+    completed: dict[str, Any] = {
+        "budget": {
+            "kind": budget.kind,
+            "value": budget.value,
+            "seconds": learner.elapsed,
+            "steps": learner.global_step,
+            "examples": examples,
+            "flops": flops * examples,
+        },
+        "metrics": metrics,
+        "counts": counts(metrics),
+        "speed": speed(trainer, learner, cfg.data.batch_size) or found.record.get("speed", {}),
+        "environment": around,
+        "config": masked(OmegaConf.to_container(cfg, resolve=True)),
+        "checkpoint_step": learner.global_step,
+        "started": STARTED,
+        "finished": time.time(),
+    }
+    results.write(folder, results.blank("completed", **(run.record() | completed)))
+    with display.only_shown("where the results are"):
+        print(f"results: {folder / results.NAME}")
+
+
+def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, run: Run) -> None:
+    """Makes the folder this run's and writes `.hydra/`, as Hydra would have done before it was known whose it is."""
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        return
+    run_folder.claim(folder, found, run.config, results.blank("running", **run.record()))
+    transcript.begin(folder)
+    (folder / ".hydra").mkdir(exist_ok=True)
+    composed = HydraConfig.instance().cfg
+    assert composed is not None
+    parts = {"config": cfg, "hydra": composed, "overrides": HydraConfig.get().overrides.task}
+    for name, part in parts.items():
+        files.replace(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
+
+
+def check_method(method: Method, data: Any) -> None:
+    """Raises ValueError when the data or the views cannot serve the method."""
+    if (num_views := len(data.views)) < method.min_views:
+        raise ValueError(
+            f"views: {type(method).__name__} needs {method.min_views} views of each example, these give {num_views}. "
+            "Choose others, e.g. views=simclr for images or views=windows for text"
+        )
+    if "num_captions" in data.facts and not isinstance(method, TwoTowers):
+        raise ValueError(
+            f"method: {type(method).__name__} has no text encoder for the captions of this data. "
+            "Choose method=clip or method=siglip, or the same images without captions, e.g. data=cifar10"
+        )
+    if method.uses_labels and not data.rows_have_labels:
+        raise ValueError(
+            f"method: {type(method).__name__} learns from labels, and not all training examples have one. "
+            "Choose labelled data or splits; for text give data.train_rows=labelled"
+        )
+
+
+def check_steps_left(budget: Budget, resumed_at: int, folder: Path) -> None:
+    """Raises FolderTaken when the run in `folder` has made more steps than the budget now allows."""
+    if budget.steps is not None and resumed_at > budget.steps:
+        raise run_folder.FolderTaken(
+            f"budget.{budget.kind}={budget.value:g} is {budget.steps} steps, and the run in {folder} has made "
+            f"{resumed_at}. Give at least its budget to go on with it, or another hydra.run.dir"
+        )
+
+
+def checkpoint_card(
+    cfg: DictConfig, run: Run, method: Method, data: Any, around: dict[str, Any]
+) -> dict[str, Any]:
+    """What each checkpoint says of its run, in plain values: configuration, facts of the data, encoder, environment."""
+    arguments: Any = OmegaConf.to_container(cfg.backbone, resolve=True)
+    backbone = run.choices["backbone"]
+    return {
+        "config": run.config,
+        "facts": data.facts,
+        "choices": {group: run.choices[group] for group in ("method", "backbone")},
+        "encoder": encoder_card.describe(backbone, arguments, method.backbone, data.facts),
+        "environment": around,
+        "content": data.content,
+    }
+
+
+def speed(trainer: Trainer, learner: Learner, batch_size: int) -> dict[str, float]:
+    """Speed of the training loop with data and views, without its first step, evaluation and checkpoints.
+
+    Returns:
+        `examples_per_second`, `peak_memory_bytes`, `seconds_to_first_step`; nothing if this process made no step.
+    """
+    if learner.first_step_done is None:
+        return {}
+    return {
+        "examples_per_second": learner.steps_per_second() * batch_size,
+        "peak_memory_bytes": peak_memory(trainer),
+        "seconds_to_first_step": learner.first_step_at - STARTED,
+    }

@@ -1,0 +1,135 @@
+"""The configuration inside a checkpoint, read as data: none of it is ever instantiated or interpolated.
+
+A checkpoint may come from a stranger, and Hydra calls whatever a configuration names in `_target_`. So only shipped
+parts are built, chosen by name from `conf/`; a checkpoint contributes the plain values of their settings:
+
+    saved = checkpoints.load(path)
+    config = card.compose(card.read(saved, path), ("backbone",))   # config.backbone is safe to instantiate
+"""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import timm
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssl_zoo.config import CONF
+
+_WORD = re.compile(r"[\w.+-]+(/[\w.+-]+)?", re.ASCII)
+"""What a text may look like: a word, or a Hub id. No path from the root, address, interpolation or markup."""
+_LOADS = frozenset(inspect.signature(timm.create_model).parameters) - {"pretrained"}
+"""Options by which timm reads files and addresses; a setting of a network is none of them."""
+
+
+def read(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any]:
+    """The card of a loaded checkpoint, with its objects "config", "facts" and "choices" (empty in old ones).
+
+    Raises:
+        ValueError: when there is none, as in a file of another program.
+    """
+    state = saved.get("ssl_zoo")
+    card = state.get("card") if isinstance(state, dict) else None
+    objects = {key: card.get(key, {}) for key in ("config", "facts", "choices")} if isinstance(card, dict) else {}
+    if not objects or not all(isinstance(value, dict) for value in objects.values()):
+        raise ValueError(f"checkpoint={checkpoint} was not written by a run of ours: it does not say what it holds")
+    return objects
+
+
+def compose(card: Mapping[str, Any], groups: Sequence[str] = ("backbone", "method")) -> DictConfig:
+    """The shipped configuration of `groups`, with the plain values that `card` has for their settings; resolved.
+
+    `pretrained` becomes false, since the weights are in the checkpoint, unless `name` is a Hub id of transformers.
+
+    Raises:
+        ValueError: naming the key, when a part is not shipped or a value is more than a plain one.
+    """
+    names = {group: shipped_name(group, card) for group in groups}
+    config = _compose_shipped([f"{group}={name}" for group, name in names.items()])
+    for group in groups:
+        raw: Any = OmegaConf.to_container(config[group])
+        stored = card["config"].get(group, {})
+        config[group] = _merge(raw, stored if isinstance(stored, dict) else {}, group)
+    facts = {key: value for key, value in card["facts"].items() if key != "class_names"}  # texts that no part reads
+    for key, value in facts.items():
+        _check_plain(f"facts.{key}", value)
+    config.facts = facts
+    try:
+        parts = {group: OmegaConf.to_container(config[group], resolve=True) for group in groups}
+    except OmegaConfBaseException as error:
+        raise ValueError(f"the checkpoint's own configuration is incomplete: {str(error).splitlines()[0]}") from error
+    return OmegaConf.create({**parts, "facts": facts})
+
+
+def shipped_name(group: str, card: Mapping[str, Any]) -> str:
+    """The file below `conf/<group>/` that a checkpoint's part was configured by.
+
+    Cards without names, of older runs, are matched by `_target_`, which is compared as text and nothing else.
+
+    Raises:
+        ValueError: when no shipped file has that name and target.
+    """
+    stored = card["config"].get(group)
+    stored = stored if isinstance(stored, dict) else {}
+    target, choice = stored.get("_target_"), card["choices"].get(group)
+    shipped = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((CONF / group).glob("*.yaml"))}
+    shipped = {name: part.get(group, part) for name, part in shipped.items()}  # some files set several groups
+    same = {name: part for name, part in shipped.items() if part.get("_target_") == target}
+    if choice is not None:
+        same = {name: part for name, part in same.items() if name == choice}
+    if not same:
+        raise ValueError(
+            f"the checkpoint's {group} ({group}={choice}, {target}) is none that is shipped, and code that a "
+            "checkpoint names is never run"
+        )
+    return min(same, key=lambda name: len(set(same[name]) ^ set(stored)))
+
+
+def _compose_shipped(overrides: list[str]) -> DictConfig:
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None  # of a run, which may know the user's own folders of configurations too
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("config", overrides)
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def _merge(shipped: dict[str, Any], stored: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """`shipped` with the values of `stored`: those of its own keys, and of further options of the network."""
+    merged = dict(shipped)
+    for key, value in stored.items():
+        name = f"{path}.{key}"
+        same = key in shipped and type(shipped[key]) is type(value) and shipped[key] == value
+        if same or key == "pretrained":
+            continue
+        if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
+            raise ValueError(f"{name} of the checkpoint is not the shipped one, and is never taken from a checkpoint")
+        if key not in shipped and key in _LOADS:
+            raise ValueError(f"{name} of the checkpoint names something to be loaded: it is never taken")
+        if isinstance(value, Mapping) and isinstance(shipped.get(key), dict):
+            merged[key] = _merge(shipped[key], value, name)
+            continue
+        _check_plain(name, value)
+        merged[key] = value
+    if "pretrained" in shipped:  # by a Hub id it says which configuration; all other weights are the checkpoint's own
+        merged["pretrained"] = stored.get("pretrained") is True and "/" in str(merged["name"])
+    return merged
+
+
+def _check_plain(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is null, a number, a word, or a list of these."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_plain(name, item)
+    elif isinstance(value, str):
+        if not _WORD.fullmatch(value):
+            raise ValueError(f"{name}={value[:80]!r} of the checkpoint is no plain value, a word or a number")
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise ValueError(f"{name} of the checkpoint is no plain value, but of type {type(value).__name__}")

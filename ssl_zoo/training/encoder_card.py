@@ -1,0 +1,164 @@
+"""What a checkpoint says of its encoder: how to build it, and for which inputs it was trained."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, read_write
+from torch import nn
+
+from ssl_zoo.config import CONF
+from ssl_zoo.training import checkpoints
+
+log = logging.getLogger(__name__)
+
+TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
+IMAGE_FACTS = ("image_size", "in_chans", "mean", "std")
+TEXT_FACTS = ("tokenizer_hash",)
+
+
+def describe(
+    choice: str, arguments: Mapping[str, Any], backbone: nn.Module, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The card of an encoder, plain values only, for `checkpoint["ssl_zoo"]["card"]["encoder"]`.
+
+    Args:
+        choice: name of the backbone's file in conf/backbone.
+        arguments: that configuration, resolved.
+        backbone: what was built from it; it knows which stem it has where the configuration leaves that open.
+        facts: of the data.
+
+    Returns:
+        `{"backbone": choice, "arguments": {...}, "facts": {...}}`; the facts are those that inputs must agree with,
+        image size, channels, mean and standard deviation, or the hash of the tokenizer.
+    """
+    kept = {key: value for key, value in arguments.items() if not key.startswith("_")}
+    if "small_stem" in kept:
+        kept["small_stem"] = backbone.small_stem
+    if "pretrained" in kept:
+        kept["pretrained"] = False  # the checkpoint has the weights
+    names = TEXT_FACTS if "vocab_size" in kept else IMAGE_FACTS
+    return {"backbone": choice, "arguments": kept, "facts": {name: facts[name] for name in names}}
+
+
+def is_free(argument: str) -> bool:
+    """Whether an argument of a backbone belongs to training and not to the weights: dropout, and what saves memory."""
+    return "drop" in argument or argument == "grad_checkpointing"
+
+
+def read(checkpoint: str) -> tuple[dict[str, Any] | None, Path | None]:
+    """The card in a checkpoint file or a run folder's newest checkpoint, and the tokenizer that the run kept.
+
+    Returns:
+        The card, None with a warning for a checkpoint written before there was one; the path of the tokenizer, None
+        where there is none.
+
+    Raises:
+        ValueError: for a checkpoint that is damaged, missing or not of a run, or a card of anything but plain values.
+    """
+    path = checkpoints.resolve(checkpoint)
+    saved = checkpoints.load(path)
+    if "ssl_zoo" not in saved:
+        raise ValueError(
+            f"checkpoint={checkpoint} is of no run of ours. For weights from elsewhere give backbone.pretrained=<file>"
+        )
+    card = saved["ssl_zoo"].get("card", {}).get("encoder")
+    if card is None:
+        log.warning(
+            "checkpoint=%s was written by an earlier version and does not say what its encoder needs: give the "
+            "backbone, data.image_size, data.mean, data.std or data.tokenizer.name that it was trained with",
+            checkpoint,
+        )
+        return None, None
+    if not all(_is_plain(value) for value in (*card["arguments"].values(), *card["facts"].values())):
+        raise ValueError(f"checkpoint={checkpoint}: its card holds more than numbers and names. Do not trust this file")
+    kept = path.parent.parent / TOKENIZER
+    return card, kept if kept.is_file() else None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value configures nothing by itself: no nested configuration, no interpolation."""
+    if isinstance(value, list):
+        return all(_is_plain(item) and not isinstance(item, list) for item in value)
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
+
+
+def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
+    """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on, so that nothing has to
+    be repeated on the command line. Dropout and what saves memory stay as configured.
+
+    Args:
+        given: overrides of the command line, "key=value".
+        choices: the names of the chosen files by group; the backbone's becomes that of the checkpoint.
+
+    Returns:
+        The card of the encoder, None where the checkpoint is too old to have one; see `describe`.
+
+    Raises:
+        ValueError: when the command line asks for something else than the checkpoint holds, or the data is of another
+            modality.
+    """
+    checkpoint = str(cfg.checkpoint)
+    card, tokenizer = read(checkpoint)
+    if card is None:
+        return None
+    keys = {argument.split("=")[0].lstrip("+~") for argument in given}
+    choice, arguments, facts = card["backbone"], card["arguments"], card["facts"]
+    if choice not in {path.stem for path in (CONF / "backbone").glob("*.yaml")}:
+        raise ValueError(f"checkpoint={checkpoint} holds backbone={choice}, which conf/backbone does not have")
+    if "backbone" in keys and choices["backbone"] != choice:
+        raise ValueError(mismatch("backbone", choices["backbone"], choice, checkpoint))
+    mine: Any = OmegaConf.to_container(cfg.backbone)
+    for key in sorted(key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")):
+        if not is_free(key) and mine.get(key) != arguments.get(key):
+            raise ValueError(mismatch(f"backbone.{key}", mine.get(key), arguments.get(key), checkpoint))
+    for_images = "image_size" in facts
+    if for_images != ("image_size" in cfg.data):
+        kind = "images" if for_images else "text"
+        raise ValueError(
+            f"data={choices['data']}: the encoder of checkpoint={checkpoint} is for {kind}. Choose other data"
+        )
+
+    shipped = OmegaConf.load(CONF / "backbone" / f"{choice}.yaml")
+    free = {key: value for key, value in mine.items() if is_free(key)}
+    cfg.backbone = {"_target_": OmegaConf.select(shipped, "_target_"), **arguments, **free}
+    with read_write(choices):
+        choices["backbone"] = choice
+    if for_images:
+        for name, value in facts.items():
+            if f"data.{name}" not in keys:
+                cfg.data[name] = value
+        check(card, OmegaConf.to_container(cfg.data), checkpoint)  # type: ignore[arg-type]
+    elif tokenizer is not None and not any(key.startswith("data.tokenizer") for key in keys):
+        cfg.data.tokenizer.name = str(tokenizer)
+    return card
+
+
+def check(card: Mapping[str, Any], facts: Mapping[str, Any], checkpoint: str) -> None:
+    """Raises ValueError when the data gives other inputs than the encoder was trained on."""
+    for name, trained in card["facts"].items():
+        if (found := facts.get(name)) == trained:
+            continue
+        if name == "tokenizer_hash":
+            raise ValueError(
+                f"data.tokenizer: it is not the one that checkpoint={checkpoint} was trained with (sha256 "
+                f"{trained[:12]}, here {str(found)[:12]}), so the same ids mean other words. Leave data.tokenizer out "
+                f"if the checkpoint is in its run folder, else give data.tokenizer.name=<{TOKENIZER} of that run>"
+            )
+        raise ValueError(mismatch(f"data.{name}", found, trained, checkpoint))
+
+
+def mismatch(key: str, given: Any, trained: Any, checkpoint: str) -> str:
+    """The sentence for a key that the command line sets and the checkpoint contradicts."""
+    return (
+        f"{key}={given}: the encoder of checkpoint={checkpoint} was trained with {trained}. Leave {key} out: the "
+        "checkpoint brings its own"
+    )
+
+
+def summary(card: Mapping[str, Any]) -> str:
+    """The card in one line for the first lines of a run."""
+    arguments = ", ".join(f"{key}={value}" for key, value in card["arguments"].items() if value is not None)
+    facts = ", ".join(f"{key} {str(value)[:24]}" for key, value in card["facts"].items())
+    return f"backbone={card['backbone']} ({arguments}), for {facts}"

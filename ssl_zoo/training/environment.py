@@ -1,0 +1,63 @@
+"""Where a run takes place: its device, what its numbers depend on besides the configuration, its memory."""
+
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from ssl_zoo.training import hardware
+
+
+def device_type(accelerator: str) -> str:
+    """ "cuda" or "cpu": where `trainer.accelerator` will train."""
+    wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if wants_gpu and not torch.cuda.is_available():
+        raise ValueError(f"trainer.accelerator={accelerator}: no GPU is visible. Give trainer=cpu or trainer=auto")
+    return "cuda" if wants_gpu else "cpu"
+
+
+def environment(trainer: Trainer, precision: str) -> dict[str, Any]:
+    """What the numbers depend on besides the configuration."""
+    device = trainer.strategy.root_device
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else f"{hardware.processor()}, {os.cpu_count()} cores"
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "torch": str(torch.__version__),  # a plain text: it goes into checkpoints
+        "python": platform.python_version(),
+        "device": name,
+        "processes": trainer.world_size,
+        "precision": precision,
+        "git": git.stdout.strip() or None,
+    }
+
+
+def peak_memory(trainer: Trainer) -> int:
+    """Bytes: of the GPU's allocations where there is one, else resident in this process."""
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def quiet_lightning() -> None:
+    """Keeps Lightning's warnings and drops its notices and its own handler, which would print each line twice."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # of Lightning's own calls
+    warnings.filterwarnings("ignore", message="Found .* in eval mode")  # EMA teachers, see `functional.ema_mode`
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)

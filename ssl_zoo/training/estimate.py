@@ -1,0 +1,85 @@
+"""How long training will take, measured on one batch before it starts."""
+
+import copy
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from ssl_zoo.method import Batch, Method
+
+LONG_ENOUGH = 1.0
+"""Seconds of a forward and backward pass that need no larger or second pass to be believed."""
+
+
+def seconds_per_example(
+    method: Method,
+    data: Any,
+    raw: Any,
+    share: int,
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager],
+) -> float:
+    """Wall-clock seconds of views, forward and backward pass of one example; loading and optimizer are left out.
+
+    Measured on a copy of `method`, which is on `device`, with growing parts of the batch `raw` as the loader gave it,
+    until a pass takes `LONG_ENOUGH` or holds `share` examples: some seconds in all. `method` and every random state
+    are as before. data: a data module with its views attached; share: this process's examples of a batch; precision:
+    makes the autocast context of training.
+    """
+    copied = copy.deepcopy(method).train()
+    raw = data.transfer_batch_to_device(raw, device, 0)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        batch, in_views = _timed(lambda: data.on_after_batch_transfer(raw, 0), device)
+        count = min(8, share)
+        while True:
+            part = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
+
+            def step(part: Batch = part) -> None:
+                with precision():
+                    loss = copied(part, 0.0)["loss"]
+                loss.backward()
+
+            _, in_step = _timed(step, device)
+            if in_step >= LONG_ENOUGH or count == share:
+                return in_views / len(batch.labels) + in_step / count
+            count = min(4 * count, share)
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What `work` returns and the seconds it takes, the second time if the first was short or on a GPU, which loads
+    its kernels then."""
+    seconds = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        found = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - started
+        if device.type != "cuda" and seconds >= LONG_ENOUGH:
+            break
+    return found, seconds
+
+
+def in_words(seconds: float) -> str:
+    """ "40 s", "12 min", "3.5 h" or "2.1 days": two digits, which is more than an estimate is worth."""
+    for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
+        limit = {"s": 90, "min": 90, "h": 48}[unit]
+        if seconds / size < limit:
+            break
+    else:
+        size, unit = 86400, "days"
+    return f"{seconds / size:.2g} {unit}"
+
+
+def seconds_per_step(trainer: Trainer, method: Method, data: Any, raw: Any) -> float:
+    """An estimate for one optimizer step of all processes, which share the cores of a CPU but not a GPU."""
+    device = trainer.strategy.root_device
+    method.to(device)
+    at_once = trainer.world_size if device.type == "cuda" else 1
+    share = data.batch_size // at_once
+    seconds = seconds_per_example(method, data, raw, share, device, trainer.precision_plugin.forward_context)
+    return seconds * share * trainer.accumulate_grad_batches

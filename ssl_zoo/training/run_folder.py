@@ -1,0 +1,238 @@
+"""A run folder: whose it is, what may differ when a run goes on in it, and what is written there first."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from ssl_zoo.config import dotted_keys
+from ssl_zoo.report import results
+from ssl_zoo.training import checkpoints
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+FILES = (CONFIG, results.NAME, "metrics.csv", "tokenizer.json")
+"""What a run writes into its folder by these names, besides checkpoints."""
+MAY_DIFFER = (
+    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "logger", "name",
+    "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
+    "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.num_nodes",
+    "trainer.precision", "trainer.strategy",
+)  # fmt: skip
+"""Beginnings of keys that may differ between a run and its resumption: the order of the data and the views stay the
+same. Data elsewhere must have the same content, and a budget must reach further; `continuity` says what changes."""
+MORE_TO_DO = ("budget", "evaluators")
+"""Of these, the ones that give a completed run something to do."""
+
+
+class FolderTaken(ValueError):
+    """The run folder holds a run with other settings, or one that cannot go on; nothing in it was touched."""
+
+
+class Found(NamedTuple):
+    """What a run folder holds. checkpoint: to go on from; record: its results, if they can be read.
+
+    changed: the keys that differ and may, with the new and the old value.
+    """
+
+    checkpoint: Path | None
+    record: dict[str, Any]
+    changed: dict[str, tuple[Any, Any]]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run is complete, its last weights are not damaged, and the command asks for nothing more."""
+        from ssl_zoo.training.checkpoints import step_of
+
+        if self.checkpoint is not None and step_of(self.checkpoint) < self.record.get("checkpoint_step", 0):
+            return False
+        return self.record.get("status") == "completed" and not any(k.startswith(MORE_TO_DO) for k in self.changed)
+
+
+def look(folder: Path, config: Mapping[str, Any]) -> Found:
+    """What a run with `config` finds in its folder; nothing is written. All is None or empty in a fresh folder.
+
+    A run that ended before its first checkpoint leaves nothing to go on from, and the folder to any configuration.
+
+    Raises:
+        FolderTaken: when the folder holds a run of another configuration, naming each key that differs; when all of
+            its checkpoints are damaged, or its results are and there is no checkpoint; when a folder lies in place of
+            a file.
+    """
+    from ssl_zoo.training import checkpoints
+
+    weights = checkpoints.by_step(folder)
+    for path in (*(folder / name for name in FILES), *weights):
+        if path.is_dir():
+            raise FolderTaken(
+                f"hydra.run.dir={folder}: {path.name} there is a folder, and a run keeps a file of that name. "
+                "Delete it to go on with the run, or give another folder"
+            )
+    newest, record = checkpoints.latest(folder), _record(folder)
+    if weights and newest is None:
+        raise FolderTaken(
+            f"hydra.run.dir={folder}: all {len(weights)} checkpoints of the run there are damaged, the newest is "
+            f"{weights[-1].name}, so it cannot go on, and nothing was changed. Put back a copy, delete its folder "
+            "checkpoints to begin anew, or give another folder"
+        )
+    if newest is None and record.get("status") != "completed":
+        if record.get("status") == "damaged":
+            raise FolderTaken(
+                f"hydra.run.dir={folder}: {record['why']}, and there is no checkpoint to make it from again. "
+                "Delete it to begin anew, or give another folder"
+            )
+        return Found(None, {}, {})
+    before, now = dotted_keys(_kept(folder, newest)), dotted_keys(config)
+    different = {
+        key: (now.get(key), before.get(key))
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not isinstance(before.get(key, now.get(key)), dict)
+    }
+    if others := [key for key in different if not key.startswith(MAY_DIFFER)]:
+        said = ", ".join(f"{key}={different[key][0]} (was {different[key][1]})" for key in others)
+        raise FolderTaken(
+            f"hydra.run.dir={folder} holds a run with other settings: {said}. "
+            "Give the same settings to resume it, or another hydra.run.dir"
+        )
+    return Found(newest, record, different)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """The results in the folder; status "damaged" and `why` where they cannot be read."""
+    try:
+        return results.read(folder)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        log.warning("%s; it is written anew at the end of the run", error)
+        return {"status": "damaged", "why": str(error)}
+
+
+def _kept(folder: Path, newest: Path | None) -> dict[str, Any]:
+    """The configuration of the run in the folder: the file beside its checkpoints, or else the copy inside them."""
+    from ssl_zoo.training import checkpoints
+
+    try:
+        kept = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        kept = checkpoints.card(newest).get("config") if newest else None
+        where = f"the settings inside {newest.name} stand for it" if newest and kept else "no checkpoint says it either"
+        log.warning("%s cannot be read (%s): %s", folder / CONFIG, error, where)
+    if not isinstance(kept, dict):
+        raise FolderTaken(
+            f"hydra.run.dir={folder} holds a run whose settings are lost: {CONFIG} is missing or damaged. "
+            "Put it back, or give another folder"
+        )
+    return kept
+
+
+def claim(folder: Path, found: Found, config: Mapping[str, Any], record: dict[str, Any]) -> None:
+    """Makes the folder this run's: keeps its configuration for the next time, and results that say `record`.
+
+    The results of a completed run that goes on are kept as `results-step-<number>.json`.
+    """
+    if found.record.get("status") == "completed":
+        step = found.record.get("checkpoint_step", found.record["budget"].get("steps", 0))
+        os.replace(folder / results.NAME, folder / f"results-step-{step:08d}.json")
+    results.write_json(folder / CONFIG, dict(config))
+    results.write(folder, record)
+
+
+def may_record(folder: Path) -> bool:
+    """Whether the end of this process may be recorded: the folder holds no run but its own.
+
+    Of the processes of one run, the first to fail says why.
+    """
+    try:
+        found = results.read(folder)
+    except FileNotFoundError:
+        found = {"status": "none"}
+    except (OSError, ValueError):
+        found = {"status": "damaged"}
+    status = found["status"]
+    if status != "damaged" and found.get("run_id") == os.environ["SSL_ZOO_RUN_ID"]:
+        several = int(os.environ.get("WORLD_SIZE") or 1) > 1
+        return status != "completed" and not (several and status == "failed")
+    has_weights = any((folder / "checkpoints").glob("step-*.ckpt"))
+    return status in ("none", "failed", "interrupted") and not has_weights
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder; the first process does so for all of a run's processes.
+
+    Raises:
+        FolderTaken: when another run is at work there.
+        ValueError: when the lock cannot be opened; one that is a link is not followed.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        yield
+        return
+    lock = folder / ".lock"
+    is_new = not lock.exists()
+    try:
+        held = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        raise FolderTaken(
+            f"hydra.run.dir={folder}: another run is at work there. Wait for its end, or give another folder"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"hydra.run.dir={folder}: its file .lock cannot be opened ({error}). Delete it") from error
+    with held:
+        try:
+            yield
+        except ValueError:
+            if is_new:  # a refused command leaves nothing
+                lock.unlink(missing_ok=True)
+            raise
+
+
+def continuity(before: Mapping[str, Any], now: Mapping[str, Any], found: Found) -> list[str]:
+    """What a resumed run has in common with the one that was interrupted, one sentence per difference; none if it goes
+    on bit for bit.
+
+    before, now: precision, processes, device and torch of the earlier and of this session.
+    """
+    same = "batches, views and masks stay the same, rounding does not"
+    meaning = {
+        "precision": same,
+        "device": same,
+        "torch": same,
+        "processes": "batches and views stay the same; masks and dropout are drawn per process, and rounding differs",
+    }
+    lines = [
+        f"{key}: {now[key]}, before {before[key]}: {said}"
+        for key, said in meaning.items()
+        if key in before and before[key] != now[key]
+    ]
+    budget = [f"{key}={new} (was {old})" for key, (new, old) in found.changed.items() if key.startswith("budget")]
+    if budget:
+        lines.append(f"{', '.join(budget)}: batches and views stay the same, all schedules follow the new budget now")
+    if lines:
+        lines.append("so the result is not bit for bit that of a run without an interruption")
+    return lines
+
+
+def data_differences(resume: Path, content: str, found: Found) -> list[str]:
+    """A warning if the data is no longer what the run began with. content: of the data now, see `ImageData.content`.
+
+    Raises:
+        FolderTaken: when the data is elsewhere and cannot be shown to be the same.
+    """
+    if checkpoints.card(resume).get("content", content) == content:
+        return []
+    if moved := [f"{key}={found.changed[key][0]}" for key in ("data.path", "data.root") if key in found.changed]:
+        raise FolderTaken(
+            f"{', '.join(moved)}: this is not the data that the run in {resume.parent.parent} began with, or (files of "
+            "more than 1 GB in all are known by name, size and time) not an exact copy. Give the data of before, or "
+            "another hydra.run.dir"
+        )
+    return ["data: its files have changed since the run began, so the rest of the run learns from other data"]

@@ -1,0 +1,182 @@
+"""When a run saves, what it keeps, and a clean stop when the machine is taken away."""
+
+import logging
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from ssl_zoo.training.checkpoints import CheckpointNotWritten, by_step, latest, step_of
+from ssl_zoo.training.stop_signals import Interrupted, StopSignals
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteWeights(RuntimeError):
+    """A parameter is NaN or infinite; nothing was saved."""
+
+
+def check_room(folder: str | Path, method: nn.Module, keep: int = 2) -> None:
+    """Raises ValueError unless the disk has room for what a run of `method` keeps and the file that it then writes.
+
+    A checkpoint is taken to hold the state and two more values per parameter, as many as Adam has.
+    """
+    state = sum(tensor.nbytes for tensor in method.state_dict().values())
+    size = state + 2 * sum(weight.nbytes for weight in method.parameters() if weight.requires_grad)
+    there = sum(path.stat().st_size for path in by_step(folder))
+    needed, free = (keep + 1) * size - there, shutil.disk_usage(folder).free
+    if free < needed:
+        raise ValueError(
+            f"hydra.run.dir={folder}: {free / 1e6:,.0f} MB are free on this disk, and the checkpoints of this run need "
+            f"{needed / 1e6:,.0f} MB. Free some room, or give a folder on another disk"
+        )
+
+
+def make_room(folder: str | Path) -> None:
+    """Deletes all checkpoints but the newest that verifies, damaged ones included; nothing if none verifies."""
+    newest = latest(folder)
+    for path in by_step(folder) if newest else []:
+        if path != newest:
+            path.unlink(missing_ok=True)
+            log.warning("deleted %s to make room", path)
+
+
+class PeriodicCheckpoint(Callback):
+    """Saves every `every` optimizer steps and at the end of training, and keeps the newest `keep`.
+
+    The signals of `stop_signals` save too: the handler only takes a note; after the step in progress all processes
+    agree, save and raise `Interrupted`. A failed save is reported and tried again `every` steps later, training goes
+    on; the last one is tried again with the room of all older checkpoints but one, and then raises
+    `CheckpointNotWritten`. Weights that are not finite are never saved: `NonFiniteWeights`. Belongs last among the
+    callbacks.
+
+    folder: `<run folder>/checkpoints`. keep: at least 1; 2 leave a good one should the newest be damaged later.
+    seconds: what saving has cost in this session.
+    """
+
+    def __init__(self, folder: str | Path, every: int, keep: int = 2):
+        if every < 1:
+            raise ValueError(f"trainer.checkpoint_every={every}: must be 1 or more optimizer steps")
+        if keep < 1:
+            raise ValueError(f"keep={keep}: must be 1 or more checkpoints")
+        self.folder, self.every, self.keep = Path(folder), every, keep
+        self.seconds = 0.0
+        self._signals = StopSignals()
+        self._stop = 0  # the signal all processes agreed on, 0 for none
+        self._step = 0  # the last step seen
+        self._saved_step = 0  # of the newest checkpoint, the same on every process
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._signals.hold()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = self._saved_step = trainer.global_step
+        if trainer.is_global_zero and self.folder.is_dir():
+            for part in self.folder.glob(".*.part"):  # of a process killed while it saved
+                part.unlink()
+        self._signals.listen()
+        if trainer.received_sigterm:  # it came before our handler took over
+            self._signals.received = signal.SIGTERM
+        self._agree(trainer, pl_module)
+        self._leave_if_stopped()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Not at the end of the batch before, because Lightning logs that step's metrics only after its hooks.
+        self._leave_if_stopped()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:  # gradients are still being accumulated
+            return
+        self._step = trainer.global_step
+        # On an accelerator agreeing costs a wait for the device, so there it happens every 8th step.
+        if pl_module.device.type == "cpu" or trainer.world_size == 1 or self._step % 8 == 0:
+            self._agree(trainer, pl_module)
+        if self._stop:
+            try:
+                self._save_last(trainer, pl_module)
+            except CheckpointNotWritten as error:
+                log.error("%s", error)  # a stop is a stop: the run goes on from the checkpoint before
+        elif self._step % self.every == 0 and (failure := self._save(trainer, pl_module)):
+            log.error("%s Training goes on, the next attempt is in %d steps.", failure, self.every)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save_last(trainer, pl_module)
+        self._agree(trainer, pl_module)
+        self._leave_if_stopped()
+        self._signals.release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._signals.release()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._signals.release()  # a resumed run that was already done never comes to on_train_end
+
+    def _agree(self, trainer: Trainer, module: LightningModule) -> None:
+        self._stop = self._signals.received
+        if trainer.world_size > 1:
+            stop = torch.tensor(self._stop, device=module.device)
+            torch.distributed.all_reduce(stop, op=torch.distributed.ReduceOp.MAX)
+            self._stop = int(stop)
+
+    def _leave_if_stopped(self) -> None:
+        if self._stop:
+            newest = by_step(self.folder)[-1:]
+            kept = f"the same command goes on from {newest[0].name}" if newest else "nothing was saved yet"
+            log.warning("%s: stopped after step %d; %s", signal.Signals(self._stop).name, self._step, kept)
+            raise Interrupted(self._stop, newest[0] if newest else None)
+
+    def _save_last(self, trainer: Trainer, module: LightningModule) -> None:
+        """Raises `CheckpointNotWritten`, on every process, when a second attempt with more room fails too."""
+        if self._saved_step == self._step or not self._save(trainer, module):
+            return
+        if trainer.is_global_zero:
+            make_room(self.folder)
+        if failure := self._save(trainer, module):
+            raise CheckpointNotWritten(
+                f"{failure} The weights of step {self._step} are lost. Free some room and give the same command again: "
+                f"it goes on from step {self._saved_step}."
+            )
+
+    def _save(self, trainer: Trainer, module: LightningModule) -> str | None:
+        """Why the step could not be saved, the same on every process; None if it was."""
+        _refuse_non_finite(module, self._step)
+        started, failure = time.perf_counter(), None
+        try:
+            trainer.save_checkpoint(self.folder / f"step-{self._step:08d}.ckpt", False)  # all state, not weights alone
+        except CheckpointNotWritten as error:
+            trainer.strategy.barrier()  # only the first process writes; the others wait at save_checkpoint's barrier
+            failure = str(error)
+        failure = trainer.strategy.broadcast(failure)
+        if failure is None:
+            self._saved_step = self._step
+            if trainer.is_global_zero:
+                self._prune()
+        self.seconds += time.perf_counter() - started
+        return failure
+
+    def _prune(self) -> None:
+        """Newer ones than the current step are of a future this run has left; they are not ours to delete."""
+        past = [path for path in by_step(self.folder) if step_of(path) <= self._step]
+        for path in past[: -self.keep]:
+            try:
+                path.unlink()
+            except OSError as error:
+                log.warning("could not delete an old checkpoint: %s", error)
+
+
+def _refuse_non_finite(module: nn.Module, step: int) -> None:
+    names, weights = zip(*module.named_parameters(), strict=True)
+    finite = torch.stack([weight.isfinite().all() for weight in weights])
+    if not finite.all():
+        name = names[int(finite.int().argmin())]
+        raise NonFiniteWeights(
+            f"step {step}: {int((~finite).sum())} parameters are not finite, the first is {name}; nothing was saved, "
+            "the last checkpoint is sound. Lower the learning rate, clip gradients or use a higher precision."
+        )

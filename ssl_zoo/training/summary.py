@@ -1,0 +1,135 @@
+"""What a run says of itself: its first line, what is evaluated, and whether anything was learned."""
+
+import io
+import time
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ssl_zoo import files
+from ssl_zoo.evaluators import few_labels
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, evaluate
+from ssl_zoo.evaluators.proportion import Proportion, is_greater
+from ssl_zoo.method import Method
+from ssl_zoo.report import picture
+from ssl_zoo.report.display import only_shown
+from ssl_zoo.training.estimate import in_words
+
+
+def first_line(choices: Mapping[str, str], data: Any, method: Method, flops: float, seconds: float, **rest: Any) -> str:
+    """The resolved choice of every group, and what the run will cost, in one line.
+
+    choices: the name of each group; flops: of training on one example, forward and backward, all views; seconds: what
+    training will take; rest: shown as they are, in their order.
+    """
+    facts = data.facts
+    classes = f"{facts['num_classes']:,} classes" if facts["has_labels"] else "no labels"
+    parameters = sum(parameter.numel() for parameter in method.encoder.parameters())
+    backbone = (
+        f"backbone {choices['backbone']} ({parameters / 1e6:.3g} M parameters, {flops / 1e9:.3g} GFLOP per example)"
+    )
+    parts = [
+        f"{choices['method']} on {choices['data']} ({data.num_train:,} training examples, {classes})",
+        f"views {choices['views']} ({len(data.views)} per example)",
+        backbone,
+        f"optimizer {choices['optimizer']}",
+        *map(str, rest.values()),
+        f"about {in_words(seconds)} of training",
+    ]
+    return ", ".join(parts)
+
+
+def evaluate_aloud(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
+    """`evaluate`, with one line that says what is evaluated and, once it is done, how long it took.
+
+    What evaluators print meanwhile follows that line.
+    """
+    if not evaluators:
+        return {}
+    count = context.data.facts["num_test"]
+    of = f"{count:,} test examples" if count else "the training part"
+    print(f"{when}: evaluating {', '.join(evaluators)} on {of} ...", end=" ", flush=True)
+    started, notes = time.perf_counter(), io.StringIO()
+    try:
+        with redirect_stdout(notes):
+            return evaluate(evaluators, context)
+    finally:
+        print(f"{time.perf_counter() - started:.1f} s", notes.getvalue(), sep="\n", end="", flush=True)
+
+
+def counts(metrics: Mapping[str, float]) -> dict[str, int]:
+    """The number of test examples of each accuracy; `mask/top1` is of tokens."""
+    return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion)}
+
+
+def shown(value: float | None) -> str:
+    """A metric as it is printed: an accuracy in percent with its interval, anything else with four digits."""
+    if value is None:
+        return ""
+    return value.percent if isinstance(value, Proportion) else f"{value:.4g}"
+
+
+def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str | None:
+    """A sentence for a run none of whose accuracies is better, by more than chance, than before training and than
+    always giving the most frequent answer; None for any other. Few labels, whose noise is their own, do not count.
+
+    metrics: those before training under `init/`. majority: the share of the largest class in the test part, None if
+    unknown; masked tokens have their own, `mask/majority_top1`.
+    """
+    compared = []
+    for key, value in metrics.items():
+        before = metrics.get(f"init/{key}")
+        if key.startswith("few/") or key == "mask/majority_top1":
+            continue
+        if not isinstance(value, Proportion) or not isinstance(before, Proportion):
+            continue
+        floor = metrics.get("mask/majority_top1") if key.startswith("mask/") else majority
+        if is_greater(value, before) and (floor is None or value.interval[0] > floor):
+            return None
+        against = f"{100 * before:.1f} % before" + ("" if floor is None else f", {100 * floor:.1f} % always the same")
+        compared.append(f"{key} {value.percent} ({against})")
+    if not compared:
+        return None
+    return (
+        "warning: nothing was learned that these evaluations show: no accuracy is better, by more than chance, than "
+        f"before training and than always giving the most frequent answer: {'; '.join(compared)}"
+    )
+
+
+def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
+    """Prints the metrics of the trained encoder beside those before training, and draws report.png.
+
+    The run is complete by then: whatever goes wrong in showing it is a warning, but for a disk that refuses the file.
+    name: of the method; features: of the test part, None without evaluators that looked at them.
+    """
+    few = [key for key in metrics if key.startswith("few/")]
+    labelled = features is not None and bool((features.y >= 0).any())
+    majority = features.y.bincount().max().item() / len(features.y) if features is not None and labelled else None
+    with only_shown("the table of metrics"):
+        console = Console()
+        title = "test metrics of the last epoch, with their 95 % intervals by n examples"
+        table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
+        for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
+            value = metrics[key]
+            count = f"{value.n:,}" if isinstance(value, Proportion) else ""
+            table.add_row(key, shown(metrics.get(f"init/{key}")), shown(value), count)
+        if table.row_count:
+            if majority is not None:
+                table.add_row("majority class", "", f"{100 * majority:.1f} %", "")
+            console.print(table)
+        if few:
+            console.print(few_labels.table(metrics, name))
+        if sentence := nothing_learned(metrics, majority):
+            print(sentence)
+    if features is not None and labelled:
+        drawn = b""
+        with only_shown("the picture of the run"):
+            drawn = picture.draw(metrics, name, features.x, features.y, data.facts["class_names"])
+        if drawn:
+            files.replace(folder / "report.png", drawn)
+            with only_shown("where the picture is"):
+                print(f"picture: {folder / 'report.png'}")

@@ -1,0 +1,114 @@
+"""`run.log` holds what was printed: stdout and stderr go on to where they went, and line by line to a file."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ssl_zoo.files import no_link
+from ssl_zoo.training.credentials import masked_text
+
+NAME = "run.log"
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+_active: list["_Copied"] = []
+
+
+class _Lines:
+    """Where the lines go: kept in memory until there is a file."""
+
+    def __init__(self) -> None:
+        self.early: list[bytes] = []
+        self.file: int | None = None
+
+    def add(self, line: bytes) -> None:
+        if self.file is None:
+            self.early.append(line)
+            return
+        with suppress(OSError):  # a full disk; the terminal has the line
+            os.write(self.file, line)
+
+    def open(self, path: Path) -> None:
+        self.file = no_link(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.add(b"".join(self.early))
+        self.early = []
+
+
+def listen() -> None:
+    """From now on lines that are printed or logged are kept, for `begin` to write. No effect while it is at work."""
+    if _active:
+        return
+    lines = _Lines()
+    _active.extend([_Copied(sys.stdout, lines), _Copied(sys.stderr, lines)])
+    _redirect(dict(zip((sys.stdout, sys.stderr), _active, strict=True)))
+    sys.stdout, sys.stderr = _active
+
+
+def begin(folder: Path) -> None:
+    """Has the lines since `listen`, or from now on, appended to `run.log` in `folder`. No effect the second time.
+
+    A log that cannot be opened or written ends no run: what is shown stays shown. A link is not followed.
+    """
+    listen()
+    if _active[0].lines.file is None:
+        with suppress(OSError):
+            _active[0].lines.open(folder / NAME)
+
+
+def end() -> None:
+    """Gives stdout and stderr back."""
+    if not _active:
+        return
+    _redirect({copied: copied.stream for copied in _active})
+    sys.stdout, sys.stderr = (copied.stream for copied in _active)
+    for copied in _active:
+        copied.finish()
+    if (file := _active[0].lines.file) is not None:
+        os.close(file)
+    _active.clear()
+
+
+def _redirect(instead: dict[Any, Any]) -> None:
+    """Has the handlers of the root logger that write to a key write to its value."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream in instead:
+            handler.setStream(instead[handler.stream])
+
+
+class _Copied:
+    """A text stream whose whole lines also go to `lines`, without colours; of a line that is drawn over and over, such
+    as a progress bar, what was left of it at its end."""
+
+    def __init__(self, stream: Any, lines: _Lines):
+        self.stream, self.lines = stream, lines
+        self.line = ""
+        self.finished = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        count = self.stream.write(text)
+        if not self.finished:
+            *lines, self.line = (self.line + text).split("\n")
+            self.line = self.line.rpartition("\r")[2] or self.line  # what is drawn over is not kept
+            for line in lines:
+                self._keep(line)
+        return count
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def finish(self) -> None:
+        """Keeps a line that was begun. Who still holds this stream writes on to the old one only."""
+        if self.line:
+            self._keep(self.line)
+        self.line, self.finished = "", True
+
+    def _keep(self, line: str) -> None:
+        text = masked_text(_ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
+        self.lines.add(f"{text}\n".encode(errors="backslashreplace"))

@@ -1,0 +1,65 @@
+"""Every kind of budget becomes the steps it should."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_zoo.method import Batch, Method
+from ssl_zoo.training import budget
+
+NONE: dict[str, float | None] = dict.fromkeys(budget.KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "steps"),
+    [
+        ("epochs", 2, 20),
+        ("epochs", 0.5, 5),
+        ("epochs", 0.55, 6),
+        ("steps", 7, 7),
+        ("examples", 1000, 16),
+        ("flops", 3e6, 3),
+        ("steps", 0.1, 1),
+    ],
+)
+def test_budget_in_steps(kind: str, value: float, steps: int) -> None:
+    found = budget.resolve(NONE | {kind: value}, steps_per_epoch=Fraction(10), examples_per_step=64, flops_per_step=1e6)
+    assert (found.kind, found.steps, found.minutes) == (kind, steps, None)
+    assert str(steps) in str(found)
+
+
+def test_epochs_that_are_whole_steps_take_no_step_more() -> None:
+    """Seven epochs of 29 batches, seven to a step: 29 steps, though 7 * (29 / 7) is above 29 in floats."""
+    assert budget.resolve(NONE | {"epochs": 7}, Fraction(29, 7), 64, 1e6).steps == 29
+
+
+def test_minutes_have_no_steps() -> None:
+    found = budget.resolve(NONE | {"minutes": 3}, Fraction(10), 64, 1e6)
+    assert (found.steps, found.minutes) == (None, 3.0)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"epochs": 1, "steps": 2}, {"epochs": 0}, {"steps": -1}, {"flops": float("inf")}]
+)
+def test_bad_budget_is_refused_by_name(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="budget"):
+        budget.resolve(NONE | given, Fraction(10), 64, 1e6)
+
+
+class Square(Method):
+    def forward(self, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        return {"loss": self.backbone(batch.views[0]).square().sum() * torch.rand(())}
+
+
+def test_flops_of_a_linear_layer() -> None:
+    method = Square(nn.Linear(10, 3))
+    labels = torch.zeros(32, dtype=torch.long)
+    batch = Batch([torch.randn(32, 10)], labels, labels)
+    before, weight = torch.get_rng_state(), method.backbone.weight.clone()  # type: ignore[union-attr, operator]
+    flops = budget.count_flops(method, batch)
+    assert flops == 2 * (2 * 10 * 3)  # forward and weight gradient; the input takes none
+    assert method.backbone.weight.grad is None
+    assert torch.equal(method.backbone.weight, weight)  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), before)

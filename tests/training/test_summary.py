@@ -1,0 +1,103 @@
+"""What a run says of itself: its first line, one line an evaluation, and when nothing was learned."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_zoo.evaluators.base import EvalContext
+from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.method import Method
+from ssl_zoo.training import summary
+from tests.evaluators.fakes import FakeData, blobs, judge
+
+
+def test_the_first_line_names_each_choice_and_the_cost() -> None:
+    data = SimpleNamespace(facts={"num_classes": 10, "has_labels": True}, num_train=1397, views=[1, 2])
+    choices = {"method": "simclr", "data": "digits", "views": "mild", "backbone": "resnet18", "optimizer": "lars"}
+    line = summary.first_line(
+        choices, data, Method(nn.Linear(1000, 1000)), 1.234e9, 754.0, precision="bf16-mixed", budget="6 steps"
+    )
+    for said in (
+        "simclr on digits (1,397 training examples, 10 classes)",
+        "views mild (2 per example)",
+        "backbone resnet18 (1 M parameters, 1.23 GFLOP per example)",
+        "optimizer lars, bf16-mixed, 6 steps, about 13 min of training",
+    ):
+        assert said in line
+    data.facts["has_labels"] = False
+    assert "no labels" in summary.first_line(choices, data, Method(nn.Linear(2, 2)), 1.0, 1.0)
+
+
+class Talks:
+    needs_labels = False
+
+    def __call__(self, judged: EvalContext) -> dict[str, float]:
+        print("k is too large")
+        if judged.phase == "periodic":
+            raise FloatingPointError
+        return {"knn/top1": 0.5}
+
+
+def test_one_line_says_what_is_evaluated_and_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    data = FakeData(blobs(30, 4, 3, 2.0), blobs(12, 4, 3, 2.0))
+    assert summary.evaluate_aloud("before training", {"knn": Talks()}, judge(data)) == {"knn/top1": 0.5}
+    line, notes = capsys.readouterr().out.splitlines()
+    assert line.startswith("before training: evaluating knn on 12 test examples ... ")
+    assert line.endswith(" s")
+    assert notes == "k is too large"
+    with pytest.raises(FloatingPointError):
+        summary.evaluate_aloud("after training", {"knn": Talks()}, judge(data, "periodic"))
+    assert capsys.readouterr().out.splitlines()[1] == "k is too large"
+    assert summary.evaluate_aloud("after training", {}, judge(data)) == {}
+    assert capsys.readouterr().out == ""
+
+
+def metrics(before: float, after: float, n: int = 400, key: str = "knn/top1", **more: Any) -> dict[str, float]:
+    return {f"init/{key}": Proportion(before, n), key: Proportion(after, n), "rankme": 3.0, **more}
+
+
+@pytest.mark.parametrize(
+    ("found", "majority", "is_warned"),
+    [
+        (metrics(0.30, 0.80), 0.1, False),
+        (metrics(0.80, 0.80), 0.1, True),
+        (metrics(0.80, 0.82), 0.1, True),  # within chance
+        (metrics(0.80, 0.82, n=40_000), 0.1, False),
+        (metrics(0.30, 0.50), 0.5, True),  # always the same class
+        (metrics(0.30, 0.50), None, False),
+        (metrics(0.80, 0.10), 0.1, True),
+        (metrics(0.80, 0.80) | metrics(0.30, 0.80, key="linear/top1"), 0.1, False),
+        (metrics(0.0, 0.04, 9000, "mask/top1") | {"mask/majority_top1": 0.04}, None, True),
+        (metrics(0.0, 0.27, 9000, "mask/top1") | {"mask/majority_top1": 0.04}, None, False),
+        ({"rankme": 3.0, "init/rankme": 4.0}, None, False),
+        ({"knn/top1": Proportion(0.8, 400)}, 0.1, False),
+    ],
+)
+def test_a_sentence_says_when_nothing_was_learned(
+    found: dict[str, float], majority: float | None, is_warned: bool
+) -> None:
+    sentence = summary.nothing_learned(found, majority)
+    assert (sentence is not None) == is_warned
+    if sentence is not None:
+        assert "nothing was learned" in sentence
+        assert "% before" in sentence
+
+
+def test_counts_are_of_accuracies() -> None:
+    assert summary.counts(metrics(0.3, 0.8)) == {"init/knn/top1": 400, "knn/top1": 400}
+    assert summary.shown(Proportion(0.94, 400)) == "94.0 % (91.2 to 95.9)"
+    assert (summary.shown(12.3456), summary.shown(None)) == ("12.35", "")
+
+
+def test_evaluators_report_how_many_examples_an_accuracy_is_of() -> None:
+    from ssl_zoo.evaluators.base import evaluate
+    from ssl_zoo.evaluators.knn import KNN
+    from ssl_zoo.evaluators.linear import Linear
+
+    data = FakeData(blobs(60, 8, 3, 3.0), blobs(45, 8, 3, 3.0, seed=1))
+    evaluators = {"knn": KNN([5, 20], 0.07, False), "linear": Linear([1e-2], 0.2)}
+    found = evaluate(evaluators, judge(data, encoder=nn.Linear(8, 8, dtype=torch.float32)))
+    assert summary.counts(found) == {"knn/top1": 45, "knn20/top1": 45, "linear/top1": 45}
