@@ -271,7 +271,7 @@ def damaged(work: Path, options: argparse.Namespace) -> Found:
 
 def gadgets(work: Path, options: argparse.Namespace) -> Found:
     """A checkpoint of ours whose stored configuration names code; `task=fill_mask` and a run that starts from it."""
-    from tests import test_card as card
+    from tests.training import test_card as card
 
     folder = undisturbed(work, "mlm")
     honest = {**checkpoints.load(checkpoints.resolve(folder)), "folder": folder}

@@ -1,4 +1,4 @@
-"""Finds mistakes before hours of data: builds every part from the facts the data configuration promises, and discards it."""
+"""Mistakes found before hours of data: builds every part from what the data configuration promises, and discards it."""
 
 import logging
 import typing

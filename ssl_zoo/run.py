@@ -68,7 +68,9 @@ def run_job(cfg: DictConfig) -> None:
         handler.addFilter(Filter())
     try:
         check_config(cfg)
-        task = importlib.import_module(f"ssl_zoo.tasks.{cfg.task}")  # not earlier: it imports torch, which takes seconds
+        task = importlib.import_module(
+            f"ssl_zoo.tasks.{cfg.task}"
+        )  # not earlier: it imports torch, which takes seconds
         getattr(task, cfg.task)(cfg, folder)
     except (SystemExit, KeyboardInterrupt) as end:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:

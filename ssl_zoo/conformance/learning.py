@@ -33,7 +33,7 @@ from ssl_zoo.evaluators.linear import fit, standardise
 from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.run import build_data
+from ssl_zoo.build import build_data
 
 DRAWS, PIECE, ROWS, SHARE = 20, 32, 1024, 0.15
 

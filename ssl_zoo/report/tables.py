@@ -178,7 +178,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first = given.folders[0]
     publish(runs, given.out or (first if first.is_dir() else first.parent))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

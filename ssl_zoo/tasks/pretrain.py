@@ -201,9 +201,7 @@ def check_steps_left(budget: Budget, resumed_at: int, folder: Path) -> None:
         )
 
 
-def checkpoint_card(
-    cfg: DictConfig, run: Run, method: Method, data: Any, around: dict[str, Any]
-) -> dict[str, Any]:
+def checkpoint_card(cfg: DictConfig, run: Run, method: Method, data: Any, around: dict[str, Any]) -> dict[str, Any]:
     """What each checkpoint says of its run, in plain values: configuration, facts of the data, encoder, environment."""
     arguments: Any = OmegaConf.to_container(cfg.backbone, resolve=True)
     backbone = run.choices["backbone"]

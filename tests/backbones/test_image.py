@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_zoo.backbones.image import check_view_sizes, exact_convolutions, image_backbone, read_weights, stem_stride
 from ssl_zoo.conformance.precision import BF16_TOLERANCE, bf16_errors
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from timm.layers import set_fused_attn
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 from torch import Tensor, nn
 
-from ssl_zoo.backbones import text
+from ssl_zoo.backbones import text as text_module
 from ssl_zoo.backbones.text import TextTransformer, transformers_backbone
 
 SMALL = {"depth": 2, "embed_dim": 64, "num_heads": 2}
@@ -218,7 +218,7 @@ def test_checkpointing_changes_memory_only(
     trunk: str, options: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
-    real = text.checkpoint
+    real = text_module.checkpoint
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls

@@ -44,7 +44,10 @@ def test_the_fingerprint_follows_names_and_contents(tmp_path: Path, monkeypatch:
     a.write_text("3")
     os.utime(a, (1, 1))
     assert fingerprint([a, b], tmp_path) != first
-    monkeypatch.setattr(locate, "HASHED_BYTES", 1)  # too much to read at every start: size and time have to do
+    # Too much to read at every start: size and time have to do.
+    monkeypatch.setattr(
+        "ssl_zoo.data.locate.HASHED_BYTES", 1
+    )  # too much to read at every start: size and time have to do
     large = fingerprint([a, b], tmp_path)
     os.utime(a, (2, 2))
     assert fingerprint([a, b], tmp_path) != large

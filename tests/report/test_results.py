@@ -10,6 +10,21 @@ from typing import Any
 import pytest
 
 from ssl_zoo.report import results
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+import pytest
+import torch
+from torch import nn
+from ssl_zoo.evaluators.base import Features
+from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.methods.simclr import SimCLR
+from ssl_zoo.methods.supervised import Supervised
+from ssl_zoo.report import results
+from ssl_zoo.tasks import pretrain
+from ssl_zoo.training import checkpoints, environment, summary
+from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
+
 
 
 def completed(**changes: Any) -> dict[str, Any]:
@@ -117,3 +132,9 @@ def test_reading_needs_the_standard_library_only() -> None:
         "import sys, ssl_zoo.report.results; print(sorted({'torch', 'numpy', 'pandas', 'hydra'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_run_is_complete_when_its_results_say_so(tmp_path: Path) -> None:
+    assert not results.is_complete(tmp_path)
+    results.write(tmp_path, results.blank("interrupted"))
+    assert not results.is_complete(tmp_path)

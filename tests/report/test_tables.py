@@ -86,8 +86,8 @@ def test_markdown(sweep: Path) -> None:
     assert "| byol | 81.0 ± 12.7 | 30.0 ± 0.0 | 2 | 1,234 | 971 |" in text
     assert "## Not completed" in text
     assert r"killed by SIGKILL \| &lt;b>" in text
-    tables = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {7}  # both tables happen to be six cells wide
+    parsed = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in parsed} == {7}  # both tables happen to be six cells wide
 
 
 def test_csv_holds_plain_numbers(sweep: Path) -> None:

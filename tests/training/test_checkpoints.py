@@ -27,6 +27,21 @@ from ssl_zoo.training.checkpoints import (
     step_of,
     verify,
 )
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+import pytest
+import torch
+from torch import nn
+from ssl_zoo.evaluators.base import Features
+from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.methods.simclr import SimCLR
+from ssl_zoo.methods.supervised import Supervised
+from ssl_zoo.report import results
+from ssl_zoo.tasks import pretrain
+from ssl_zoo.training import checkpoints, environment, summary
+from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
+
 
 
 class Stream(IterableDataset[Tensor]):
@@ -284,3 +299,29 @@ def test_a_run_folder_stands_for_the_runs_last_checkpoint_only(tmp_path: Path) -
     with pytest.raises(ValueError, match=r"of step 7, is missing or damaged.*checkpoint=.*step-00000005\.ckpt"):
         resolve(tmp_path)
     assert resolve(older) == older
+
+
+def backbone() -> nn.Module:
+    net = nn.Linear(2, 4)
+    net.num_features = 4  # type: ignore[assignment]
+    return net
+
+
+def test_a_checkpoint_must_exist() -> None:
+    with pytest.raises(ValueError, match="checkpoint=nowhere"):
+        checkpoints.load_encoder(backbone(), "nowhere")
+
+
+def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
+    """Not from another network of the same shape, such as the student beside a teacher that was kept."""
+    kept, other = backbone().state_dict(), backbone().state_dict()
+    state = {f"method.{name}.{k}": v for name, net in (("backbone", other), ("target", kept)) for k, v in net.items()}
+    saved = {key: {} for key in KEYS} | {"state_dict": state, "ssl_zoo": {"encoder": "method.target"}}
+    SafeCheckpointIO().save_checkpoint(saved, tmp_path / "step-00000001.ckpt")
+    foreign = {key: value for key, value in saved.items() if key != "ssl_zoo"}
+    SafeCheckpointIO().save_checkpoint(foreign, tmp_path / "foreign.ckpt")
+    with pytest.raises(ValueError, match=r"backbone\.pretrained"):
+        checkpoints.load_encoder(backbone(), str(tmp_path / "foreign.ckpt"))
+    started = backbone()
+    checkpoints.load_encoder(started, str(tmp_path / "step-00000001.ckpt"))
+    torch.testing.assert_close(started.state_dict(), kept, rtol=0, atol=0)

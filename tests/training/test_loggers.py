@@ -22,8 +22,8 @@ from ssl_zoo.training import loggers
 from ssl_zoo.training.loggers import MetricsCSV, Wandb, finish, tensorboard
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.stop_signals import Interrupted
-from tests.test_checkpoints import train
-from tests.test_stop_signals import SignalItself
+from tests.training.test_checkpoints import train
+from tests.training.test_stop_signals import SignalItself
 
 pytestmark = pytest.mark.xdist_group("loggers")  # its fixture is costly: one worker runs the file
 
@@ -329,7 +329,7 @@ def test_each_config_builds_its_logger(
     setup_globals()  # the resolver `hydra:`
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create(running))
     monkeypatch.setenv("SSL_ZOO_SWEEP", "2026-01-01-12-00-00")
-    chosen = OmegaConf.load(Path(__file__).parent.parent / "conf" / "logger" / f"{name}.yaml")
+    chosen = OmegaConf.load(Path(__file__).parents[2] / "conf" / "logger" / f"{name}.yaml")
     config = OmegaConf.create({"seed": 3, "logger": chosen})
     built = [instantiate(logger, _convert_="all") for logger in config.logger.values()]
     assert [type(logger).__name__ for logger in built] == kind

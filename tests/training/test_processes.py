@@ -54,7 +54,7 @@ except processes.ProcessDied as death:
 def started(folder: Path, act: str) -> tuple[subprocess.Popen[str], list[int]]:
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    root = str(Path(__file__).parent.parent)
+    root = str(Path(__file__).parents[2])
     environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "WORLD_SIZE")}
     process = subprocess.Popen(
         [sys.executable, str(script), str(folder), act],

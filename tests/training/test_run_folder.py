@@ -11,7 +11,7 @@ from ssl_zoo.report import results
 from ssl_zoo.training import run_folder
 from ssl_zoo.training.checkpoints import SafeCheckpointIO
 from ssl_zoo.training.run_folder import FolderTaken, Found, continuity, look, may_record
-from tests.test_checkpoints import contents, damage_empty, save
+from tests.training.test_checkpoints import contents, damage_empty, save
 
 CONFIG = {"method": {"lr": 1.0}, "logger": {}, "budget": {"steps": 7}, "trainer": {"devices": 1, "precision": "auto"}}
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest, load
 from ssl_zoo.training.saving import NonFiniteWeights, PeriodicCheckpoint, check_room, make_room
 from ssl_zoo.training.stop_signals import Interrupted
-from tests.test_checkpoints import damage_truncate, names, save, train
+from tests.training.test_checkpoints import damage_truncate, names, save, train
 
 
 def test_the_last_two_are_kept_and_the_end_is_saved(tmp_path: Path) -> None:

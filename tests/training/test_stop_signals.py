@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ssl_zoo.training.checkpoints import latest, load, step_of
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.stop_signals import STOP_SIGNALS, Interrupted, StopSignals, at_once
-from tests.test_checkpoints import Stream, Tiny, in_child, names, train
+from tests.training.test_checkpoints import Stream, Tiny, in_child, names, train
 
 STEPS = 60
 
@@ -82,14 +82,14 @@ def training(folder: Path, **settings: Any) -> Callable[[], None]:
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.test_stop_signals import PeriodicCheckpoint, Slow, train
+from tests.training.test_stop_signals import PeriodicCheckpoint, Slow, train
 folder = Path(sys.argv[1])
 train(folder, 60, Slow(folder), PeriodicCheckpoint(folder / "checkpoints", every=1000))
 """
 
 
 def test_a_process_told_to_stop_saves_and_a_resumed_one_ends_with_the_same_weights(tmp_path: Path) -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], cwd=root, stderr=subprocess.PIPE, text=True
     )

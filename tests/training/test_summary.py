@@ -12,6 +12,21 @@ from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.method import Method
 from ssl_zoo.training import summary
 from tests.evaluators.fakes import FakeData, blobs, judge
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+import pytest
+import torch
+from torch import nn
+from ssl_zoo.evaluators.base import Features
+from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.methods.simclr import SimCLR
+from ssl_zoo.methods.supervised import Supervised
+from ssl_zoo.report import results
+from ssl_zoo.tasks import pretrain
+from ssl_zoo.training import checkpoints, environment, summary
+from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
+
 
 
 def test_the_first_line_names_each_choice_and_the_cost() -> None:
@@ -101,3 +116,43 @@ def test_evaluators_report_how_many_examples_an_accuracy_is_of() -> None:
     evaluators = {"knn": KNN([5, 20], 0.07, False), "linear": Linear([1e-2], 0.2)}
     found = evaluate(evaluators, judge(data, encoder=nn.Linear(8, 8, dtype=torch.float32)))
     assert summary.counts(found) == {"knn/top1": 45, "knn20/top1": 45, "linear/top1": 45}
+
+
+def test_metrics_are_shown_beside_those_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary.show(tmp_path, "simclr", {"knn/top1": 0.75, "init/knn/top1": 0.25}, SimpleNamespace(facts={}), None)
+    out = capsys.readouterr().out
+    assert "0.25" in out
+    assert "0.75" in out
+    assert "last epoch" in out
+
+
+def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = {"class_names": ["a", "b"]}
+    y = torch.tensor([0] * 30 + [1] * 10)
+    features = Features(torch.randn(40, 3), y, torch.arange(40))
+    shares = {"knn/top1": Proportion(0.75, 40), "init/knn/top1": Proportion(0.5, 40)}
+    summary.show(tmp_path, "simclr", shares, SimpleNamespace(facts=facts), features)
+    out = capsys.readouterr().out
+    assert "50.0 % (35.2 to 64.8)" in out
+    assert "75.0 % (59.8 to 85.8) │ 40" in out
+    assert "majority class" in out
+    assert "nothing was learned" in out
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no font"), OSError(28, "No space left"), BrokenPipeError()])
+def test_what_is_only_shown_can_fail(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(summary.picture, "draw", fail)
+    monkeypatch.setattr(summary.few_labels, "table", fail)
+    monkeypatch.setattr("ssl_zoo.report.display.os.dup2", lambda *_: None)
+    features = SimpleNamespace(x=torch.zeros(2, 2), y=torch.zeros(2, dtype=torch.int64))
+    named = SimpleNamespace(facts={"class_names": ["a"]})
+    summary.show(tmp_path, "simclr", {"knn/top1": 0.75, "few/1/knn": 0.5}, named, features)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert type(error).__name__ in caplog.text

@@ -24,7 +24,7 @@ from ssl_zoo.views.geometry import CenterCrop, RandomResizedCrop
 from tests.data.pictures import picture, tiff, write
 
 REAL = Path(os.environ.get("SSL_ZOO_DATA") or "/nowhere")  # before own_cache hides it
-CONF = Path(__file__).parents[2] / "conf" / "data"
+CONF = Path(__file__).parents[3] / "conf" / "data"
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
