@@ -18,14 +18,6 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
-
-
-
-
-
-
-
-
 @pytest.mark.parametrize(("name", "teacher"), [("ijepa", "encoder"), ("data2vec", "teacher")])
 def test_teachers_start_from_the_checkpoint_too(name: str, teacher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(backbone: nn.Module, checkpoint: str) -> None:

@@ -1,16 +1,13 @@
 """Gathers, means and BatchNorm of several processes equal those of one."""
 
-import math
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
-from ssl_zoo import checks, distributed, functional, schedules
-from ssl_zoo.distributed import GatheredBatchNorm, all_gather, gather_batch_norm, rank
-from ssl_zoo.functional import ema_copy, ema_update, info_nce, negative_cosine, similarities
-from ssl_zoo.schedules import cosine, warmup_cosine, warmup_linear
-from tests.distributed import run as on_processes
 
+from ssl_zoo import distributed, functional
+from ssl_zoo.distributed import GatheredBatchNorm, all_gather, gather_batch_norm, rank
+from ssl_zoo.functional import ema_copy
+from tests.distributed import run as on_processes
 
 
 @pytest.mark.parametrize("shape", [(16, 5), (16, 5, 3, 4)])

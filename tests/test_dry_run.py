@@ -1,14 +1,9 @@
 """What a configuration promises is checked before any data is read."""
 
-from pathlib import Path
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from ssl_zoo import build, config, dry_run
+
+from ssl_zoo import dry_run
 from ssl_zoo.conformance.subjects import names
-from ssl_zoo.views import Views
 from tests.test_build import composed
 
 

@@ -7,11 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssl_zoo import checks, distributed, functional, schedules
-from ssl_zoo.distributed import GatheredBatchNorm, all_gather, gather_batch_norm, rank
+from ssl_zoo import functional
 from ssl_zoo.functional import ema_copy, ema_update, info_nce, negative_cosine, similarities
-from ssl_zoo.schedules import cosine, warmup_cosine, warmup_linear
-from tests.distributed import run as on_processes
 
 
 def test_similarities_are_float32_products_under_autocast_too() -> None:
@@ -54,8 +51,6 @@ def test_negative_cosine_is_the_squared_distance_of_unit_vectors() -> None:
     assert negative_cosine(x, -x).item() == pytest.approx(4, abs=1e-6)
 
 
-
-
 def test_ema_averages_parameters_and_copies_statistics() -> None:
     online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     target = ema_copy(online)
@@ -72,20 +67,6 @@ def test_ema_averages_parameters_and_copies_statistics() -> None:
         assert torch.equal(mine, theirs)
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def test_sinkhorn_balances_rows_and_columns() -> None:
     assigned = functional.sinkhorn(torch.randn(12, 4), temperature=0.5, iterations=50)
     torch.testing.assert_close(assigned.sum(1), torch.ones(12))
@@ -98,10 +79,6 @@ def test_sinkhorn_balances_rows_and_columns() -> None:
     torch.testing.assert_close(functional.sinkhorn(0.5 * naive.log(), 0.5, 3), 6 * expected)
     flat = functional.sinkhorn(torch.zeros(5, 3), 0.05, 3)
     torch.testing.assert_close(flat, torch.full((5, 3), 1 / 3))
-
-
-
-
 
 
 def test_local_views_agree_with_global_ones_only() -> None:
@@ -142,5 +119,3 @@ def test_views_of_several_shapes_share_the_projector_norm_when_joint() -> None:
     h = [backbone(torch.cat(views[:2])), backbone(views[2])]
     torch.testing.assert_close(torch.cat(z), projector(torch.cat(h)))
     assert [len(part) for part in z] == [5, 5, 5]
-
-

@@ -1,16 +1,9 @@
 """Schedules of rates and decays as functions of progress."""
 
-import math
 import pytest
-import torch
-import torch.nn.functional as F
-from torch import nn
-from ssl_zoo import checks, distributed, functional, schedules
-from ssl_zoo.distributed import GatheredBatchNorm, all_gather, gather_batch_norm, rank
-from ssl_zoo.functional import ema_copy, ema_update, info_nce, negative_cosine, similarities
-from ssl_zoo.schedules import cosine, warmup_cosine, warmup_linear
-from tests.distributed import run as on_processes
 
+from ssl_zoo import schedules
+from ssl_zoo.schedules import cosine, warmup_cosine, warmup_linear
 
 
 def test_schedules() -> None:

@@ -23,7 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ssl_zoo.backbones.tokens import embed, encode
-from ssl_zoo.build import build_optimizer
+from ssl_zoo.build import build_data, build_optimizer
 from ssl_zoo.conformance.checks import Finding
 from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
 from ssl_zoo.evaluators.base import EvalContext, frozen, same_rng
@@ -33,7 +33,6 @@ from ssl_zoo.evaluators.linear import fit, standardise
 from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.build import build_data
 
 DRAWS, PIECE, ROWS, SHARE = 20, 32, 1024, 0.15
 

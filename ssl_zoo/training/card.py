@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_zoo.config import CONF
+from ssl_zoo.training import moved
 
 _WORD = re.compile(r"[\w.+-]+(/[\w.+-]+)?", re.ASCII)
 """What a text may look like: a word, or a Hub id. No path from the root, address, interpolation or markup."""
@@ -39,7 +40,7 @@ def read(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any]:
     objects = {key: card.get(key, {}) for key in ("config", "facts", "choices")} if isinstance(card, dict) else {}
     if not objects or not all(isinstance(value, dict) for value in objects.values()):
         raise ValueError(f"checkpoint={checkpoint} was not written by a run of ours: it does not say what it holds")
-    return objects
+    return {**objects, "config": moved.current(objects["config"])}
 
 
 def compose(card: Mapping[str, Any], groups: Sequence[str] = ("backbone", "method")) -> DictConfig:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from ssl_zoo.config import dotted_keys
 from ssl_zoo.report import results
+from ssl_zoo.training import moved
 from ssl_zoo.training import checkpoints
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ def look(folder: Path, config: Mapping[str, Any]) -> Found:
                 "Delete it to begin anew, or give another folder"
             )
         return Found(None, {}, {})
-    before, now = dotted_keys(_kept(folder, newest)), dotted_keys(config)
+    before = dotted_keys(moved.with_views(moved.current(_kept(folder, newest))))
+    now = dotted_keys(moved.with_views(dict(config)))
+    before = {key: value for key, value in moved.ADDED.items() if key in now} | before
     different = {
         key: (now.get(key), before.get(key))
         for key in sorted(before.keys() | now.keys())

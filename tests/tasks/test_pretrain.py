@@ -1,19 +1,12 @@
 """What a method needs of data and views is checked before training."""
 
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+
 import pytest
-import torch
-from torch import nn
-from ssl_zoo.evaluators.base import Features
-from ssl_zoo.evaluators.proportion import Proportion
+
 from ssl_zoo.methods.simclr import SimCLR
 from ssl_zoo.methods.supervised import Supervised
-from ssl_zoo.report import results
 from ssl_zoo.tasks import pretrain
-from ssl_zoo.training import checkpoints, environment, summary
-from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
 from tests.training.test_checkpoints import backbone
 
 

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from ssl_zoo.report import results
+from ssl_zoo.training import checkpoints
 from ssl_zoo.training.checkpoints import (
+    KEYS,
     CheckpointNotWritten,
     DamagedCheckpoint,
     SafeCheckpointIO,
@@ -27,21 +29,6 @@ from ssl_zoo.training.checkpoints import (
     step_of,
     verify,
 )
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-import pytest
-import torch
-from torch import nn
-from ssl_zoo.evaluators.base import Features
-from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.methods.simclr import SimCLR
-from ssl_zoo.methods.supervised import Supervised
-from ssl_zoo.report import results
-from ssl_zoo.tasks import pretrain
-from ssl_zoo.training import checkpoints, environment, summary
-from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
-
 
 
 class Stream(IterableDataset[Tensor]):

@@ -1,5 +1,6 @@
 """What a run says of itself: its first line, one line an evaluation, and when nothing was learned."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,26 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_zoo.evaluators.base import EvalContext
+from ssl_zoo.evaluators.base import EvalContext, Features
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.method import Method
 from ssl_zoo.training import summary
 from tests.evaluators.fakes import FakeData, blobs, judge
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-import pytest
-import torch
-from torch import nn
-from ssl_zoo.evaluators.base import Features
-from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.methods.simclr import SimCLR
-from ssl_zoo.methods.supervised import Supervised
-from ssl_zoo.report import results
-from ssl_zoo.tasks import pretrain
-from ssl_zoo.training import checkpoints, environment, summary
-from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
-
 
 
 def test_the_first_line_names_each_choice_and_the_cost() -> None:

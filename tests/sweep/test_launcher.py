@@ -17,7 +17,7 @@ from ssl_zoo.report import results
 
 pytestmark = pytest.mark.xdist_group("launcher")  # its fixture is costly: one worker runs the file
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIG = """
 defaults: [{method: simclr}, _self_, {override hydra/launcher: process}, {override hydra/sweeper: grid}]
 seed: 0

@@ -1,0 +1,313 @@
+"""`hydra/launcher=process`: each job of a sweep in an operating-system process of its own.
+
+Hydra's stock launcher calls the jobs one after the other in its own process, so a job that exits, is killed, crashes
+or hangs takes the rest of the sweep with it, and what one job leaves in the environment changes the next. Here a job is
+`python -m <module> <overrides> hydra.run.dir=<sweep folder>/<job>`: nothing it does reaches the others. A job counts as
+completed when its results.json says so; for one that could not write the file itself, the launcher does. The same sweep
+with the same `hydra.sweep.dir` runs only the jobs that are not completed yet.
+
+Hydra imports this module at every start, by `hydra_plugins/ssl_zoo_launcher.py`, so it must stay light: no torch, no
+pandas.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import re
+import select
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+from yaml import YAMLError
+
+from ssl_zoo import files
+from ssl_zoo.config import quote
+from ssl_zoo.report.results import NAME
+from ssl_zoo.sweep.job import LOG, Job, say
+from ssl_zoo.training.stop_signals import STOP_SIGNALS
+from ssl_zoo.training.stop_signals import say as tell
+
+# What the sweep is told about itself. A job is told by its command line.
+_OF_THE_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|run|mode)\b")
+# What a distributed run or an earlier job leaves behind, and what would make two jobs one.
+_LEFTOVERS = re.compile(
+    r"((LOCAL|NODE|GROUP|ROLE)_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|MASTER_\w+|TORCHELASTIC_\w+|PL_\w+"
+    r"|WANDB_RUN_ID|SSL_ZOO_RUN_ID"
+)
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweeper, but for one file: multirun.yaml, which that one writes before it is known whose folder the
+    sweep's is. Here the launcher does, once the folder is the sweep's."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.hydra_context is not None  # `setup` came before
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        self.validate_batch_is_legal(jobs)
+        return [self.launcher.launch(jobs, initial_job_idx=0)]
+
+
+class ProcessLauncher(Launcher):
+    def __init__(self, module: str, jobs: int, timeout: float | None, grace: float):
+        self.module, self.jobs, self.timeout, self.grace = module, jobs, timeout, grace
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.loader, self.config = hydra_context.config_loader, config
+        if self.jobs < 1:
+            raise CompactHydraException(f"hydra.launcher.jobs={self.jobs}: give 1 or more jobs at once")
+        if self.timeout is not None and self.timeout <= 0:
+            raise CompactHydraException(f"hydra.launcher.timeout={self.timeout:g}: give minutes, or null for no limit")
+        if OmegaConf.select(config, "hydra.sweeper.max_batch_size") is not None:
+            # With it Hydra's sweeper drops the batches that come after a failed job.
+            raise CompactHydraException("hydra.sweeper.max_batch_size: use hydra.launcher.jobs=<how many at once>")
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        sweep = Path(self.config.hydra.sweep.dir)
+        jobs = self._jobs(sweep, job_overrides, initial_job_idx)
+        _refuse_run(sweep)
+        for job in jobs:
+            _refuse_other(job)
+        _make(sweep)
+        with _locked(sweep), _signals() as received:
+            files.replace(sweep / "multirun.yaml", OmegaConf.to_yaml(self.config))
+            statuses = self._run(jobs, self._environment(sweep), received)
+        if not _is_hurried(received):
+            _publish(jobs, sweep)
+        if received:
+            _say_what_remains(jobs, statuses, received[0], sweep)
+            raise SystemExit(128 + received[0])
+        if bad := [job.title for job in jobs if statuses[job] != "completed"]:
+            # Hydra has no quieter way to end with a status: a job returned as failed makes it raise again.
+            print(f"error: {len(bad)} of {len(jobs)} jobs did not complete: {', '.join(bad)}", file=sys.stderr)
+            raise SystemExit(1)
+        return [JobReturn(overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+    def _jobs(self, sweep: Path, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
+        shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
+        jobs = []
+        for number, overrides in enumerate(map(list, job_overrides), start=first):
+            config = self.loader.load_sweep_config(self.config, overrides)
+            with open_dict(config):
+                config.hydra.job.id = config.hydra.job.num = number
+            HydraConfig.instance().set_config(config)  # the name of a job's folder may refer to it
+            folder = sweep / str(config.hydra.sweep.subdir)
+            choices = {key.split("@")[0]: choice for key, choice in config.hydra.runtime.choices.items()}
+            known = {name: choices.get(name) for name in ("experiment", "method", "backbone", "data")}
+            seed = OmegaConf.select(config, "seed")
+            name = " ".join(text for text in overrides if text not in shared)
+            job = Job(
+                title=f"[{number + 1}/{first + len(job_overrides)}] {name}",
+                folder=folder,
+                command=self._command(config, overrides, folder),
+                known={**known, "seed": seed if isinstance(seed, int) else None, "overrides": overrides},
+                prefix=f"[{number + 1}] " if self.jobs > 1 else "",
+            )
+            jobs.append(job)
+        return jobs
+
+    def _command(self, config: DictConfig, overrides: list[str], folder: Path) -> list[str]:
+        job = config.hydra.job
+        given = OmegaConf.to_container(config.hydra.overrides.hydra)  # references to credentials stay unresolved
+        assert isinstance(given, list)
+        passed_on = [str(text) for text in given if not _OF_THE_SWEEP.match(str(text))]
+        ours = [
+            "hydra.mode=RUN",
+            f"hydra.job.num={job.num}",
+            f"hydra.job.id={job.id}",
+            f"hydra.run.dir={quote(str(folder))}",
+        ]
+        return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *ours]
+
+    def _environment(self, sweep: Path) -> dict[str, str]:
+        environment = {key: value for key, value in os.environ.items() if not _LEFTOVERS.fullmatch(key)}
+        environment["SSL_ZOO_SWEEP"] = "-".join(sweep.resolve().parts[-2:])
+        environment["PYTHONUNBUFFERED"] = "1"  # or the last lines of a killed job are lost
+        if self.jobs > 1:  # or every job takes every core
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
+        root = Path(__file__).resolve().parents[2]
+        if root.name not in ("site-packages", "dist-packages"):  # a clone, and perhaps we are elsewhere
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
+        return environment
+
+    def _run(self, jobs: list[Job], environment: dict[str, str], received: list[int]) -> dict[Job, str]:
+        """Run the jobs, `self.jobs` at a time, until they or we are stopped; return how each job ended that has."""
+        waiting, running, statuses = deque(jobs), list[Job](), dict[Job, str]()
+        try:
+            while running or (waiting and not received):
+                while waiting and len(running) < self.jobs and not received:
+                    job = waiting.popleft()
+                    if (before := job.read_results()) and before["status"] == "completed":
+                        statuses[job] = "completed"
+                        say(f"{job.title}  skipped, completed before  {job.folder}")
+                        continue
+                    say(f"{job.title}  ->  {job.folder}")
+                    if job.start(environment):
+                        running.append(job)
+                    else:
+                        statuses[job] = "failed"
+                        say(_outcome(job, "failed"))
+                for job in select.select([job for job in running if job.has_output], [], [], 0.1)[0]:
+                    job.copy()
+                for job in running:
+                    self._limit(job, received)
+                for job in [job for job in running if job.process.poll() is not None]:
+                    running.remove(job)
+                    statuses[job] = job.finish(interrupted=bool(received))
+                    say(_outcome(job, statuses[job]))
+        finally:
+            for job in running:
+                job.kill()
+        return statuses
+
+    def _limit(self, job: Job, received: list[int]) -> None:
+        """Stop a job whose time is over, and all when the sweep is stopped; kill it when it stays, or asked again."""
+        now = time.monotonic()
+        if received and job.stop_reason is None:
+            # An interrupt is passed on as SIGTERM: a scheduler may have sent the job one too, and two stop it at once.
+            number = signal.SIGTERM if received[0] == signal.SIGINT else received[0]
+            job.stop(number, f"sweep stopped by {signal.Signals(received[0]).name}", self.grace)
+        elif self.timeout is not None and job.stop_reason is None and now - job.started > 60 * self.timeout:
+            job.stop(signal.SIGTERM, f"timed out after {self.timeout:g} min", self.grace)
+        if now > job.kill_at or _is_hurried(received):
+            job.kill()
+
+
+def _is_hurried(received: list[int]) -> bool:
+    """Whether a Ctrl-C came after the first signal; others may come again and again, as SIGXCPU does."""
+    return signal.SIGINT in received[1:]
+
+
+def _outcome(job: Job, status: str) -> str:
+    if status == "completed":
+        after_all = "" if job.process.returncode == 0 else f" ({job.ending} after that)"
+        return f"{job.title}  completed in {time.monotonic() - job.started:.0f} s{after_all}  {job.folder}"
+    return f"{job.title}  {status}: {job.reason()}  {job.folder / LOG}"
+
+
+def _say_what_remains(jobs: list[Job], statuses: dict[Job, str], number: int, sweep: Path) -> None:
+    left = [job for job in jobs if statuses.get(job) != "completed"]
+    say(f"Sweep stopped by {signal.Signals(number).name}. {len(left)} of {len(jobs)} jobs remain:")
+    for job in left:
+        say(f"  {job.title}  {statuses.get(job, 'not started')}")
+    say(f"The same command with hydra.sweep.dir={sweep} does what remains.")
+
+
+def _config_flags() -> list[str]:
+    """The options of Hydra's command line that choose configs, as the user gave them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for short, name in (("-cn", "--config-name"), ("-cp", "--config-path"), ("-cd", "--config-dir")):
+        parser.add_argument(short, name)
+    given = vars(parser.parse_known_args(sys.argv[1:])[0])
+    return [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]
+
+
+def _publish(jobs: list[Job], sweep: Path) -> None:
+    """The report of what there is, the jobs whose folders do not say how they ended included."""
+    from ssl_zoo.report import display, tables
+
+    aside = {job.folder: job.record for job in jobs if job.record and not job.is_written}
+    in_folders = tables.load([sweep]) if any(sweep.rglob(NAME)) else []
+    runs = [run for run in in_folders if run["folder"] not in aside]
+    runs += [{**display.plain(record), "folder": folder} for folder, record in aside.items()]
+    if not runs:
+        return say(f"{sweep}: no job has any results yet, so there is no report")
+    try:
+        tables.publish(runs, sweep)
+    except OSError as error:  # the comparison was printed
+        print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def _make(sweep: Path) -> None:
+    try:
+        sweep.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CompactHydraException(
+            f"hydra.sweep.dir={sweep}: cannot be made ({error}). Give another folder"
+        ) from error
+
+
+def _refuse_run(sweep: Path) -> None:
+    """A sweep inside the folder of a run would be lost with it, and count it among its own."""
+    if (sweep / NAME).exists() or (sweep / "checkpoints").exists():
+        raise CompactHydraException(
+            f"hydra.sweep.dir={sweep} holds a single run. Give the sweep a folder of its own: hydra.sweep.dir=<folder>"
+        )
+
+
+def _refuse_other(job: Job) -> None:
+    """A changed sweep must not take another job's results for its own, nor resume another job's checkpoint."""
+    folder, overrides = job.folder, job.known["overrides"]
+    written = folder / ".hydra" / "overrides.yaml"
+    try:
+        before = [str(text) for text in OmegaConf.load(written)] if written.exists() else overrides
+    except (OSError, ValueError, YAMLError) as error:
+        raise CompactHydraException(
+            f"{written} cannot be read ({error}), so whose folder it is is not known. "
+            "Repair it, or give the sweep a folder of its own: hydra.sweep.dir=<new folder>"
+        ) from error
+    if sorted(before) != sorted(overrides):
+        raise CompactHydraException(
+            f"{folder} holds another job, {' '.join(before)}, where this sweep has {' '.join(overrides)}. "
+            "Give it a folder of its own: hydra.sweep.dir=<new folder>"
+        )
+
+
+@contextlib.contextmanager
+def _locked(sweep: Path) -> Iterator[None]:
+    """Hold the sweep folder, as long as this process lives at most."""
+    try:
+        file = open(sweep / ".lock", "a", opener=files.no_link)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CompactHydraException(
+            f"hydra.sweep.dir={sweep}: its file .lock cannot be opened ({error}). Delete it, or give another folder"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CompactHydraException(
+                f"hydra.sweep.dir={sweep}: another sweep runs in this folder. Wait for it, or give another folder"
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Note stop signals in a list instead of dying of them; those that are ignored (nohup) stay so."""
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if not received:
+            tell(
+                f"{signal.Signals(number).name}: the running jobs are asked to save and stop, then the sweep reports "
+                "what there is; a second Ctrl-C stops at once"
+            )
+        received.append(number)
+
+    numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            # One that came already may come again while the sweep reports, as SIGXCPU does every second.
+            repeats = number in received and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if repeats else handler)

@@ -1,0 +1,53 @@
+"""Configurations of earlier versions, read as this version would have written them: one table of moved names.
+
+Run folders and checkpoints keep the configuration of their run, which names classes by `_target_`. Each name that has
+moved since stands here, so that an old run still goes on and an old encoder still loads.
+"""
+
+import re
+from typing import Any
+
+MOVED = {
+    "ssl_zoo.backbones.image_backbone": "ssl_zoo.backbones.image.image_backbone",
+    "ssl_zoo.data.images.ImageData": "ssl_zoo.data.image.module.ImageData",
+    "ssl_zoo.data.text.TextData": "ssl_zoo.data.text.module.TextData",
+    "ssl_zoo.functional.warmup_cosine": "ssl_zoo.schedules.warmup_cosine",
+    "ssl_zoo.functional.warmup_linear": "ssl_zoo.schedules.warmup_linear",
+    "ssl_zoo.loggers.Wandb": "ssl_zoo.training.loggers.Wandb",
+    "ssl_zoo.loggers.tensorboard": "ssl_zoo.training.loggers.tensorboard",
+    "ssl_zoo.masks.BlockMask": "ssl_zoo.nn.masks.BlockMask",
+    "ssl_zoo.masks.RandomMask": "ssl_zoo.nn.masks.RandomMask",
+    "ssl_zoo.optimizers.lars": "ssl_zoo.training.optimizers.lars",
+    "ssl_zoo.text_backbones.TextTransformer": "ssl_zoo.backbones.text.TextTransformer",
+    "ssl_zoo.text_backbones.transformers_backbone": "ssl_zoo.backbones.text.transformers_backbone",
+}
+"""`_target_` in earlier versions -> `_target_` now."""
+ADDED = {
+    "method.hidden_norm": True,
+    "method.last_norm": False,
+    "method.views_per_batch_norm": "joint",
+    "optimizer.decay_norms_and_biases": False,
+}
+"""Keys that earlier versions did not have -> the value that means what they did."""
+_PAPER_VIEWS = re.compile(r"\$\{paper_views\.(\w+)\}")
+
+
+def current(config: Any) -> Any:
+    """`config` with each `_target_` as it is called now; anything nested, unresolved or resolved."""
+    if isinstance(config, dict):
+        renamed = {key: current(value) for key, value in config.items()}
+        if isinstance(target := renamed.get("_target_"), str):
+            renamed["_target_"] = MOVED.get(target, target)
+        return renamed
+    return [current(value) for value in config] if isinstance(config, list) else config
+
+
+def with_views(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` with the views of its run in place of a reference to the method's, and without those it does not use."""
+    views, offered = config.get("views"), config.get("paper_views", {})
+    if isinstance(views, str):
+        reference = _PAPER_VIEWS.fullmatch(views)
+        if not reference or reference[1] not in offered:
+            return config
+        views = offered[reference[1]]
+    return {key: value for key, value in config.items() if key != "paper_views"} | {"views": views}
