@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from ssl_zoo.run import CONF
+from ssl_zoo.config import CONF
 
 sys.path.insert(0, str(CONF.parent / "benchmarks"))
 import gpu_queue

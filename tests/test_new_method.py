@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from ssl_zoo.config import CONF
 from ssl_zoo.dry_run import dry_run
-from ssl_zoo.run import CONF
 from tests.conftest import Ended
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 
-from ssl_zoo.run import CONF
+from ssl_zoo.config import CONF
 
 sys.path.insert(0, str(CONF.parent / "benchmarks"))
 import parity

@@ -649,7 +649,7 @@ def test_the_default_configuration_is_the_contract() -> None:
     """The names people script against."""
     from hydra import compose, initialize_config_dir
 
-    from ssl_zoo.run import CONF
+    from ssl_zoo.config import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config")

@@ -7,9 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from ssl_zoo.config import dotted_keys
+from ssl_zoo.config import CONF, dotted_keys
 from ssl_zoo.report import results
-from ssl_zoo.run import CONF
 from tests.conftest import Ended
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))

@@ -18,9 +18,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ssl_zoo.config import nearest
+from ssl_zoo.config import CONF, nearest
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.run import CONF
 
 B, SIZE, LENGTH, LARGE = 16, 16, 16, 256
 VOCABULARY, PAD, CLS, SEP, MASK, SPECIAL = 60, 0, 2, 3, 4, 5

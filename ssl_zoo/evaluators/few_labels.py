@@ -49,7 +49,7 @@ class FewLabels:
 
     At the end of training of an image model also `few/<n>/pixels_linear` and `few/<n>/pixels_knn`, the same on the
     pixels, and `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
-    `..._std` their standard deviation; with all labels there is one draw. EvalContext before training, the same metrics are
+    `..._std` their standard deviation; with all labels there is one draw. Before training the same metrics are
     those of random weights, or of the weights that the run started from; the former are kept for `scratch`.
     """
 

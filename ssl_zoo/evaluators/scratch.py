@@ -32,7 +32,7 @@ class Scratch:
     def accuracy(self, context: EvalContext, untrained: nn.Module, train: Features, test: Features) -> Proportion:
         """Accuracy on `test` of a copy of `untrained` and a linear layer on top, trained on `train`.
 
-        x of both: plain views of images, flattened (see `EvalContext.inputs`). Draws are keyed: the same call gives the same
+        x of both: plain views of images, flattened (`EvalContext.inputs`). Draws are keyed: equal calls give an equal
         number.
         """
         torch.manual_seed(0)

@@ -60,11 +60,9 @@ class IJEPA(Method):
 
     Differs from the official code, so that shapes are the same on all processes: there the context is a block of 85 to
     100 % of the image less the targets, cut to the batch's smallest in reading order; here it is a constant share of
-    the tokens, drawn among those outside all targets. If they do not suffice, as on very small grids, some target
-    tokens become context, and are then no targets. Positions and class token are the backbone's own, where there they
-    are fixed sines and there is none. A text is a grid of one row, and context and blocks are shares of its own tokens.
-    The linear layers of the predictor start as torch's do; there from a truncated
-    normal distribution of 0.02, with zero biases, the last layers of block i divided by sqrt(2 i).
+    the tokens, sampled outside all targets. Where these do not suffice, some targets become context instead. Positions
+    and class token are the backbone's own; there positions are fixed sines and there is no class token. The predictor's
+    linear layers start as torch's do; there from a truncated normal of 0.02, with the last of block i over sqrt(2 i).
     """
 
     def __init__(

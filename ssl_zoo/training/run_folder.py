@@ -12,8 +12,7 @@ from filelock import FileLock, Timeout
 
 from ssl_zoo.config import dotted_keys
 from ssl_zoo.report import results
-from ssl_zoo.training import moved
-from ssl_zoo.training import checkpoints
+from ssl_zoo.training import checkpoints, moved
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ssl_zoo.config import CONF
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.simclr import SimCLR
-from ssl_zoo.run import CONF
 
 FACTS = {"modality": "text", "vocab_size": 50, "max_length": 16, "pad_id": 0, "sep_id": 3}
 SMALL = ("backbone.depth=1", "backbone.embed_dim=32", "method.hidden_dim=16", "method.out_dim=8")

@@ -4,8 +4,6 @@ import copy
 import csv
 import io
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -199,11 +197,3 @@ def test_command_line_prints_and_writes(sweep: Path, tmp_path: Path, capsys: pyt
     assert tables.main([str(sweep / "0"), str(sweep / "1"), "--out", str(tmp_path / "new" / "place")]) == 0
     for folder in (sweep, tmp_path / "new" / "place"):
         assert {file.name for file in folder.glob("report.*")} == {"report.md", "report.csv", "report.html"}
-
-
-def test_command_line_says_a_mistake_in_one_line(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "ssl_zoo.report", "none"], capture_output=True, text=True, cwd=Path.cwd()
-    )
-    assert run.returncode == 2
-    assert run.stderr == "error: none: no such folder. Give run folders, or folders that hold some\n"

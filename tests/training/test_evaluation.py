@@ -1,0 +1,74 @@
+"""Evaluation during training: at the right steps, on the first process, and paid for by no training time."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_zoo.evaluators.base import EvalContext
+from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.learner import Learner
+from ssl_zoo.method import Method
+from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
+from tests.evaluators.fakes import FakeData, blobs
+
+
+class Remembers:
+    """An evaluator that keeps what it was shown."""
+
+    needs_labels = False
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+
+    def __call__(self, context: EvalContext) -> dict[str, float]:
+        self.phases.append(context.phase)
+        return {"knn/top1": Proportion(0.5, 10), "rankme": 3.0}
+
+
+def trainer(is_first: bool = True) -> Any:
+    logged: list[tuple[dict[str, float], int]] = []
+    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append((metrics, step)))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), barrier=lambda: None)
+    precision = SimpleNamespace(forward_context=torch.no_grad)
+    return SimpleNamespace(
+        is_global_zero=is_first, loggers=[logger], strategy=strategy, precision_plugin=precision, logged=logged
+    )
+
+
+def learner(monkeypatch: pytest.MonkeyPatch) -> Learner:
+    method = Method(nn.Linear(2, 2))
+    made = Learner(method, cast(Any, None), lambda progress: 1.0, seed=0, total_steps=10)
+    monkeypatch.setattr(Learner, "global_step", property(lambda self: self.made_steps))
+    return made
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_encoder_is_evaluated_every_so_many_steps_but_the_last(
+    is_first: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluator, at, run = Remembers(), trainer(is_first), learner(monkeypatch)
+    callback = PeriodicEvaluation(FakeData(blobs(4, 2, 2, 1.0), blobs(4, 2, 2, 1.0)), {"it": evaluator}, every=4)
+    for step in range(1, 13):
+        for _ in range(2):  # batches that make one step: it is evaluated once
+            run.made_steps, run.now = step, step / 12
+            callback.on_train_batch_end(at, run)
+    assert evaluator.phases == ["periodic"] * 2 * is_first
+    assert [step for _, step in at.logged] == [4, 8] * is_first
+    assert all(metrics == {"eval/knn/top1": 0.5, "eval/rankme": 3.0} for metrics, _ in at.logged)
+    assert callback.seconds > 0
+    printed = capsys.readouterr().out
+    assert printed.count("knn/top1 50.0 %") == 2 * is_first
+    assert "rankme" not in printed  # a line is for accuracies
+
+
+def test_the_context_is_of_the_trainers_device_and_precision() -> None:
+    at = trainer()
+    context = eval_context(
+        at, Method(nn.Linear(2, 2)), FakeData(blobs(4, 2, 2, 1.0), blobs(4, 2, 2, 1.0)), "init", True
+    )
+    assert context.device == torch.device("cpu")
+    assert context.loaded
+    assert context.precision is torch.no_grad
