@@ -214,6 +214,9 @@ def check_config(cfg: DictConfig) -> None:
     for key in values:
         check_key(key, mine.get(key), default)
         check_type(key, mine.get(key), default.get(key))
+    for key, value in mine.items():
+        if value == "???":
+            raise ValueError(f"{key} must be given, e.g. {key}=...")
     for key, hint in {"seed": int, "text": str | None, "checkpoint": str | None, "name": str | None}.items():
         settings.check(key, cfg[key], hint)
     budgets = [key for key in values if key.startswith("budget.")]

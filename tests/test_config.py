@@ -1,5 +1,8 @@
 """Mistakes on the command line are named, with the nearest right name."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +101,26 @@ def test_right_types_pass(value: Any, default: Any) -> None:
 def test_what_takes_several_kinds_passes(given: str) -> None:
     (override,) = OverridesParser.create().parse_overrides([given])
     check_type(override.key_or_group, override.value(), {"backbone.pretrained": False}.get(override.key_or_group, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["data=folder"], "data.path must be given"),
+        (["method=simclrr"], "did you mean simclr"),
+        (["seed=-1"], "seed=-1"),
+    ],
+)
+def test_a_mistake_of_the_command_line_is_named_before_torch_is_imported(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    code = (
+        "import atexit, sys; from ssl_zoo import run\n"
+        "atexit.register(lambda: print(sorted({'torch', 'lightning', 'timm', 'datasets'} & sys.modules.keys())))\n"
+        f"sys.argv = ['run.py', *{arguments}, 'logger=csv', 'hydra.run.dir={tmp_path / 'run'}']\n"
+        "run.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert ended.stdout.endswith("[]\n")

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ssl_zoo.config import dotted_keys
 from ssl_zoo.report import results
-from ssl_zoo.training import checkpoints, moved
+from ssl_zoo.training import moved
 
 log = logging.getLogger(__name__)
 
@@ -229,12 +229,14 @@ def data_differences(resume: Path, content: str, found: Found) -> list[str]:
     Raises:
         FolderTaken: when the data is elsewhere and cannot be shown to be the same.
     """
+    from ssl_zoo.training import checkpoints
+
     if checkpoints.card(resume).get("content", content) == content:
         return []
-    if moved := [f"{key}={found.changed[key][0]}" for key in ("data.path", "data.root") if key in found.changed]:
+    if elsewhere := [f"{key}={found.changed[key][0]}" for key in ("data.path", "data.root") if key in found.changed]:
         raise FolderTaken(
-            f"{', '.join(moved)}: this is not the data that the run in {resume.parent.parent} began with, or (files of "
-            "more than 1 GB in all are known by name, size and time) not an exact copy. Give the data of before, or "
+            f"{', '.join(elsewhere)}: this is not the data that the run in {resume.parent.parent} began with, or not an"
+            " exact copy (files of more than 1 GB in all are known by name, size and time). Give the data of before or "
             "another hydra.run.dir"
         )
     return ["data: its files have changed since the run began, so the rest of the run learns from other data"]
