@@ -123,6 +123,7 @@ def build_optimizer(cfg: DictConfig) -> Any:
 
 def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: dict[str, Any]) -> Any:
     """The LightningModule that steps `method` until `spend` is spent; `card` goes into its checkpoints."""
+    from ssl_zoo.clock import Clock
     from ssl_zoo.learner import Learner
     from ssl_zoo.training import evaluation
 
@@ -136,5 +137,5 @@ def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: 
         compile_method=cfg.trainer.compile,
         decay_norms_and_biases=cfg.optimizer.get("decay_norms_and_biases", False),
         card=card,
-        pauses=[callback for callback in trainer.callbacks if isinstance(callback, evaluation.PAUSES)],
+        clock=Clock([callback for callback in trainer.callbacks if isinstance(callback, evaluation.PAUSES)]),
     )

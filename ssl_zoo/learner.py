@@ -1,10 +1,8 @@
-"""The only LightningModule: it steps any method and owns the optimizer, the schedule and the clock."""
+"""The only LightningModule: it steps any method and owns the optimizer and the schedule."""
 
 import logging
-import math
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +12,11 @@ from timm.layers import convert_sync_batchnorm
 from timm.optim import param_groups_weight_decay
 from torch import Tensor
 
+from ssl_zoo.clock import Clock
 from ssl_zoo.distributed import gather_batch_norm, rank, world_size
 from ssl_zoo.method import Batch, Method
 
 log = logging.getLogger(__name__)
-
-
-class Pause(Protocol):
-    """Something that interrupts training now and then; seconds: what it has cost in this session."""
-
-    seconds: float
 
 
 class NonFiniteLoss(RuntimeError):
@@ -31,11 +24,24 @@ class NonFiniteLoss(RuntimeError):
 
 
 class Learner(LightningModule):
-    """Trains `method` until the budget is spent, `total_steps` optimizer steps or `minutes` of training time.
+    """Trains `method` until the budget is used up: `total_steps` optimizer steps or `minutes` of training time.
 
-    optimizer: builds the optimizer from parameter groups and `weight_decay`; what it is given as `lr` is the peak rate.
-    schedule: learning-rate factor as a function of progress. card: plain facts kept in each checkpoint (the resolved
-    configuration), from which a checkpoint alone can be rebuilt. pauses: what does not count as training time.
+    Args:
+        method: what is trained.
+        optimizer: builds the optimizer from parameter groups; a partial whose `lr` is the peak rate.
+        schedule: factor of the learning rate as a function of progress.
+        seed: of the step's own random numbers, such as masks and dropout.
+        total_steps: the budget in optimizer steps, None if it is time.
+        minutes: the budget in minutes of training, None if it is steps.
+        compile_method: whether to compile `method`, in place.
+        decay_norms_and_biases: whether weight decay applies to every parameter.
+        card: plain facts kept in each checkpoint, from which a checkpoint alone can be rebuilt.
+        clock: counts the training time.
+
+    Attributes:
+        batches_seen: global batches consumed, of which several may make one optimizer step.
+        now: progress at the current step.
+        skipped_steps: optimizer steps that the gradient scaler of 16-mixed skipped, over all sessions.
     """
 
     def __init__(
@@ -49,28 +55,24 @@ class Learner(LightningModule):
         compile_method: bool = False,
         decay_norms_and_biases: bool = False,
         card: dict[str, Any] | None = None,
-        pauses: Sequence[Pause] = (),
+        clock: Clock | None = None,
     ):
         super().__init__()
-        self.method, self.make_optimizer, self.schedule, self.seed = method, optimizer, schedule, seed
-        self.total_steps, self.minutes = total_steps, minutes
+        self.method = method
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.total_steps = total_steps
+        self.minutes = minutes
+        self.compile_method = compile_method
         self.decay_norms_and_biases = decay_norms_and_biases
-        self.compile_method, self.card, self.pauses = compile_method, card or {}, pauses
-        self.batches_seen = 0  # global batches consumed, of which several may make one optimizer step
-        self.now = 0.0  # progress at the current step
-        self.spent_before = 0.0  # seconds of training in earlier sessions of this run
-        self.started: float | None = None  # when the first step of this session began
-        self.first_step_done: float | None = None  # when that step ended, without pauses
-        self.first_step_at = math.nan  # the same as seconds since 1970
-        self.first_batches = 0  # batches_seen at that moment
+        self.card = card or {}
+        self.clock = clock or Clock()
+        self.batches_seen = 0
+        self.now = 0.0
+        self.skipped_steps = 0
         self.last_loss = torch.zeros(())
         self.found_bad = torch.zeros(())
-        self.skipped_steps = 0  # optimizer steps that the gradient scaler of 16-mixed skipped, over all sessions
-
-    @property
-    def idle(self) -> float:
-        """Seconds of this session spent on evaluation and checkpoints."""
-        return sum(pause.seconds for pause in self.pauses)
 
     @property
     def log_every(self) -> int:
@@ -78,18 +80,12 @@ class Learner(LightningModule):
         return self.trainer.log_every_n_steps  # type: ignore[attr-defined]
 
     @property
-    def elapsed(self) -> float:
-        """Seconds of training so far, over all sessions, without evaluation and checkpoints."""
-        now = 0.0 if self.started is None else time.perf_counter() - self.started - self.idle
-        return self.spent_before + now
-
-    @property
     def progress(self) -> float:
         """Spent fraction of the budget."""
         if self.minutes is None:
             assert self.total_steps is not None
             return min(self.global_step / self.total_steps, 1.0)
-        elapsed = torch.tensor(self.elapsed / (60 * self.minutes), dtype=torch.float64, device=self.device)
+        elapsed = torch.tensor(self.clock.seconds / (60 * self.minutes), dtype=torch.float64, device=self.device)
         if world_size() > 1:
             dist.broadcast(elapsed, 0)  # all processes must see the same clock
         return min(elapsed.item(), 1.0)
@@ -136,7 +132,7 @@ class Learner(LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
-        self.started = time.perf_counter()
+        self.clock.start()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # The step's own draws (masks, dropout) depend on these three numbers alone, so a resumed run repeats them.
@@ -183,9 +179,7 @@ class Learner(LightningModule):
         else:
             with torch.no_grad():
                 self.method.after_step(self.now)
-        if self.first_step_done is None:
-            self.first_step_done, self.first_batches = time.perf_counter() - self.idle, self.batches_seen
-            self.first_step_at = time.time()
+        self.clock.step(self.batches_seen)
         if self.minutes is not None and self.progress >= 1:
             self.trainer.should_stop = True
 
@@ -208,24 +202,18 @@ class Learner(LightningModule):
                 self.global_step,
             )
 
-    def steps_per_second(self) -> float:
-        """Batches a second of this session after its first step, without evaluation and checkpoints; NaN if none."""
-        if self.first_step_done is None or self.batches_seen <= self.first_batches:
-            return math.nan
-        return (self.batches_seen - self.first_batches) / (time.perf_counter() - self.idle - self.first_step_done)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         encoder = next((k for k, part in self.method.named_modules() if part is self.method.encoder), "backbone")
         checkpoint["ssl_zoo"] = {
             "card": self.card,
             "encoder": f"method.{encoder}",  # where its weights are in the state, for those who go on from it
             "batches_seen": self.batches_seen,
-            "elapsed": self.elapsed,
+            "elapsed": self.clock.seconds,
             "skipped_steps": self.skipped_steps,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.batches_seen = checkpoint["ssl_zoo"]["batches_seen"]
-        self.spent_before = checkpoint["ssl_zoo"]["elapsed"]
+        self.clock.earlier = checkpoint["ssl_zoo"]["elapsed"]
         self.skipped_steps = checkpoint["ssl_zoo"].get("skipped_steps", 0)  # older ones have none
         self.trainer.datamodule.start_step = self.batches_seen  # type: ignore[attr-defined]

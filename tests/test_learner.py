@@ -95,8 +95,8 @@ def test_progress_runs_from_0_to_below_1_and_drives_the_rate(tmp_path: Path) -> 
     assert learner.method.clock == [i / 8 for i in range(8)]
     assert learner.method.moved == learner.method.clock
     assert learner.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * warmup_cosine(7 / 8, 0.25, 0.0))
-    assert learner.elapsed > 0
-    assert learner.steps_per_second() > 0
+    assert learner.clock.seconds > 0
+    assert learner.clock.batches_per_second(learner.batches_seen) > 0
 
 
 def test_accumulation_counts_optimizer_steps(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_resumed_run_sees_what_the_whole_run_would_have_seen(tmp_path: Path) -
     assert first.method.clock + rest.method.clock == whole.method.clock
     for mine, theirs in zip(rest.method.parameters(), whole.method.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    assert rest.spent_before > 0
+    assert rest.clock.earlier > 0
 
 
 @pytest.mark.parametrize("bad_at", [0, 3])
@@ -235,4 +235,4 @@ def test_minutes_stop_the_run(tmp_path: Path) -> None:
     assert clock == sorted(clock)
     assert clock[0] < 0.5
     assert max(clock) <= 1
-    assert 0.3 <= learner.elapsed < 5
+    assert 0.3 <= learner.clock.seconds < 5

@@ -140,7 +140,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         "budget": {
             "kind": budget.kind,
             "value": budget.value,
-            "seconds": learner.elapsed,
+            "seconds": learner.clock.seconds,
             "steps": learner.global_step,
             "examples": examples,
             "flops": flops * examples,
@@ -221,10 +221,10 @@ def speed(trainer: Trainer, learner: Learner, batch_size: int) -> dict[str, floa
     Returns:
         `examples_per_second`, `peak_memory_bytes`, `seconds_to_first_step`; nothing if this process made no step.
     """
-    if learner.first_step_done is None:
+    if not learner.clock.has_stepped:
         return {}
     return {
-        "examples_per_second": learner.steps_per_second() * batch_size,
+        "examples_per_second": learner.clock.batches_per_second(learner.batches_seen) * batch_size,
         "peak_memory_bytes": peak_memory(trainer),
-        "seconds_to_first_step": learner.first_step_at - STARTED,
+        "seconds_to_first_step": learner.clock.first_step_at - STARTED,
     }

@@ -25,7 +25,7 @@ class ProgressBar(Callback):
         if learner.total_steps is not None:
             return min(learner.global_step / learner.total_steps, 1.0)
         assert learner.minutes is not None
-        return min(learner.elapsed / (60 * learner.minutes), 1.0)
+        return min(learner.clock.seconds / (60 * learner.minutes), 1.0)
 
     def on_train_start(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
         if trainer.is_global_zero and self.console.is_terminal:
@@ -44,7 +44,7 @@ class ProgressBar(Callback):
         if step == 0 or (step % learner.log_every and step > 1 and share < 1):
             return  # reading the loss waits for the device
         text = f"step {step}  loss {learner.last_loss.item():.4f}"
-        speed = learner.steps_per_second() * self.batch_size
+        speed = learner.clock.batches_per_second(learner.batches_seen) * self.batch_size
         if math.isfinite(speed):  # not after the first step, which takes longer than others
             text += f"  {speed:,.0f} examples/s"
         if self.bar is not None:
