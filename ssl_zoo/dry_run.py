@@ -23,8 +23,13 @@ IMAGE_FACTS = ("image_size", "half_size", "in_chans", "mean", "std")
 
 
 def dry_run(cfg: DictConfig) -> Any:
-    """Raises what would else be raised once the data is prepared, hours later perhaps: builds every part from the facts
-    that the settings of the data promise, and throws it away. Returns the method, which is as large as the real one.
+    """Builds every part from the facts that the data configuration promises, and discards it.
+
+    Networks are built on the meta device: they have shapes, and neither memory nor values. Pretrained ones are loaded,
+    so that weights which do not fit are refused here.
+
+    Returns:
+        The method, whose parameters have the sizes of the real one's.
 
     Raises:
         ValueError: for a value that a part refuses, or parts of which one is for images and another for text.
@@ -39,13 +44,15 @@ def dry_run(cfg: DictConfig) -> Any:
     if cfg.checkpoint is not None:
         checkpoints.resolve(str(cfg.checkpoint))
     settings.at_least("optimizer.lr", cfg.optimizer.lr, 0, excluded=True)
-    logging.disable(logging.INFO)  # each part tells what it is when it is built in earnest
+    logging.disable(logging.INFO)  # each part logs what it is when it is built for the run
     try:
         expected = cfg.copy()
         expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
         for part in ("backbone", "method", "views"):
             check_modality(part, expected)
-        views, method = build_views(expected), build_method(expected)
+        views = build_views(expected)
+        with torch.device("cpu" if cfg.backbone.get("pretrained") else "meta"):
+            method = build_method(expected)
         check_queues(method, cfg.data.batch_size)
         if expected.facts["modality"] == "image":
             check_sizes(method, views[0], expected.facts["in_chans"], expected.facts["image_size"])
@@ -126,11 +133,12 @@ def check_sizes(method: Any, views: Any, in_chans: int, image_size: int) -> None
 
     blank = torch.zeros(1, in_chans, image_size, image_size, dtype=torch.uint8)
     made = views(blank, torch.zeros(1, dtype=torch.int64), 0, 0)
+    device = next(method.backbone.parameters()).device
     others = {view.shape[-1]: view for view in made if view.dim() == 4 and view.shape[-1] != image_size}
     for size, view in others.items():
         try:
             with torch.no_grad():
-                method.backbone.eval()(view)
+                method.backbone.eval()(view.to(device))
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
                 f"views: the backbone, made for images of {image_size} pixels, takes no view of {size} ({error}). "

@@ -229,9 +229,10 @@ def check_view_sizes(model: Any, name: str, sides: Iterable[int], in_chans: int)
     if not local or not hasattr(model, "forward_features"):
         return
     was_training = model.training
+    device = next(model.parameters()).device
     model.eval()
     with torch.no_grad():
-        positions = {side: _positions(model, torch.zeros(1, in_chans, side, side)) for side in local}
+        positions = {side: _positions(model, torch.zeros(1, in_chans, side, side, device=device)) for side in local}
     model.train(was_training)
     for side, count in positions.items():
         if count <= 1:
