@@ -159,7 +159,7 @@ def composed(name: str, *overrides: str) -> DictConfig:
 
 def kind_of(backbone: Mapping[str, Any]) -> str:
     """conv, vit or text: what a backbone's configuration builds."""
-    if "text_backbones" in backbone["_target_"]:
+    if "backbones.text" in backbone["_target_"]:
         return "text"
     return "vit" if "vit_" in backbone.get("name", "") else "conv"
 
@@ -198,7 +198,7 @@ def shrunk(config: Any, size: int, text: dict[str, Any]) -> Any:
 def _has_text(config: Any) -> bool:
     """Whether a method's configuration holds a text network of its own, as CLIP's does."""
     inside = config.values() if isinstance(config, dict) else ()
-    return any(_has_text(value) or (isinstance(value, str) and "text_backbones" in value) for value in inside)
+    return any(_has_text(value) or (isinstance(value, str) and "backbones.text" in value) for value in inside)
 
 
 def taken(name: str, makers: Mapping[str, Callable[[], Method]], own: str | None, paired: bool) -> tuple[Subject, ...]:

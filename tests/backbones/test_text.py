@@ -225,7 +225,7 @@ def test_checkpointing_changes_memory_only(
         calls += 1
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(text, "checkpoint", counted)
+    monkeypatch.setattr(text_module, "checkpoint", counted)
     results = []
     for enabled in False, True:
         model = text(trunk, grad_checkpointing=enabled, **options).train()
