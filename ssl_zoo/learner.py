@@ -77,7 +77,7 @@ class Learner(LightningModule):
     @property
     def log_every(self) -> int:
         """Optimizer steps between two records of the metrics."""
-        return self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return int(self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
 
     @property
     def progress(self) -> float:
@@ -100,7 +100,7 @@ class Learner(LightningModule):
             if self.trainer.strategy.root_device.type == "cpu":
                 gather_batch_norm(self.method)
             else:
-                self.method = convert_sync_batchnorm(self.method)
+                self.method = convert_sync_batchnorm(self.method)  # type: ignore[no-untyped-call]
         if self.compile_method:
             self.method.compile()  # in place: checkpoint keys keep their names
 
@@ -141,7 +141,7 @@ class Learner(LightningModule):
         self.now = self.progress
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["peak_lr"] * (1.0 if group["constant"] else self.schedule(self.now))
-        scalars = self.method(batch, self.now)
+        scalars: dict[str, Tensor] = self.method(batch, self.now)
         self.last_loss = scalars["loss"].detach()
         if (self.global_step + 1) % self.log_every == 0:
             told = {f"train/{name}": value.detach() for name, value in scalars.items()}

@@ -77,7 +77,8 @@ def count_flops(method: Method, batch: Batch, examples: int = 8) -> float:
     part = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         copy.deepcopy(method).train()(part, 0.0)["loss"].backward()
-    return counter.get_total_flops() / count
+    total: int = counter.get_total_flops()
+    return total / count
 
 
 def flops_per_example(method: Method, data: Any, raw: Any) -> float:

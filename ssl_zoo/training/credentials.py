@@ -39,7 +39,7 @@ def masked(value: Any, key: str = "") -> Any:
 
 def masked_text(text: str) -> str:
     """`text` with the passwords of addresses and the values of `api_key=...` and the like replaced by `MASK`."""
-    return masked(text)
+    return str(masked(text))
 
 
 class Filter(logging.Filter):

@@ -21,7 +21,7 @@ def seconds_per_example(
     raw: Any,
     share: int,
     device: torch.device,
-    precision: Callable[[], AbstractContextManager],
+    precision: Callable[[], AbstractContextManager[Any]],
 ) -> float:
     """Wall-clock seconds of views, forward and backward pass of one example; loading and optimizer are left out.
 
@@ -80,6 +80,7 @@ def seconds_per_step(trainer: Trainer, method: Method, data: Any, raw: Any) -> f
     device = trainer.strategy.root_device
     method.to(device)
     at_once = trainer.world_size if device.type == "cuda" else 1
-    share = data.batch_size // at_once
+    share: int = data.batch_size // at_once
     seconds = seconds_per_example(method, data, raw, share, device, trainer.precision_plugin.forward_context)
-    return seconds * share * trainer.accumulate_grad_batches
+    batches: int = trainer.accumulate_grad_batches
+    return seconds * share * batches

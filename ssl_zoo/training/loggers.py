@@ -170,7 +170,8 @@ class Wandb(Logger):
 
     @property
     def name(self) -> str | None:
-        return self.about["name"]
+        name: str | None = self.about["name"]
+        return name
 
     @property
     def version(self) -> str:
@@ -277,5 +278,5 @@ def _mode() -> str:
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
 
-def _writer(file: Any, columns: list[str]) -> csv.DictWriter:
+def _writer(file: Any, columns: list[str]) -> "csv.DictWriter[str]":
     return csv.DictWriter(file, columns, restval="", lineterminator="\n")

@@ -56,7 +56,7 @@ class _Launcher(_SubprocessScriptLauncher):
         super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
         self.died, self.over = died, threading.Event()
 
-    def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
         """As Lightning's, but for the watch and for what is raised when a process has died."""
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         self._call_children_scripts()
@@ -92,7 +92,7 @@ class _Launcher(_SubprocessScriptLauncher):
         return None
 
 
-def _how(process: subprocess.Popen) -> str:
+def _how(process: subprocess.Popen[Any]) -> str:
     code = process.returncode
     if code > 0:
         return f"ended with exit status {code}, its own message is above"

@@ -91,7 +91,7 @@ class _Copied:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        count = self.stream.write(text)
+        count: int = self.stream.write(text)
         if not self.finished:
             *lines, self.line = (self.line + text).split("\n")
             self.line = self.line.rpartition("\r")[2] or self.line  # what is drawn over is not kept
