@@ -129,7 +129,7 @@ def measure(row: str, command: str, seed: int, core: int, threads: int) -> str |
         )
         if ended.returncode:
             return f"{row}, seed {seed}: {(ended.stderr.strip().splitlines() or ['no message'])[-1]}"
-        run = results.read(Path(folder) / "run")
+        run = results.read_results(Path(folder) / "run")
     line = {
         "row": row,
         "command": command,

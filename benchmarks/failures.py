@@ -117,7 +117,7 @@ def fill(place: Path, room: int) -> None:
 def dishonest(ended: Ended, folder: Path, reference: Path) -> str | None:
     """What is untrue about the end of a run on a full disk; None if nothing is."""
     try:
-        completed = results.read(folder)["status"] == "completed"
+        completed = results.read_results(folder)["status"] == "completed"
     except (OSError, ValueError):
         completed = False
     if "Traceback" in ended.printed:
@@ -130,7 +130,7 @@ def dishonest(ended: Ended, folder: Path, reference: Path) -> str | None:
 def disk(work: Path, options: argparse.Namespace) -> Found:
     """The disk fills up at different moments, with different room left; then there is room again."""
     is_mount, reference = "SSL_ZOO_OWN_MOUNTS" in os.environ, undisturbed(work, "byol")
-    size = checkpoints.resolve(reference).stat().st_size
+    size = checkpoints.resolve_checkpoint(reference).stat().st_size
 
     def case(job: tuple[int, str, float]) -> tuple[str | None, str | None]:
         number, moment, left = job
@@ -222,10 +222,10 @@ def report_of_damaged(work: Path, whole: dict[str, Any]) -> tuple[int, int, list
     for key, value in itertools.product(whole, (None, -1, "x", [], {}, 10**400)):
         contents.append(json.dumps(whole | {key: value}).encode())
     for number, content in enumerate(contents):
-        file = _made(sweep / f"run-{number:03d}") / results.NAME
+        file = _made(sweep / f"run-{number:03d}") / results.RESULTS_NAME
         file.write_bytes(content)
         try:
-            results.read(file)
+            results.read_results(file)
         except ValueError:
             damaged.append(file)
     call = [sys.executable, "-m", "ssl_zoo.report", str(sweep)]
@@ -257,7 +257,7 @@ def damaged(work: Path, options: argparse.Namespace) -> Found:
     jobs = sample([job for job in every if job[1:] != ("both", "removed")], options)
     with ThreadPoolExecutor(options.jobs) as pool:
         ended = list(pool.map(lambda job: try_damage(work, job[0], reference, *job[1:]), jobs))
-    number, named, problems = report_of_damaged(work, results.read(reference))
+    number, named, problems = report_of_damaged(work, results.read_results(reference))
     counts = {
         "cases": len(jobs),
         "went on to the same weights": sum(went_on and not wrong for went_on, _, wrong in ended),
@@ -274,7 +274,7 @@ def gadgets(work: Path, options: argparse.Namespace) -> Found:
     from tests.training import test_card as card
 
     folder = undisturbed(work, "mlm")
-    honest = {**checkpoints.load(checkpoints.resolve(folder)), "folder": folder}
+    honest = {**checkpoints.load_checkpoint(checkpoints.resolve_checkpoint(folder)), "folder": folder}
 
     def commands(trap: Path, checkpoint: str) -> Iterable[Ended]:
         environment = {"WANDB_API_KEY": card.SECRET, "PYTHONPATH": str(trap)}

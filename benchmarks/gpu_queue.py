@@ -223,8 +223,8 @@ class Queue:
             "seconds": round(seconds, 1),
             "date": str(date.today()),
         }
-        if (folder / results.NAME).exists():
-            run = results.read(folder)
+        if (folder / results.RESULTS_NAME).exists():
+            run = results.read_results(folder)
             line |= {key: run[key] for key in ("seed", "metrics", "budget", "speed", "environment")}
         else:
             line["output"] = tail

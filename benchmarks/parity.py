@@ -151,7 +151,7 @@ def measure(name: str, seed: int) -> dict[str, Any]:
         call.append(f"hydra.run.dir={folder}/run")
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(call, env=environment, capture_output=True, check=True)
-        run = results.read(Path(folder) / "run")
+        run = results.read_results(Path(folder) / "run")
     kept = {key: run[key] for key in ("metrics", "budget", "environment")}
     return {"name": name, "command": command, "seed": seed, **kept, "date": str(date.today())}
 

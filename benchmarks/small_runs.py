@@ -96,7 +96,7 @@ class Process:
 
 
 def weights(folder: Path) -> dict[str, Any]:
-    return checkpoints.load(checkpoints.resolve(folder))["state_dict"]
+    return checkpoints.load_checkpoint(checkpoints.resolve_checkpoint(folder))["state_dict"]
 
 
 def difference(folder: Path, reference: Path) -> str | None:

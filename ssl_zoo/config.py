@@ -218,7 +218,7 @@ def check_config(cfg: DictConfig) -> None:
         if value == "???":
             raise ValueError(f"{key} must be given, e.g. {key}=...")
     for key, hint in {"seed": int, "text": str | None, "checkpoint": str | None, "name": str | None}.items():
-        settings.check(key, cfg[key], hint)
+        settings.check_setting(key, cfg[key], hint)
     budgets = [key for key in values if key.startswith("budget.")]
     if budgets:  # a budget on the command line replaces the default one
         cfg.budget = {kind: value if f"budget.{kind}" in budgets else None for kind, value in cfg.budget.items()}

@@ -40,9 +40,9 @@ def dry_run(cfg: DictConfig) -> Any:
 
     check_settings(cfg)
     check_trainer(cfg)
-    budget.chosen(dict(cfg.budget))
+    budget.chosen_budget(dict(cfg.budget))
     if cfg.checkpoint is not None:
-        checkpoints.resolve(str(cfg.checkpoint))
+        checkpoints.resolve_checkpoint(str(cfg.checkpoint))
     settings.at_least("optimizer.lr", cfg.optimizer.lr, 0, excluded=True)
     logging.disable(logging.INFO)  # each part logs what it is when it is built for the run
     try:
@@ -101,7 +101,7 @@ def check_trainer(cfg: DictConfig) -> None:
                 f"trainer.{key} is no key of Lightning's Trainer that a run leaves open. Leave it out; how long a run "
                 f"lasts is budget.epochs or budget.steps, what it writes logger and trainer.checkpoint_every"
             )
-        settings.check(f"trainer.{key}", value, hints[key])
+        settings.check_setting(f"trainer.{key}", value, hints[key])
     for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every"):
         settings.at_least(f"trainer.{key}", cfg.trainer[key], 1)
     for key in ("gradient_clip_val", "evaluate_every"):

@@ -23,7 +23,7 @@ def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
         if run_folder.may_record(folder):
             results.write(folder, results.blank(status, **Run.of(cfg).record(), **known))
     except OSError as error:
-        print(f"error: {folder / results.NAME} could not be written: {error}", file=sys.stderr)
+        print(f"error: {folder / results.RESULTS_NAME} could not be written: {error}", file=sys.stderr)
 
 
 def cause(error: Exception) -> BaseException:

@@ -39,7 +39,7 @@ def info_nce(queries: Tensor, keys: Tensor, positives: Tensor, temperature: floa
     return F.cross_entropy(logits, positives)
 
 
-def negative_cosine(x: Tensor, y: Tensor) -> Tensor:
+def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
     """2 - 2 cos(x, y), the squared distance of the unit vectors, mean over the batch. x, y: (B, D); in float32."""
     return (2 - 2 * F.cosine_similarity(x.float(), y.float(), dim=1)).mean()
 

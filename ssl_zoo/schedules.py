@@ -3,12 +3,12 @@
 import math
 
 
-def cosine(start: float, end: float, progress: float) -> float:
+def cosine_schedule(start: float, end: float, progress: float) -> float:
     """Half-cosine from `start` at progress 0 to `end` at progress 1."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def ramp(start: float, end: float, share: float, progress: float) -> float:
+def linear_ramp(start: float, end: float, share: float, progress: float) -> float:
     """Linear from `start` to `end` over the first `share` of the run, then `end`."""
     return start + (end - start) * min(progress / share, 1.0)
 
@@ -21,7 +21,7 @@ def warmup_cosine(progress: float, warmup: float, final: float) -> float:
         raise ValueError(f"schedule.warmup={warmup}, final={final}: give a share of the run below 1, and 0 or more")
     if progress < warmup:
         return progress / warmup
-    return cosine(1.0, final, (progress - warmup) / (1 - warmup))
+    return cosine_schedule(1.0, final, (progress - warmup) / (1 - warmup))
 
 
 def warmup_linear(progress: float, warmup: float, flat: float) -> float:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import hydra
 
-NAMES: dict[Any, str] = {
+TYPE_NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a finite number",
@@ -37,14 +37,14 @@ def check_part(path: str, section: Any) -> None:
     if isinstance(section, Mapping):
         hints = _hints(f"{path}._target_", section["_target_"]) if "_target_" in section else {}
         for key, value in section.items():
-            check(f"{path}.{key}", value, hints.get(key, Any))
+            check_setting(f"{path}.{key}", value, hints.get(key, Any))
             check_part(f"{path}.{key}", value)
     elif isinstance(section, Sequence) and not isinstance(section, str):
         for number, item in enumerate(section):
             check_part(f"{path}.{number}", item)
 
 
-def check(key: str, value: Any, hint: Any) -> None:
+def check_setting(key: str, value: Any, hint: Any) -> None:
     """Raises ValueError unless `value` is of the type `hint`, as YAML has it: a list does for any sequence."""
     if not _accepts(hint, value):
         said = "null" if value is None else value
@@ -115,8 +115,8 @@ def _words(hint: Any) -> list[str]:
     if origin is Literal:
         return [str(arg) for arg in args]
     kind = origin or hint
-    if kind in NAMES:
-        return [NAMES[kind]]
+    if kind in TYPE_NAMES:
+        return [TYPE_NAMES[kind]]
     if kind is tuple and args and args[-1] is not Ellipsis:
         return [f"a list of {len(args)}"]
     if inspect.isclass(kind) and issubclass(kind, Mapping):

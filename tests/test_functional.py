@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssl_zoo import functional
-from ssl_zoo.functional import ema_copy, ema_update, info_nce, negative_cosine, similarities
+from ssl_zoo.functional import cosine_distance, ema_copy, ema_update, info_nce, similarities
 
 
 def test_similarities_are_float32_products_under_autocast_too() -> None:
@@ -46,9 +46,9 @@ def test_info_nce_of_equal_keys_is_log_of_their_number() -> None:
 def test_negative_cosine_is_the_squared_distance_of_unit_vectors() -> None:
     x, y = torch.randn(6, 5), torch.randn(6, 5)
     distance = (F.normalize(x, dim=1) - F.normalize(y, dim=1)).square().sum(dim=1).mean()
-    torch.testing.assert_close(negative_cosine(x, y), distance)
-    assert negative_cosine(x, 3 * x).item() == pytest.approx(0, abs=1e-6)
-    assert negative_cosine(x, -x).item() == pytest.approx(4, abs=1e-6)
+    torch.testing.assert_close(cosine_distance(x, y), distance)
+    assert cosine_distance(x, 3 * x).item() == pytest.approx(0, abs=1e-6)
+    assert cosine_distance(x, -x).item() == pytest.approx(4, abs=1e-6)
 
 
 def test_ema_averages_parameters_and_copies_statistics() -> None:

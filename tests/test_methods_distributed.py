@@ -24,7 +24,9 @@ def findings() -> list[Finding]:
 def test_the_table_of_differences(findings: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
     """Shown with -s; a sweep that saw nothing would prove nothing."""
     with capsys.disabled():
-        Console(width=120).print(checks.table([f._replace(failure="FAIL" * bool(f.failure)) for f in findings]))
+        Console(width=120).print(
+            checks.findings_table([f._replace(failure="FAIL" * bool(f.failure)) for f in findings])
+        )
     assert len({finding.subject for finding in findings}) >= len(subjects.names())
 
 

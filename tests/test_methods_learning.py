@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssl_zoo.conformance import learning, subjects
-from ssl_zoo.conformance.learning import Budget
+from ssl_zoo.conformance.learning import LearningBudget
 from ssl_zoo.training import environment
 
 ONE_VIEW = ("views=digits", "views.copies=[1]")
@@ -13,31 +13,35 @@ DOCUMENTS = ("data.tokenizer.vocab_size=1024", "data.heldout=0.2", "views=window
 SMALL_DECODER = ("method.decoder_depth=1", "method.decoder_dim=64")
 
 BUDGETS = {  # margin, steps, batch size, peak learning rate
-    "all4one": Budget(0.03, 40, 64, 2e-3),  # its transformer is slow
-    "barlow_twins": Budget(0.10, 150, 64, 2e-3),
-    "dcl": Budget(0.12, 150, 64, 2e-3),
-    "lejepa": Budget(0.10, 150, 64, 2e-3),
-    "simclr": Budget(0.12, 150, 64, 2e-3),
-    "vibcreg": Budget(0.10, 150, 64, 2e-3),
-    "vicreg": Budget(0.12, 150, 64, 2e-3),
-    "supervised": Budget(0.25, 150, 64, 2e-3),
-    "wmse": Budget(0.03, 150, 64, 2e-3),
-    "data2vec": Budget(0.06, 150, 64, 5e-3, ONE_VIEW),
-    "ibot": Budget(0.02, 100, 64, 5e-3, ("method.ema_decay=0.95",)),  # a teacher that keeps up with so short a run
-    "dinov2": Budget(0.05, 80, 64, 5e-3, ("method.ema_decay=0.95",)),
-    "msn": Budget(0.015, 100, 64, 5e-3, ("method.ema_decay=0.95",)),
-    "ijepa": Budget(0.03, 250, 64, 5e-3, ("method.predictor_depth=1", "method.ema_decay=0.95")),
-    "mae": Budget(0.03, 150, 128, 5e-3, SMALL_DECODER),
-    "simmim": Budget(0.04, 200, 128, 5e-3, ONE_VIEW),
+    "all4one": LearningBudget(0.03, 40, 64, 2e-3),  # its transformer is slow
+    "barlow_twins": LearningBudget(0.10, 150, 64, 2e-3),
+    "dcl": LearningBudget(0.12, 150, 64, 2e-3),
+    "lejepa": LearningBudget(0.10, 150, 64, 2e-3),
+    "simclr": LearningBudget(0.12, 150, 64, 2e-3),
+    "vibcreg": LearningBudget(0.10, 150, 64, 2e-3),
+    "vicreg": LearningBudget(0.12, 150, 64, 2e-3),
+    "supervised": LearningBudget(0.25, 150, 64, 2e-3),
+    "wmse": LearningBudget(0.03, 150, 64, 2e-3),
+    "data2vec": LearningBudget(0.06, 150, 64, 5e-3, ONE_VIEW),
+    "ibot": LearningBudget(
+        0.02, 100, 64, 5e-3, ("method.ema_decay=0.95",)
+    ),  # a teacher that keeps up with so short a run
+    "dinov2": LearningBudget(0.05, 80, 64, 5e-3, ("method.ema_decay=0.95",)),
+    "msn": LearningBudget(0.015, 100, 64, 5e-3, ("method.ema_decay=0.95",)),
+    "ijepa": LearningBudget(0.03, 250, 64, 5e-3, ("method.predictor_depth=1", "method.ema_decay=0.95")),
+    "mae": LearningBudget(0.03, 150, 128, 5e-3, SMALL_DECODER),
+    "simmim": LearningBudget(0.04, 200, 128, 5e-3, ONE_VIEW),
     # After 150 steps it is below random weights: first it unlearns what does not tell turns apart.
-    "rotnet": Budget(0.02, 1000, 64, 2e-3, ("views=weak",)),
-    "clm": Budget(0.08, 150, 32, 5e-3),
-    "tsdae": Budget(0.04, 150, 32, 5e-3),
-    "electra": Budget(0.06, 2000, 8, 3e-3),  # many small steps: with 400 of 32 rows the discriminator knows nothing yet
-    "data2vec_text": Budget(0.10, 300, 32, 5e-3),
-    "mlm": Budget(0.10, 400, 32, 5e-3),
+    "rotnet": LearningBudget(0.02, 1000, 64, 2e-3, ("views=weak",)),
+    "clm": LearningBudget(0.08, 150, 32, 5e-3),
+    "tsdae": LearningBudget(0.04, 150, 32, 5e-3),
+    "electra": LearningBudget(
+        0.06, 2000, 8, 3e-3
+    ),  # many small steps: with 400 of 32 rows the discriminator knows nothing yet
+    "data2vec_text": LearningBudget(0.10, 300, 32, 5e-3),
+    "mlm": LearningBudget(0.10, 400, 32, 5e-3),
     # Dropout views teach little from random weights; windows of documents as views show that the loss teaches.
-    "simcse": Budget(0.01, 100, 64, 2e-3, DOCUMENTS),
+    "simcse": LearningBudget(0.01, 100, 64, 2e-3, DOCUMENTS),
 }
 """Where that of the method's kind of backbone does not do. Margins are about half of the gain first seen."""
 
@@ -54,7 +58,7 @@ def test_it_learns(method: str, cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Two seeds; the smaller gain counts."""
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache))
     environment.quiet_lightning()
-    budget = BUDGETS.get(method) or learning.BUDGETS[learning.kind(method)]
+    budget = BUDGETS.get(method) or learning.LEARNING_BUDGETS[learning.kind(method)]
     trials = [learning.trial(method, seed, budget) for seed in (0, 1)]
     for seed, trial in enumerate(trials):
         print(f"{method} seed {seed}: {trial.task} {trial.before:.3f} -> {trial.after:.3f} in {trial.seconds:.1f} s")

@@ -32,7 +32,7 @@ def test_the_first_command_makes_its_point(tmp_path: Path, cache_root: Path) -> 
     assert ended.returncode == 0, ended.stderr
     assert "1 label a class" in ended.stdout
     assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
-    metrics = results.read(tmp_path / "run")["metrics"]
+    metrics = results.read_results(tmp_path / "run")["metrics"]
     for labels, margin in ((1, 0.05), (10, 0.005)):
         few = {key: metrics[key] for key in metrics if f"few/{labels}/" in key and not key.endswith("_std")}
         rivals = {

@@ -152,7 +152,7 @@ def test_help_into_a_closed_pipe_ends_without_a_word() -> None:
 def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
     ended = cli(*QUICK, "budget.steps=12", "evaluators=[knn,linear,spread]", "data.batch_size=32")
     assert ended.status == 0, ended.err
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert (found["status"], found["method"], found["data"], found["seed"]) == ("completed", "simclr", "digits", 0)
     assert found["backbone"] == "resnet10t"
     assert found["budget"]["steps"] == 12
@@ -166,14 +166,14 @@ def test_a_run_leaves_its_record(cli: Callable[..., Ended]) -> None:
     assert found["config"]["method"]["temperature"] == 0.2
     logged = pandas.read_csv("run/metrics.csv")
     assert "train/loss" in logged.columns
-    state = checkpoints.load(checkpoints.resolve("run"))["state_dict"]
+    state = checkpoints.load_checkpoint(checkpoints.resolve_checkpoint("run"))["state_dict"]
     assert any(key.startswith("method.backbone.") for key in state)
 
     again = cli(*QUICK, "budget.steps=12", "evaluators=[knn,linear,spread]", "data.batch_size=32")
     assert again.status == 0
     assert "this run is complete" in again.out
     assert cli(*QUICK, "optimizer.lr=fast").status == 2
-    assert results.read(Path("run")) == found
+    assert results.read_results(Path("run")) == found
 
 
 def test_the_first_minutes(cli: Callable[..., Ended]) -> None:
@@ -191,7 +191,7 @@ def test_the_first_minutes(cli: Callable[..., Ended]) -> None:
     assert shown == ["step 1", "step 2", "step 3"]
     assert "nan" not in ended.out
     assert pandas.read_csv("run/metrics.csv")["train/loss"].notna().sum() == 3
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert found["counts"]["linear/top1"] == found["counts"]["init/knn/top1"] == 400
 
 
@@ -216,17 +216,17 @@ def test_no_name_of_a_class_and_no_terminal_fails_a_finished_run(tmp_path: Path,
     command = [sys.executable, "-m", "ssl_zoo.run", *settings, *more]
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert results.read(tmp_path / "run")["status"] == "completed"
+    assert results.read_results(tmp_path / "run")["status"] == "completed"
     assert (tmp_path / "run" / "report.png").exists()
 
 
 def test_a_corrected_command_runs_in_the_folder_of_the_mistake(cli: Callable[..., Ended]) -> None:
     fast = (*QUICK, "evaluators=[]", "data.batch_size=32", "budget.steps=2")
     assert cli(*fast, "method.temperature=0").status == 2
-    assert results.read(Path("run"))["status"] == "failed"
+    assert results.read_results(Path("run"))["status"] == "failed"
     ended = cli(*fast, "method.temperature=0.1")
     assert ended.status == 0, ended.err
-    assert results.read(Path("run"))["status"] == "completed"
+    assert results.read_results(Path("run"))["status"] == "completed"
 
 
 def test_values_of_another_kind_than_the_default_that_a_key_takes_too(cli: Callable[..., Ended]) -> None:
@@ -250,7 +250,7 @@ def test_evaluation_changes_nothing_in_training(cli: Callable[..., Ended]) -> No
     plain = ("budget.steps=6", "data.batch_size=64", "logger=csv", "trainer.accelerator=cpu")
     cli(*plain, "evaluators=[]", "hydra.run.dir=a")
     cli(*plain, "evaluators=[knn,spread]", "trainer.evaluate_every=0.1", "hydra.run.dir=b")
-    a, b = (checkpoints.load(checkpoints.resolve(folder))["state_dict"] for folder in ("a", "b"))
+    a, b = (checkpoints.load_checkpoint(checkpoints.resolve_checkpoint(folder))["state_dict"] for folder in ("a", "b"))
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert "eval/knn/top1" in pandas.read_csv("b/metrics.csv").columns
 
@@ -297,7 +297,7 @@ def test_a_completed_run_goes_on_with_a_longer_budget_and_further_evaluators(cli
     assert cli(*fast, full, "evaluators=[]", "budget.steps=4").status == 0
     more = cli(*fast, full, "evaluators=[knn]", "budget.steps=4")
     assert more.status == 0, more.err
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert (found["status"], found["budget"]["steps"]) == ("completed", 4)
     assert {"knn/top1", "init/knn/top1"} <= found["metrics"].keys()
     assert found["speed"]["examples_per_second"] > 0
@@ -306,9 +306,9 @@ def test_a_completed_run_goes_on_with_a_longer_budget_and_further_evaluators(cli
     assert "resumed from step-00000004" in longer.out
     assert "precision: bf16-mixed, before 32-true: batches, views and masks stay the same" in longer.out
     assert "budget.steps=6 (was 4): batches and views stay the same, all schedules follow" in longer.out
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert (found["status"], found["budget"]["steps"], found["checkpoint_step"]) == ("completed", 6, 6)
-    assert results.read(Path("run/results-step-00000004.json"))["status"] == "completed"
+    assert results.read_results(Path("run/results-step-00000004.json"))["status"] == "completed"
     shorter = cli(*fast, "evaluators=[knn]", "budget.steps=5")
     assert shorter.status == 2
     assert "the run in" in shorter.err
@@ -349,7 +349,7 @@ def test_an_encoder_goes_on_with_its_own_backbone_and_inputs(cli: Callable[..., 
     assert "checkpoint=first: backbone=resnet18" in second.out
     on_photos = cli(*fast, "hydra.run.dir=third", "data=cifar10", "views=mild", "checkpoint=second")
     assert on_photos.status == 0, on_photos.err
-    found = results.read(Path("third"))
+    found = results.read_results(Path("third"))
     assert found["config"]["backbone"]["small_stem"] is False
     assert found["config"]["data"]["image_size"] == 16
     assert found["config"]["data"]["in_chans"] == 1
@@ -372,7 +372,7 @@ def test_a_text_encoder_goes_on_with_its_own_tokenizer(cli: Callable[..., Ended]
     second = cli(*fast, "hydra.run.dir=second", "method=simcse", "data=imdb", "checkpoint=first")
     assert second.status == 0, second.err
     assert Path("second/tokenizer.json").read_bytes() == Path("first/tokenizer.json").read_bytes()
-    backbone = results.read(Path("second"))["config"]["backbone"]
+    backbone = results.read_results(Path("second"))["config"]["backbone"]
     assert (backbone["depth"], backbone["proj_drop_rate"]) == (1, 0.1)  # dropout is the method's
     other = cli(
         *fast, "hydra.run.dir=third", "data=imdb", "method=mlm", "checkpoint=first", "data.tokenizer.vocab_size=512"
@@ -390,7 +390,7 @@ def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
     assert ended.status == 0, ended.err
     assert "probability" in ended.out
     assert ended.out.count("%") == 5
-    kept = checkpoints.load(checkpoints.resolve("run"))["ssl_zoo"]["card"]
+    kept = checkpoints.load_checkpoint(checkpoints.resolve_checkpoint("run"))["ssl_zoo"]["card"]
     assert kept["choices"] == {"method": "mlm", "backbone": "text_tiny"}
     assert cli("task=fill_mask", "checkpoint=run", "text=no blank", "hydra.run.dir=fill").status == 2
     assert cli(*QUICK[:2], "evaluators=[]", "budget.steps=1", "hydra.run.dir=simclr").status == 0
@@ -406,7 +406,7 @@ def test_a_nan_is_a_failure_on_record(cli: Callable[..., Ended]) -> None:
     )
     assert ended.status == 1
     assert "The weights were not updated" in ended.err
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert found["status"] == "failed"
     assert found["error"]["type"] in ("NonFiniteLoss", "NonFiniteWeights")
 
@@ -428,11 +428,11 @@ def test_a_run_that_cannot_save_its_last_weights_is_no_completed_run(
     assert ended.status == 1
     assert "The weights of step 4 are lost" in ended.err
     assert "Traceback" not in ended.err
-    assert results.read(Path("run"))["status"] == "interrupted"
+    assert results.read_results(Path("run"))["status"] == "interrupted"
     again = cli(*fast)
     assert again.status == 0, again.err
     assert "resumed from step-00000002" in again.out
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert (found["status"], found["checkpoint_step"]) == ("completed", 4)
     Path("run/checkpoints/step-00000004.ckpt").unlink()
     refused = cli(*fast, "hydra.run.dir=next", "checkpoint=run")
@@ -466,14 +466,14 @@ def test_a_run_killed_mid_epoch_resumes_bit_for_bit(method: str, tmp_path: Path,
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     finish(victim)
-    step = checkpoints.step_of(checkpoints.resolve(tmp_path / "run"))
+    step = checkpoints.step_of(checkpoints.resolve_checkpoint(tmp_path / "run"))
     assert 0 < step < 45
-    left = results.read(tmp_path / "run")
+    left = results.read_results(tmp_path / "run")
     assert (left["status"], left["method"], left["seed"]) == ("running", method, 0)
 
     resumed = finish(start(tmp_path, roots, *settings))
     assert f"resumed from step-{step:08d}" in resumed
-    a, b = (checkpoints.load(checkpoints.resolve(tmp_path / name)) for name in ("whole", "run"))
+    a, b = (checkpoints.load_checkpoint(checkpoints.resolve_checkpoint(tmp_path / name)) for name in ("whole", "run"))
     different = [key for key, value in a["state_dict"].items() if not torch.equal(value, b["state_dict"][key])]
     assert not different
     logged = pandas.read_csv(tmp_path / "run" / "metrics.csv")
@@ -490,8 +490,8 @@ def test_a_terminated_run_saves_and_says_so(tmp_path: Path, roots: tuple[Path, P
     process.send_signal(signal.SIGTERM)
     out = finish(process)
     assert process.returncode == 128 + signal.SIGTERM, out
-    assert results.read(tmp_path / "run")["status"] == "interrupted"
-    checkpoints.verify(checkpoints.resolve(tmp_path / "run"))
+    assert results.read_results(tmp_path / "run")["status"] == "interrupted"
+    checkpoints.verify(checkpoints.resolve_checkpoint(tmp_path / "run"))
 
 
 @pytest.mark.slow
@@ -503,7 +503,7 @@ def test_a_signal_while_the_data_is_prepared_is_recorded(tmp_path: Path, roots: 
     process.send_signal(signal.SIGUSR2)
     out = finish(process)
     assert process.returncode == 128 + signal.SIGUSR2, out
-    assert results.read(tmp_path / "run")["status"] == "interrupted"
+    assert results.read_results(tmp_path / "run")["status"] == "interrupted"
     assert "SIGUSR2: " in out
 
 
@@ -520,7 +520,7 @@ def test_two_cpu_processes_train_one_run(tmp_path: Path, roots: tuple[Path, Path
     one = finish(start(tmp_path, roots, *settings, "hydra.run.dir=one"))
     two = finish(start(tmp_path, roots, *settings, "trainer=ddp_cpu", "trainer.accelerator=cpu", "hydra.run.dir=two"))
     assert (tmp_path / "two" / "results.json").exists(), two
-    a, b = (results.read(tmp_path / name) for name in ("one", "two"))
+    a, b = (results.read_results(tmp_path / name) for name in ("one", "two"))
     assert (a["environment"]["processes"], b["environment"]["processes"]) == (1, 2)
     one_loss, two_loss = (pandas.read_csv(tmp_path / n / "metrics.csv")["train/loss"].dropna() for n in ("one", "two"))
     assert len(one_loss) == len(two_loss) == 8, one
@@ -550,11 +550,11 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, roots: t
     out = finish(start(tmp_path, roots, *settings, *two))
     assert "processes: 2, before 1: batches and views stay the same; masks and dropout are drawn per process" in out
     assert "so the result is not bit for bit" in out
-    assert results.read(tmp_path / "run")["environment"]["processes"] == 2
+    assert results.read_results(tmp_path / "run")["environment"]["processes"] == 2
     shutil.copytree(tmp_path / "run", tmp_path / "back")
     lose_the_end(tmp_path / "back", "step-00000009.ckpt")
     assert "processes: 1, before 2: " in finish(start(tmp_path, roots, *settings, "hydra.run.dir=back"))
-    assert results.read(tmp_path / "back")["status"] == "completed"
+    assert results.read_results(tmp_path / "back")["status"] == "completed"
     whole, mixed, back = (
         pandas.read_csv(tmp_path / name / "metrics.csv")["train/loss"].dropna().tolist()
         for name in ("whole", "run", "back")
@@ -579,7 +579,7 @@ def test_a_killed_process_ends_the_run_by_name_and_signal(tmp_path: Path, roots:
     assert process.returncode == 1, out
     assert f"error: rank 1 of 2 (process {other}) was killed by SIGKILL" in out
     assert "Traceback" not in out
-    left = results.read(tmp_path / "run")
+    left = results.read_results(tmp_path / "run")
     assert (left["status"], left["error"]["type"]) == ("failed", "ProcessDied")
 
 
@@ -608,12 +608,12 @@ def test_a_run_is_completed_only_with_its_picture_and_its_last_metrics(
             ended = cli(*fast)
         assert ended.status == 1
         assert "No space left on device" in ended.err
-        assert results.read(Path("run"))["status"] == "interrupted"
+        assert results.read_results(Path("run"))["status"] == "interrupted"
     assert cli(*fast).status == 0
-    assert results.read(Path("run"))["status"] == "completed"
+    assert results.read_results(Path("run"))["status"] == "completed"
     assert Path("run/report.png").exists()
     last = pandas.read_csv("run/metrics.csv").groupby("step").last()
-    assert last.loc[2, "test/knn/top1"] == pytest.approx(results.read(Path("run"))["metrics"]["knn/top1"])
+    assert last.loc[2, "test/knn/top1"] == pytest.approx(results.read_results(Path("run"))["metrics"]["knn/top1"])
 
 
 def test_a_bf16_run_that_goes_on_without_bf16_says_so(
@@ -677,7 +677,7 @@ def test_minutes_end_a_run_of_unlabelled_text(cli: Callable[..., Ended]) -> None
     small = ("data.batch_size=8", "data.eval_examples=40", "data.eval_rows=64", "trainer.accelerator=cpu")
     ended = cli("method=mlm", "budget.minutes=0.03", "logger=csv", "hydra.run.dir=run", *small)
     assert ended.status == 0, ended.err
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert found["budget"]["kind"] == "minutes"
     assert found["budget"]["seconds"] >= 1.8
     assert {"rankme", "init/rankme", "mask/top1"} <= found["metrics"].keys()

@@ -36,7 +36,7 @@ GOOD = {"_target_": f"{__name__}.Part", "size": 1, "rate": 0.5, "path": "a", "na
     ],
 )
 def test_what_a_type_takes(hint: Any, value: Any) -> None:
-    settings.check("key", value, hint)
+    settings.check_setting("key", value, hint)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_a_type_takes(hint: Any, value: Any) -> None:
 )
 def test_what_it_does_not_take_is_named(hint: Any, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=f"{said}$"):
-        settings.check("key", value, hint)
+        settings.check_setting("key", value, hint)
 
 
 def test_a_part_is_checked_by_its_signature_however_deep() -> None:

@@ -20,7 +20,7 @@ QUICK = ("logger=csv", "evaluators=[]", "trainer.accelerator=cpu", "budget.steps
 def test_every_method_takes_a_step(method: str, cli: Callable[..., Ended]) -> None:
     ended = cli(f"method={method}", "data.batch_size=8", *QUICK)
     assert ended.status == 0, ended.err
-    found = results.read(Path("run"))
+    found = results.read_results(Path("run"))
     assert (found["status"], found["method"], found["budget"]["steps"]) == ("completed", method, 2)
     losses = Path("run/metrics.csv").read_text()
     assert "nan" not in losses
@@ -30,7 +30,7 @@ def test_every_method_takes_a_step(method: str, cli: Callable[..., Ended]) -> No
 def test_every_experiment_takes_a_step(experiment: str, cli: Callable[..., Ended]) -> None:
     ended = cli(f"experiment={experiment}", "data.batch_size=8", "trainer.devices=1", "trainer.strategy=auto", *QUICK)
     assert ended.status == 0, ended.err
-    assert results.read(Path("run"))["experiment"] == experiment
+    assert results.read_results(Path("run"))["experiment"] == experiment
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

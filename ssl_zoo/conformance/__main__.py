@@ -39,15 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.quiet_lightning()
     try:
         arguments = parsed(given.arguments)
-        examined = chosen(given.method, arguments, given.backbone)
+        examined = chosen_subjects(given.method, arguments, given.backbone)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    findings = [f for subject in examined for check in CHECKS for f in guarded(check, subject)]
+    findings = [f for subject in examined for check in CHECKS for f in run_check(check, subject)]
     findings += checks.two_processes(examined)
     if not given.no_learning:
-        findings += guarded(partial(learns, given.method, arguments), examined[0])
-    Console().print(checks.table(findings))
+        findings += run_check(partial(learns, given.method, arguments), examined[0])
+    Console().print(checks.findings_table(findings))
     failed = checks.failures(findings)
     print(failed or f"{len(findings)} checks passed")
     return 1 if failed else 0
@@ -62,7 +62,7 @@ def parsed(arguments: Sequence[str]) -> dict[str, object]:
     return {key: yaml.safe_load(value) for key, _, value in pairs}
 
 
-def chosen(method: str, arguments: dict[str, object], backbone: str | None) -> tuple[Subject, ...]:
+def chosen_subjects(method: str, arguments: dict[str, object], backbone: str | None) -> tuple[Subject, ...]:
     """The subjects. Raises ValueError for names, arguments or kinds of backbone that do not go together."""
     if "." in method:
         kinds = (backbone,) if backbone else tuple(subjects.BACKBONES)
@@ -82,15 +82,15 @@ def learns(method: str, arguments: dict[str, object], subject: Subject) -> list[
     """One training run, of a class on the subject's kind of backbone, of a name on that of its configuration."""
     if "." in method:
         kind = subject.name.split("/")[1]
-        budget = learning.BUDGETS[kind]
+        budget = learning.LEARNING_BUDGETS[kind]
         trial = learning.trial_of_class(method, arguments, kind, 0, budget)
     else:
-        budget = learning.BUDGETS[learning.kind(method)]
+        budget = learning.LEARNING_BUDGETS[learning.kind(method)]
         trial = learning.trial(method, 0, budget)
     return [learning.finding(subject.name, [trial], budget)]
 
 
-def guarded(check: Callable[[Subject], list[Finding]], subject: Subject) -> list[Finding]:
+def run_check(check: Callable[[Subject], list[Finding]], subject: Subject) -> list[Finding]:
     """A stranger's method may raise anything, and the other checks are still worth seeing."""
     try:
         return check(subject)

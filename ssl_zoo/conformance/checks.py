@@ -46,7 +46,7 @@ def within(check: str, subject: Subject, seen: float, tolerance: float, advice: 
     return Finding(check, subject.name, "" if seen <= tolerance else advice, seen, tolerance)
 
 
-def table(findings: Sequence[Finding]) -> Table:
+def findings_table(findings: Sequence[Finding]) -> Table:
     """The findings to print."""
     shown = Table("subject", "check", "seen", "tolerance", "result")
     for finding in findings:

@@ -27,10 +27,10 @@ from ssl_zoo.build import build_data, build_optimizer
 from ssl_zoo.conformance.checks import Finding
 from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
 from ssl_zoo.evaluators.base import EvalContext, frozen, same_rng
-from ssl_zoo.evaluators.few_labels import draw
+from ssl_zoo.evaluators.few_labels import sample_labels
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.linear import fit, standardise
-from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose
+from ssl_zoo.evaluators.linear import fit, standardize_features
+from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose_masked
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
 
@@ -58,7 +58,7 @@ CAPTIONS = (
 TEXT = ("data=stdlib_docs", "data.tokenizer.vocab_size=300", "data.row_length=64", "data.max_length=128")
 
 
-class Budget(NamedTuple):
+class LearningBudget(NamedTuple):
     """A trial. steps of batch_size examples at the peak rate lr; overrides: as on the command line; margin: how far the
     trained encoder must be above random weights, as a share."""
 
@@ -69,10 +69,10 @@ class Budget(NamedTuple):
     overrides: tuple[str, ...] = ()
 
 
-BUDGETS = {
-    "conv": Budget(0.05, 150, 64, 2e-3),
-    "vit": Budget(0.03, 150, 128, 5e-3),
-    "text": Budget(0.02, 150, 32, 5e-3),
+LEARNING_BUDGETS = {
+    "conv": LearningBudget(0.05, 150, 64, 2e-3),
+    "vit": LearningBudget(0.03, 150, 128, 5e-3),
+    "text": LearningBudget(0.02, 150, 32, 5e-3),
 }
 """Seconds on one core for each kind of backbone; a test may give a method its own."""
 
@@ -91,7 +91,7 @@ def kind(name: str) -> str:
     return kind_of(composed(name).backbone)
 
 
-def trial(name: str, seed: int, budget: Budget) -> Trial:
+def trial(name: str, seed: int, budget: LearningBudget) -> Trial:
     """Trains the method `name` of conf/method as `python run.py` would, with small networks."""
     plain = composed(name)
     captions = "text_backbone" in plain.method
@@ -99,20 +99,20 @@ def trial(name: str, seed: int, budget: Budget) -> Trial:
     cfg = composed(name, *where, *budget.overrides)
     data, backbone = _parts(cfg, seed, budget)
     heads = shrunk(OmegaConf.to_container(cfg.method, resolve=True), LARGE, {})
-    return train(instantiate(heads, backbone=backbone, _convert_="all"), data, cfg, seed, budget)
+    return train_briefly(instantiate(heads, backbone=backbone, _convert_="all"), data, cfg, seed, budget)
 
 
-def trial_of_class(path: str, arguments: Mapping[str, Any], kind: str, seed: int, budget: Budget) -> Trial:
+def trial_of_class(path: str, arguments: Mapping[str, Any], kind: str, seed: int, budget: LearningBudget) -> Trial:
     """Trains the class `package.module.Class` on a small backbone of a kind."""
     needed = instantiate({"_target_": "hydra.utils.get_class", "path": path}).min_views
     where = (*TEXT, "views=windows") if kind == "text" else (*IMAGE, "views=digits", f"views.copies=[{needed}]")
     cfg = composed("simclr", *where, *(("backbone=vit_tiny",) if kind == "vit" else ()))
     data, backbone = _parts(cfg, seed, budget)
     method = instantiate({"_target_": path, **arguments}, backbone=backbone, _convert_="all")
-    return train(method, data, cfg, seed, budget)
+    return train_briefly(method, data, cfg, seed, budget)
 
 
-def _parts(cfg: DictConfig, seed: int, budget: Budget) -> tuple[Any, nn.Module]:
+def _parts(cfg: DictConfig, seed: int, budget: LearningBudget) -> tuple[Any, nn.Module]:
     """The data, and a small backbone of the kind that `cfg` asks for with the weights of this seed."""
     OmegaConf.set_struct(cfg, False)
     cfg.seed, cfg.data.batch_size = seed, budget.batch_size
@@ -124,14 +124,14 @@ def _parts(cfg: DictConfig, seed: int, budget: Budget) -> tuple[Any, nn.Module]:
     return data, instantiate(cfg.backbone, _convert_="all")
 
 
-def finding(name: str, trials: Sequence[Trial], budget: Budget) -> Finding:
+def finding(name: str, trials: Sequence[Trial], budget: LearningBudget) -> Finding:
     """Fails unless every trial gained the margin; `seen` is the smallest gain, `tolerance` the margin."""
     gain = min(trial.after - trial.before for trial in trials)
     failure = f"the encoder gains {gain:.3f} over random weights, and the margin is {budget.margin}"
     return Finding(f"learns: {trials[0].task}", name, "" if gain >= budget.margin else failure, gain, budget.margin)
 
 
-def train(method: Method, data: Any, cfg: DictConfig, seed: int, budget: Budget) -> Trial:
+def train_briefly(method: Method, data: Any, cfg: DictConfig, seed: int, budget: LearningBudget) -> Trial:
     """Trains for the budget with the Learner, as a run does, and scores the encoder before and after."""
     task, score = judge(method, data)
     before, started = score(), time.perf_counter()
@@ -174,7 +174,7 @@ def neighbours(context: EvalContext, labels: int | None) -> float:
     """Accuracy on the test part of the nearest training example by centred cosine, of `labels` a class or all."""
     (x, y, _), (queries, truth, _) = context.train, context.test
     nearest, mean = KNN([1], temperature=0.07, center=False), x.mean(dim=0)
-    chosen = [torch.arange(len(y))] if labels is None else [draw(y, labels, number) for number in range(DRAWS)]
+    chosen = [torch.arange(len(y))] if labels is None else [sample_labels(y, labels, number) for number in range(DRAWS)]
     scores = [nearest.accuracies(x[rows] - mean, y[rows], queries - mean, truth)[0] for rows in chosen]
     return sum(scores) / len(scores)
 
@@ -196,7 +196,7 @@ def probed_hidden_tokens(method: Any, data: Any) -> float:
     `mask_token`: see `probed`."""
 
     def at_hidden(rows: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = choose(rows, data.facts["num_special"], SHARE)
+        hidden = choose_masked(rows, data.facts["num_special"], SHARE)
         x = []
         with frozen(method):
             for ids, where in zip(rows.split(64), hidden.split(64), strict=True):
@@ -212,7 +212,7 @@ def probed_replaced_tokens(method: Any, data: Any) -> float:
     `probed`. A share of the ordinary tokens are shuffled among themselves, so that only their neighbours tell."""
 
     def at_ordinary(rows: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = choose(rows, data.facts["num_special"], SHARE)
+        chosen = choose_masked(rows, data.facts["num_special"], SHARE)
         order = torch.randperm(int(chosen.sum()), generator=torch.Generator().manual_seed(0))
         ids = rows.masked_scatter(chosen, rows[chosen][order])
         ordinary = ids >= data.facts["num_special"]
@@ -228,7 +228,7 @@ def probed_replaced_tokens(method: Any, data: Any) -> float:
 def probed(x: Tensor, y: Tensor, queries: Tensor, truth: Tensor) -> float:
     """Share saved of the nats that the classes `truth` (M,) cost one who knows how frequent each is, by a linear probe
     of `queries` (M, D), fitted to x (N, D) and y (N,); below 0 if it knows less. Classes that y lacks do not count."""
-    x, queries = standardise(x, queries)
+    x, queries = standardize_features(x, queries)
     probe = fit(x, y, l2=1e-3)
     known = torch.isin(truth, probe.classes)
     targets = torch.searchsorted(probe.classes, truth[known])

@@ -17,7 +17,7 @@ HASHED_BYTES = 2**30
 """Files that hold no more than this in all are fingerprinted by their content, larger ones by size and time."""
 
 
-KINDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 """Endings of the files that the `datasets` library reads for us, and what it calls their kinds."""
 
 
@@ -85,7 +85,7 @@ def data_layout(folder: Path) -> Layout | None:
     if has_card(folder):
         return None
     walk = Walk(folder)
-    kind = next((kind for kind in KINDS if any(ending(path) == kind for path in walk.files)), None)
+    kind = next((kind for kind in FILE_KINDS if any(ending(path) == kind for path in walk.files)), None)
     return Layout(walk, {kind}, "tables") if kind else None
 
 
@@ -106,7 +106,7 @@ def load_tables(place: Path | str) -> "DatasetDict":
     from datasets.exceptions import DatasetsError
 
     is_file = isinstance(place, Path) and place.is_file()
-    if is_file and ending(Path(place)) not in KINDS:
+    if is_file and ending(Path(place)) not in FILE_KINDS:
         raise ValueError(
             f"data.path={place}: a file of this kind is no data set. "
             "Give a folder of images, one of class folders, a table (.parquet, .csv, .tsv, .jsonl), tar shards, or "
@@ -124,7 +124,7 @@ def load_tables(place: Path | str) -> "DatasetDict":
     except (DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         if isinstance(place, Path):
-            why = f"{first_line(cause)}. Replace the file" if is_file else cause
+            why = f"{read_first_line(cause)}. Replace the file" if is_file else cause
             raise ValueError(f"data.path={place}: cannot be read as a data set. {why}") from error
         raise ValueError(
             f"data.path={place}: no such folder here, and the Hub does not give it. {cause}. "
@@ -134,11 +134,11 @@ def load_tables(place: Path | str) -> "DatasetDict":
 
 def load_split(datasets: Any, files: dict[str, list[str]], split: str, streaming: bool) -> Any:
     """One split of `data_files`, through the `datasets` library."""
-    kind = KINDS[ending(Path(files[split][0]))]
+    kind = FILE_KINDS[ending(Path(files[split][0]))]
     return datasets.load_dataset(kind, data_files={split: files[split]}, split=split, streaming=streaming)
 
 
-def first_line(error: BaseException) -> str:
+def read_first_line(error: BaseException) -> str:
     """What it says in its first line, without the full stop; its type where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
@@ -172,7 +172,7 @@ def _info(path: Path) -> os.stat_result | None:
     return found if stat.S_ISREG(found.st_mode) else None
 
 
-def say(line: str) -> None:
+def print_once(line: str) -> None:
     """Prints on the first process only."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only  # slow to import
 

@@ -15,14 +15,14 @@ from ssl_zoo.data.cache import cached
 from ssl_zoo.data.image.lists import Listed
 from ssl_zoo.data.image.module import ImageData
 from ssl_zoo.data.image.parts import choose_splits, read_parts
-from ssl_zoo.data.image.sources import Tables
+from ssl_zoo.data.image.sources import ImageTables
 from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.views import Views
 from ssl_zoo.views.draws import Draws
 
 log = logging.getLogger(__name__)
 
-CHUNK = 50_000
+CAPTIONS_PER_CHUNK = 50_000
 """Captions tokenized at a time: what bounds the memory."""
 
 
@@ -147,7 +147,7 @@ class PairData(ImageData):
 
     def _from_column(self, column: str) -> list[list[str]]:
         source = self.source
-        if not isinstance(source, Tables | Listed):
+        if not isinstance(source, ImageTables | Listed):
             raise ValueError(
                 f"data.caption_column={column}: {self.path} is no table. Give a hub id, a parquet file, or a folder of "
                 "images with a metadata.csv or metadata.jsonl (file_name and the caption of each)"
@@ -174,7 +174,7 @@ class PairData(ImageData):
         """Writes the ids of all captions, (M, L), and at which the captions of each row begin and end, (N + 1,)."""
         flat = [text for captions in texts for text in captions]
         dtype = np.int16 if self.tokenizer.vocab_size <= 2**15 else np.int32
-        chunks = [flat[start : start + CHUNK] for start in range(0, len(flat), CHUNK)]
+        chunks = [flat[start : start + CAPTIONS_PER_CHUNK] for start in range(0, len(flat), CAPTIONS_PER_CHUNK)]
         np.save(folder / "ids.npy", np.concatenate([self.tokenise(chunk).numpy().astype(dtype) for chunk in chunks]))
         np.save(folder / "ends.npy", np.array(list(accumulate(map(len, texts), initial=0)), dtype=np.int64))
 

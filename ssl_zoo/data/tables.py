@@ -19,7 +19,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 PLAIN = {".csv", ".tsv", *JSON_LINES, ".json"}
 READABLE = PLAIN | {kind + outer for kind in PLAIN for outer in OPENERS}
 """Endings of the tables that are read here; parquet and arrow are left to `datasets`."""
-DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
+TABLE_DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
 SPLIT_COLUMNS = {"split", "set", "subset", "partition", "fold", "data_set", "dataset"}
 """Names of columns that may say which split each row belongs to."""
 CONTROL = bytes({*range(9), *range(14, 27), *range(28, 32)})
@@ -28,14 +28,14 @@ CELL_LIMIT = 2**30
 """Characters of a cell at most; the csv module's own limit is 131,072, less than a long document has."""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """One row. where: its file and line, for messages; cells: by the name of the column."""
 
     where: str
     cells: dict[str, Any]
 
 
-def read_table(path: Path) -> Iterator[Row]:
+def read_table(path: Path) -> Iterator[TableRow]:
     """The rows of a table, by its ending.
 
     Cells of CSV and TSV are strings exactly as written, "NA" and "null" as well; in TSV a quote is a character like any
@@ -51,7 +51,7 @@ def read_table(path: Path) -> Iterator[Row]:
     return _of_one_split(_json_lines(path) if kind.lower() in JSON_LINES else _json(path))
 
 
-def _of_one_split(rows: Iterator[Row]) -> Iterator[Row]:
+def _of_one_split(rows: Iterator[TableRow]) -> Iterator[TableRow]:
     """The rows; where a column puts them into splits, they must not all be trained on."""
     found: dict[str, set[str]] = {}
     for row in rows:
@@ -66,7 +66,7 @@ def _of_one_split(rows: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
-def _separated(path: Path, separator: str) -> Iterator[Row]:
+def _separated(path: Path, separator: str) -> Iterator[TableRow]:
     csv.field_size_limit(CELL_LIMIT)
     tsv = separator == "\t"
     reader = csv.reader(
@@ -90,7 +90,7 @@ def _separated(path: Path, separator: str) -> Iterator[Row]:
                     + ("Take out the tabs" if tsv else 'Put cells that hold commas in quotes ("), one row per line')
                 )
             else:
-                yield Row(f"{path}, line {reader.line_num}", dict(zip(names, cells, strict=True)))
+                yield TableRow(f"{path}, line {reader.line_num}", dict(zip(names, cells, strict=True)))
     except csv.Error as error:
         raise ValueError(
             f"{path}, line {reader.line_num}: not CSV ({error}). Double each quote inside a quoted cell, and close it"
@@ -110,7 +110,7 @@ def _check_header(path: Path, names: list[str], separator: str) -> None:
         raise ValueError(f"{path}: two columns are called {twice[0]!r}. Rename one")
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Iterator[TableRow]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
@@ -121,10 +121,10 @@ def _json_lines(path: Path) -> Iterator[Row]:
             raise ValueError(f"{where}: not JSON ({error}). Give one JSON object per line") from error
         if not isinstance(cells, dict):
             raise ValueError(f"{where}: not a JSON object. Give one JSON object per line")
-        yield Row(where, cells)
+        yield TableRow(where, cells)
 
 
-def _json(path: Path) -> Iterator[Row]:
+def _json(path: Path) -> Iterator[TableRow]:
     """A list of objects, or one object per line."""
     text = "".join(read_lines(path))
     if not text.lstrip().startswith("["):
@@ -137,7 +137,7 @@ def _json(path: Path) -> Iterator[Row]:
     for number, cells in enumerate(rows, start=1):
         if not isinstance(cells, dict):
             raise ValueError(f"{path}, entry {number}: not a JSON object. Give a list of objects")
-        yield Row(f"{path}, entry {number}", cells)
+        yield TableRow(f"{path}, entry {number}", cells)
 
 
 def read_lines(path: Path, bare_returns: bool = False) -> Iterator[str]:
@@ -163,7 +163,7 @@ def read_lines(path: Path, bare_returns: bool = False) -> Iterator[str]:
                     raise _not_utf8(path, number, position + line.index(b"\0"), line, None)
                 yield text
                 position += len(line)
-    except DAMAGE as error:
+    except TABLE_DAMAGE as error:
         raise ValueError(f"{path}: cannot be read ({error or type(error).__name__}). Replace the file") from error
 
 

@@ -112,7 +112,7 @@ def evaluate(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[
     for name, evaluator in evaluators.items():
         missing = _missing(context.data.facts) if evaluator.needs_labels else None
         if missing:
-            say(f"{name} skipped: this data has no {missing}")
+            print_note(f"{name} skipped: this data has no {missing}")
             continue
         with same_rng():
             found = evaluator(context)
@@ -129,7 +129,7 @@ def _missing(facts: dict[str, Any]) -> str | None:
 
 
 @cache
-def say(line: str) -> None:
+def print_note(line: str) -> None:
     """Prints `line`, the first time only: evaluators run before, during and after training."""
     print(line)
 

@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.base import EvalContext, Features, say
+from ssl_zoo.evaluators.base import EvalContext, Features, print_note
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.linear import Linear, fit, standardise
+from ssl_zoo.evaluators.linear import Linear, fit, standardize_features
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.scratch import Scratch
 
@@ -26,7 +26,7 @@ Score = Callable[[Tensor | None], Proportion]
 """Accuracy on the test part when the labels of these rows of the training part are known, or all of them."""
 
 
-def draw(y: Tensor, labels: int, number: int) -> Tensor:
+def sample_labels(y: Tensor, labels: int, number: int) -> Tensor:
     """Rows of `labels` examples of each class in y (N,): the same for each `number` in every run and every table row.
 
     Raises:
@@ -75,7 +75,7 @@ class FewLabels:
             return {}
         if context.phase == "init" and not context.loaded:
             self.untrained = copy.deepcopy(context.method.encoder)
-        x, queries = standardise(context.train.x, context.test.x)
+        x, queries = standardize_features(context.train.x, context.test.x)
         train, test = context.train._replace(x=x), context.test._replace(x=queries)
         metrics = self._row("linear", train.y, self._probe(context, train, test))
         metrics |= self._row("knn", train.y, self._neighbours(context, context.train, context.test))
@@ -89,7 +89,9 @@ class FewLabels:
         metrics = self._row("pixels_linear", train.y, self._probe(context, train, test))
         metrics |= self._row("pixels_knn", train.y, self._neighbours(context, train, test))
         if self.untrained is None:
-            say("few_labels: nothing is trained from scratch, for the untrained network was not seen in this run")
+            print_note(
+                "few_labels: nothing is trained from scratch, for the untrained network was not seen in this run"
+            )
             return metrics
         return metrics | self._row(
             "scratch", train.y, self._training(context, self.untrained, train, test), self.scratch.draws
@@ -98,7 +100,7 @@ class FewLabels:
     def _row(self, name: str, y: Tensor, score: Score, draws: int | None = None) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for n in self.labels:
-            scores = [score(draw(y, n, number)) for number in range(draws or self.draws)]
+            scores = [score(sample_labels(y, n, number)) for number in range(draws or self.draws)]
             metrics[f"few/{n}/{name}"] = Proportion(statistics.fmean(scores), scores[0].n)
             metrics[f"few/{n}/{name}_std"] = statistics.stdev(scores)
         return metrics | {f"few/all/{name}": score(None)}
@@ -129,14 +131,14 @@ class FewLabels:
         return score
 
 
-class Row(NamedTuple):
+class FewLabelsRow(NamedTuple):
     """A row of the table. name: what was judged; cells: (mean, deviation or None) a column, None where unknown."""
 
     name: str
     cells: list[tuple[float, float | None] | None]
 
 
-def summary(metrics: Mapping[str, float], method: str) -> tuple[list[str], list[Row]]:
+def summarize(metrics: Mapping[str, float], method: str) -> tuple[list[str], list[FewLabelsRow]]:
     """The columns' names and the rows of the table, from the metrics of a run (those before training under `init/`).
 
     method: what to call the trained network. Rows of which nothing is known are left out.
@@ -157,7 +159,7 @@ def summary(metrics: Mapping[str, float], method: str) -> tuple[list[str], list[
         keys = [key.format(n) for n in numbers]
         cells = [(metrics[key], metrics.get(f"{key}_std")) if key in metrics else None for key in keys]
         if any(cells):
-            rows.append(Row(name, cells))
+            rows.append(FewLabelsRow(name, cells))
     columns = [f"{n} label{'s' * (n != '1')} a class" if n != "all" else "all labels" for n in numbers]
     return columns, rows
 
@@ -177,9 +179,9 @@ def _interval(cell: tuple[float, float | None] | None) -> str:
     return f"\n[dim]{100 * low:.1f} to {100 * high:.1f}[/]"
 
 
-def table(metrics: Mapping[str, float], method: str) -> Table:
+def few_labels_table(metrics: Mapping[str, float], method: str) -> Table:
     """The table to print, the best cell of each column in bold; below each accuracy its binomial interval."""
-    columns, rows = summary(metrics, method)
+    columns, rows = summarize(metrics, method)
     counts = {value.n for value in metrics.values() if isinstance(value, Proportion)}
     below = f";\nbelow it the 95 % interval by n = {max(counts):,} test examples" if counts else ""
     shown = Table(title=f"test accuracy in %, mean ± standard deviation over draws of the labels{below}")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, say
+from ssl_zoo.evaluators.base import EvalContext, print_note
 from ssl_zoo.evaluators.proportion import Proportion
 
 
@@ -65,7 +65,7 @@ class KNN:
         train, test = context.train, context.test
         for k in self.k:
             if k > len(train.x):
-                say(f"{self.name}: k={k} is more than the {len(train.x)} training examples; all of them vote")
+                print_note(f"{self.name}: k={k} is more than the {len(train.x)} training examples; all of them vote")
         accuracies = self.accuracies(
             train.x.to(context.device), train.y.to(context.device), test.x.to(context.device), test.y.to(context.device)
         )

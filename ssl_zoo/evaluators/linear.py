@@ -28,7 +28,7 @@ class Probe(NamedTuple):
         return Proportion((predictions == y).double().mean().item(), len(y))
 
 
-def standardise(train: Tensor, *others: Tensor) -> list[Tensor]:
+def standardize_features(train: Tensor, *others: Tensor) -> list[Tensor]:
     """Each feature with mean 0 and deviation 1 over train (N, D), and the others on that scale; constants become 0."""
     variance, mean = torch.var_mean(train, dim=0, correction=0)
     deviation = variance.sqrt()
@@ -116,7 +116,7 @@ class Linear:
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
         train, test = context.train, context.test
-        x, queries = standardise(train.x.to(context.device), test.x.to(context.device))
+        x, queries = standardize_features(train.x.to(context.device), test.x.to(context.device))
         l2, probe = self.choose(x, train.y.to(context.device))
         return {"linear/top1": probe.accuracy(queries, test.y.to(context.device)), "linear/l2": l2}
 

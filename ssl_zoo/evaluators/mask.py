@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_zoo.evaluators.base import EvalContext, frozen
 from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.nn.masks import counts
+from ssl_zoo.nn.masks import mask_counts
 
 
 @runtime_checkable
@@ -34,14 +34,14 @@ class HoldsOutRows(Protocol):
         """Packed rows (N, L) int64."""
 
 
-def choose(rows: Tensor, num_special: int, mask_ratio: float) -> Tensor:
+def choose_masked(rows: Tensor, num_special: int, mask_ratio: float) -> Tensor:
     """Which tokens to mask, (N, L) bool: round(mask_ratio * n) of the n ordinary tokens of each row, see `counts`.
 
     Ids from num_special on are ordinary. A pure function of its arguments: the same in every run and process.
     """
     ordinary = rows >= num_special
     scores = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0)).masked_fill(~ordinary, 2)
-    return scores.argsort(dim=1).argsort(dim=1) < counts(mask_ratio, ordinary)[:, None]
+    return scores.argsort(dim=1).argsort(dim=1) < mask_counts(mask_ratio, ordinary)[:, None]
 
 
 class Mask:
@@ -74,7 +74,7 @@ class Mask:
         if not isinstance(data, HoldsOutRows):
             raise ValueError("evaluators=[mask] needs text, and this data is none: leave mask out")
         rows = data.heldout_rows()[: self.max_rows]
-        hidden = choose(rows, data.facts["num_special"], self.mask_ratio)
+        hidden = choose_masked(rows, data.facts["num_special"], self.mask_ratio)
         if not hidden.any():
             raise ValueError("evaluators=[mask]: no document was held out; give the data more text or leave mask out")
         shown = rows.masked_fill(hidden, data.facts["mask_id"])

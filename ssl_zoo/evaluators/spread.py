@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, say
+from ssl_zoo.evaluators.base import EvalContext, print_note
 
 
 def rankme(x: Tensor) -> float:
@@ -55,9 +55,9 @@ class Spread:
         if context.phase == "init":
             self.first_std = std
         elif std < min(self.smallest_std, self.first_std):
-            say(f"warning: the features have collapsed to a point: feature_std is {std:.2g}, healthy is up to 1")
+            print_note(f"warning: the features have collapsed to a point: feature_std is {std:.2g}, healthy is up to 1")
         elif rank < self.smallest_rank * self.highest_rank:
-            say(
+            print_note(
                 f"warning: the features are collapsing: they use {rank:.1f} of {x.shape[1]} directions (rankme), "
                 f"{self.highest_rank:.1f} earlier in this run"
             )

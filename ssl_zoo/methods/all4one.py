@@ -18,7 +18,7 @@ from ssl_zoo.functional import ema_copy, ema_update, global_views, info_nce, off
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 from ssl_zoo.nn.queue import Queue
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 SMALLEST_LENGTH = 1e-2
 """Of a feature over the batch, in `feature_contrast`. Below it, as for examples that are all equal, the slope of
@@ -130,4 +130,6 @@ class All4One(Method):
         return {"loss": loss, "neighbour": neighbour, "centroid": centroid, "feature": feature}
 
     def after_step(self, progress: float) -> None:
-        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))
+        ema_update(
+            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
+        )

@@ -17,7 +17,7 @@ from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 
 
-def standardise(z: Tensor) -> Tensor:
+def standardize(z: Tensor) -> Tensor:
     """Mean 0 and variance 1 for each feature over the global batch: (B, D) on each process -> (W * B, D) float32."""
     return F.batch_norm(all_gather(z.float()), None, None, training=True)
 
@@ -45,7 +45,7 @@ class BarlowTwins(Method):
         """`loss_scale` times Eq. 1, sums over features; with more than two views the mean over all pairs with a global
         view in them. `invariance` and `redundancy` are the two sums of Eq. 1, without factors."""
         # One view at a time: BatchNorm statistics are those of a view, as in the official code.
-        z = [standardise(self.projector(self.backbone(view))) for view in batch.views]
+        z = [standardize(self.projector(self.backbone(view))) for view in batch.views]
         correlations = [cross_correlation(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
         invariance = torch.stack([(1 - c.diag()).square().sum() for c in correlations]).mean()
         redundancy = torch.stack([off_diagonal(c).square().sum() for c in correlations]).mean()

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn, no_grad
 
 from ssl_zoo.checks import fraction, positive
-from ssl_zoo.functional import ema_copy, ema_update, global_views, negative_cosine, view_pairs
+from ssl_zoo.functional import cosine_distance, ema_copy, ema_update, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 class BYOL(Method):
@@ -40,8 +40,10 @@ class BYOL(Method):
         p = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
         with no_grad():
             t = [self.target(view) for view in global_views(batch.views)]
-        losses = [negative_cosine(p[j], t[i]) for i, j in view_pairs(batch.views)]
+        losses = [cosine_distance(p[j], t[i]) for i, j in view_pairs(batch.views)]
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
-        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))
+        ema_update(
+            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
+        )

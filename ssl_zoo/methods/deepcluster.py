@@ -20,7 +20,7 @@ from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 
 
-def nearest(x: Tensor, centroids: Tensor) -> Tensor:
+def nearest_centroid(x: Tensor, centroids: Tensor) -> Tensor:
     """Which centroid has the largest dot product: (n, D), (K, D) -> (n,). In parts, since n * K can be large."""
     return torch.cat([(part @ centroids.T).argmax(dim=1) for part in x.split(16384)])
 
@@ -33,12 +33,12 @@ def spherical_kmeans(x: Tensor, count: int, iterations: int) -> tuple[Tensor, Te
     order = broadcast(torch.randperm(len(x), device=x.device))
     centroids = x[order[torch.arange(count, device=x.device) % len(x)]]
     for _ in range(iterations):
-        assigned = nearest(x, centroids)
+        assigned = nearest_centroid(x, centroids)
         sums = torch.zeros_like(centroids).index_add_(0, assigned, x)
         taken = assigned.bincount(minlength=count).unsqueeze(1) > 0
         centroids = torch.where(taken, F.normalize(sums, dim=1), centroids)
     centroids = broadcast(centroids)  # the order of a GPU's sums is left to chance
-    return centroids, broadcast(nearest(x, centroids))
+    return centroids, broadcast(nearest_centroid(x, centroids))
 
 
 class DeepCluster(Method):
@@ -115,7 +115,7 @@ class DeepCluster(Method):
             losses = []
             for centroids, assignments in zip(self.centroids, self.assignments, strict=True):
                 target = assignments[batch.indices]
-                target = torch.where(target < 0, nearest(first, centroids), target)
+                target = torch.where(target < 0, nearest_centroid(first, centroids), target)
                 logits = z @ centroids.T / self.temperature
                 losses.append(F.cross_entropy(logits, target.repeat(len(batch.views))))
         return {"loss": torch.stack(losses).mean()}

@@ -15,7 +15,7 @@ from ssl_zoo.distributed import all_reduce_mean
 from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
-from ssl_zoo.schedules import cosine, ramp
+from ssl_zoo.schedules import cosine_schedule, linear_ramp
 
 
 class DINO(Method):
@@ -57,7 +57,7 @@ class DINO(Method):
         views = global_views(views)
         scores = torch.cat(embed_views(self.teacher, views))
         first, last, until = self.teacher_temperature
-        temperature = ramp(first, last, until, progress)
+        temperature = linear_ramp(first, last, until, progress)
         distributions = ((scores - self.center) / temperature).softmax(dim=1)
         if self.training:
             self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)  # Eq. 4
@@ -72,4 +72,6 @@ class DINO(Method):
         return {"loss": torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
-        ema_update(self.teacher, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))
+        ema_update(
+            self.teacher, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
+        )

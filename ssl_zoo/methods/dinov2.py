@@ -20,8 +20,8 @@ from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, 
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
-from ssl_zoo.nn.token_masking import Hidden, hide, read
-from ssl_zoo.schedules import cosine, ramp
+from ssl_zoo.nn.token_masking import Hidden, hide, read_tokens
+from ssl_zoo.schedules import cosine_schedule, linear_ramp
 
 SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
 
@@ -89,9 +89,9 @@ class DINOv2(Method):
     def targets(self, x: Tensor, hidden: Hidden, progress: float) -> tuple[Tensor, Tensor]:
         """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
         backbone, projector, token_projector = self.teacher.children()
-        pooled, tokens = read(backbone, x, hidden, mask_token=None)
+        pooled, tokens = read_tokens(backbone, x, hidden, mask_token=None)
         first, last, until = self.teacher_temperature
-        temperature = ramp(first, last, until, progress)
+        temperature = linear_ramp(first, last, until, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
         scores, masked = token_projector(tokens).flatten(0, 1), hidden.valid.flatten()
         token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked)
@@ -105,7 +105,7 @@ class DINOv2(Method):
         hidden, frozen = hide(x, self.backbone, self.mask), progress < self.freeze_until
         targets, token_targets = self.targets(x, hidden, progress)
         t = targets.unflatten(0, x.shape[:2]).unbind(dim=1)
-        pooled, tokens = read(self.backbone, x, hidden, self.mask_token)
+        pooled, tokens = read_tokens(self.backbone, x, hidden, self.mask_token)
         own = pooled.unflatten(0, x.shape[:2]).unbind(dim=1)
         h = [*own, *embed_views(self.backbone, batch.views[x.shape[1] :])]
         s = (self.projector(torch.cat(h), frozen) / self.temperature).chunk(len(h))
@@ -118,4 +118,4 @@ class DINOv2(Method):
 
     def after_step(self, progress: float) -> None:
         online = nn.ModuleList([self.backbone, self.projector, self.token_projector])
-        ema_update(self.teacher, online, cosine(self.ema_decay, 1.0, progress))
+        ema_update(self.teacher, online, cosine_schedule(self.ema_decay, 1.0, progress))

@@ -17,7 +17,7 @@ from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import rand_rows
 from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.nn.masks import choose
+from ssl_zoo.nn.masks import choose_tokens
 
 
 class Corrupted(NamedTuple):
@@ -84,7 +84,7 @@ class ELECTRA(Method):
         """ids: (B, L) int64. Masks round(mask_ratio * n) of each row's n ordinary tokens, lets the generator guess them
         and draws from its guesses, which no gradient passes (Section 2)."""
         scores = rand_rows(*ids.shape, device=ids.device)
-        positions, hidden = choose(scores, ids >= self.num_special, self.mask_ratio)  # (B, k)
+        positions, hidden = choose_tokens(scores, ids >= self.num_special, self.mask_ratio)  # (B, k)
         original = ids.gather(1, positions)
         shown = ids.scatter(1, positions, original.masked_fill(hidden, self.mask_id))
         logits = self.token_logits(take(encode(self.generator, shown).tokens, positions))

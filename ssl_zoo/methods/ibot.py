@@ -19,8 +19,8 @@ from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, 
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
-from ssl_zoo.nn.token_masking import Hidden, hide, read
-from ssl_zoo.schedules import cosine, ramp
+from ssl_zoo.nn.token_masking import Hidden, hide, read_tokens
+from ssl_zoo.schedules import cosine_schedule, linear_ramp
 
 
 class IBOT(Method):
@@ -71,10 +71,10 @@ class IBOT(Method):
     @torch.no_grad()
     def targets(self, x: Tensor, hidden: Hidden, progress: float) -> tuple[Tensor, Tensor]:
         """Teacher distributions: (B * V, K) of views, (B, k, K) of hidden tokens; in training moves the centres."""
-        pooled, tokens = read(self.teacher, x, hidden, mask_token=None)
+        pooled, tokens = read_tokens(self.teacher, x, hidden, mask_token=None)
         scores, token_scores = self.teacher_projector(pooled), self.teacher_projector(tokens)
         first, last, until = self.teacher_temperature
-        temperature = ramp(first, last, until, progress)
+        temperature = linear_ramp(first, last, until, progress)
         targets = ((scores - self.center) / temperature).softmax(dim=-1)
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:
@@ -92,7 +92,7 @@ class IBOT(Method):
         targets, token_targets = self.targets(x, hidden, progress)
         t = targets.unflatten(0, x.shape[:2]).unbind(dim=1)
 
-        pooled, tokens = read(self.backbone, x, hidden, self.mask_token)
+        pooled, tokens = read_tokens(self.backbone, x, hidden, self.mask_token)
         h = [*pooled.unflatten(0, x.shape[:2]).unbind(dim=1), *embed_views(self.backbone, batch.views[x.shape[1] :])]
         s = (self.projector(torch.cat(h), frozen) / self.temperature).chunk(len(h))
         view_loss = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
@@ -102,6 +102,6 @@ class IBOT(Method):
         return {"loss": view_loss + token_loss, "pooled": view_loss, "tokens": token_loss}
 
     def after_step(self, progress: float) -> None:
-        decay = cosine(self.ema_decay, 1.0, progress)
+        decay = cosine_schedule(self.ema_decay, 1.0, progress)
         ema_update(self.teacher, self.backbone, decay)
         ema_update(self.teacher_projector, self.projector, decay)

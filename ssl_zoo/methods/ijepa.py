@@ -18,7 +18,7 @@ from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import broadcast, rand_rows
 from ssl_zoo.functional import ema_copy, ema_update, global_views, mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.nn.masks import as_mask, choose, mask_token, target_blocks, unmasked, used_columns
+from ssl_zoo.nn.masks import as_mask, choose_tokens, mask_token, target_blocks, unmasked, used_columns
 
 
 class Division(NamedTuple):
@@ -116,7 +116,7 @@ class IJEPA(Method):
         targets = blocks.flatten(1)
         # What is withheld from the context encoder is targets first, then others: the context is what remains.
         scores = torch.zeros_like(known).scatter(1, targets, True) + rand_rows(*known.shape, device=view.device)
-        withheld = as_mask(choose(scores, known, 1 - self.context_ratio), known.shape[1])
+        withheld = as_mask(choose_tokens(scores, known, 1 - self.context_ratio), known.shape[1])
         context = unmasked(withheld, known, 1 - self.context_ratio)
         counted = withheld.gather(1, targets).view_as(blocks) & inside
         return Division(context, blocks, inside, counted)

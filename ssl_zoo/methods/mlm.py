@@ -16,7 +16,7 @@ from ssl_zoo.checks import fraction
 from ssl_zoo.distributed import all_reduce_mean, rand_rows
 from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.nn.masks import Chosen, choose
+from ssl_zoo.nn.masks import Chosen, choose_tokens
 
 
 class Masked(NamedTuple):
@@ -71,7 +71,7 @@ class MLM(Method):
             scores = scores.gather(1, word)
         else:
             scores = scores[:, 1:]
-        return choose(scores, ~special, self.mask_ratio)
+        return choose_tokens(scores, ~special, self.mask_ratio)
 
     def hide(self, ids: Tensor) -> Masked:
         """ids: (B, L) int64. Draws new positions and replacements on each call."""

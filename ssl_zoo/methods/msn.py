@@ -20,7 +20,7 @@ from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, 
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import Prototypes, mlp
 from ssl_zoo.nn.masks import RandomMask, unmasked
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 class MSN(Method):
@@ -81,4 +81,6 @@ class MSN(Method):
         return {"loss": match + self.entropy_weight * missing, "match": match, "missing_entropy": missing}
 
     def after_step(self, progress: float) -> None:
-        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))
+        ema_update(
+            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
+        )

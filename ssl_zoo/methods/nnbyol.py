@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn, no_grad
 
 from ssl_zoo.checks import fraction, positive
-from ssl_zoo.functional import ema_copy, ema_update, global_views, negative_cosine, view_pairs
+from ssl_zoo.functional import cosine_distance, ema_copy, ema_update, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 from ssl_zoo.nn.queue import Queue
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 class NNBYOL(Method):
@@ -41,10 +41,12 @@ class NNBYOL(Method):
         with no_grad():
             t = [F.normalize(self.target(view).float(), dim=1) for view in global_views(batch.views)]
         neighbours = [self.queue.nearest(x, 1)[:, 0] for x in t]
-        losses = [negative_cosine(p[j], neighbours[i]) for i, j in view_pairs(batch.views)]
+        losses = [cosine_distance(p[j], neighbours[i]) for i, j in view_pairs(batch.views)]
         if self.training:
             self.queue.push(t[0], batch.indices)
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
-        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))
+        ema_update(
+            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
+        )

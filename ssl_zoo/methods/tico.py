@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import all_reduce_mean
-from ssl_zoo.functional import ema_copy, ema_update, global_views, negative_cosine, view_pairs
+from ssl_zoo.functional import cosine_distance, ema_copy, ema_update, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 class TiCo(Method):
@@ -57,7 +57,7 @@ class TiCo(Method):
         z = [F.normalize(self.projector(self.backbone(view)).float(), dim=1) for view in batch.views]
         with torch.no_grad():
             t = [self.target(view) for view in global_views(batch.views)]
-        invariance = torch.stack([negative_cosine(z[j], t[i]) for i, j in view_pairs(batch.views)]).mean() / 2
+        invariance = torch.stack([cosine_distance(z[j], t[i]) for i, j in view_pairs(batch.views)]).mean() / 2
         covariance = self.remember(z)
         with torch.autocast(covariance.device.type, enabled=False):
             contrast = torch.stack([(x @ covariance * x).sum(dim=1).mean() for x in z]).mean()
@@ -70,4 +70,6 @@ class TiCo(Method):
         }
 
     def after_step(self, progress: float) -> None:
-        ema_update(self.target, nn.Sequential(self.backbone, self.projector), cosine(self.ema_decay, 1.0, progress))
+        ema_update(
+            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
+        )

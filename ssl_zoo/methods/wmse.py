@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import all_gather, broadcast
-from ssl_zoo.functional import negative_cosine, view_pairs
+from ssl_zoo.functional import cosine_distance, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 
@@ -61,4 +61,4 @@ class WMSE(Method):
         groups = order.tensor_split(max(1, len(order) // self.whitening_size))
         z = [torch.cat([whiten(view[group], self.eps) for group in groups]) for view in views]
         pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
-        return {"loss": torch.stack([negative_cosine(a, b) for a, b in pairs]).mean()}
+        return {"loss": torch.stack([cosine_distance(a, b) for a, b in pairs]).mean()}

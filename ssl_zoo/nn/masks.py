@@ -22,7 +22,7 @@ def num_hidden(mask_ratio: float, num_tokens: int) -> int:
     return max(min(max(round(mask_ratio * num_tokens), 1), num_tokens - 1), 0)
 
 
-def counts(mask_ratio: float, eligible: Tensor) -> Tensor:
+def mask_counts(mask_ratio: float, eligible: Tensor) -> Tensor:
     """How many of each row's own tokens to mask: `num_hidden` of n, for the n eligible tokens of the row.
 
     Neither this number nor n less it falls as n grows, so `num_hidden(mask_ratio, N)` is the largest of any row.
@@ -49,7 +49,7 @@ class Chosen(NamedTuple):
     valid: Tensor
 
 
-def choose(scores: Tensor, eligible: Tensor, mask_ratio: float) -> Chosen:
+def choose_tokens(scores: Tensor, eligible: Tensor, mask_ratio: float) -> Chosen:
     """The `counts(mask_ratio, eligible)` eligible tokens of each row with the largest scores.
 
     Args:
@@ -59,7 +59,7 @@ def choose(scores: Tensor, eligible: Tensor, mask_ratio: float) -> Chosen:
     """
     k = num_hidden(mask_ratio, eligible.shape[1])
     columns = scores.masked_fill(~eligible, -1).topk(k, dim=1).indices
-    return Chosen(columns, torch.arange(k, device=columns.device) < counts(mask_ratio, eligible)[:, None])
+    return Chosen(columns, torch.arange(k, device=columns.device) < mask_counts(mask_ratio, eligible)[:, None])
 
 
 def as_mask(chosen: Chosen, num_tokens: int) -> Tensor:
@@ -97,7 +97,7 @@ class RandomMask:
 
     def __call__(self, eligible: Tensor, grid: tuple[int, int]) -> Tensor:
         scores = rand_rows(*eligible.shape, device=eligible.device)
-        return as_mask(choose(scores, eligible, self.mask_ratio), eligible.shape[1])
+        return as_mask(choose_tokens(scores, eligible, self.mask_ratio), eligible.shape[1])
 
 
 class BlockMask:
@@ -122,7 +122,7 @@ class BlockMask:
         order = torch.arange(self.num_blocks, 0, -1, device=eligible.device).view(1, -1, 1)
         first = (blocks * order).amax(dim=1)  # (B, N), larger for tokens covered earlier, 0 for those never covered
         noise = rand_rows(b, n, device=eligible.device)
-        return as_mask(choose(first + noise, eligible, self.mask_ratio), n)
+        return as_mask(choose_tokens(first + noise, eligible, self.mask_ratio), n)
 
 
 def rectangles(draws: Tensor, grid: tuple[int, int], columns: Tensor, block_ratio: float, min_aspect: float) -> Tensor:

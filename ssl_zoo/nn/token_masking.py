@@ -36,7 +36,7 @@ def hide(x: Tensor, backbone: nn.Module, mask: BlockMask) -> Hidden:
     return Hidden(flat, columns, flat.gather(1, columns))
 
 
-def read(backbone: nn.Module, x: Tensor, hidden: Hidden, mask_token: Tensor | None) -> tuple[Tensor, Tensor]:
+def read_tokens(backbone: nn.Module, x: Tensor, hidden: Hidden, mask_token: Tensor | None) -> tuple[Tensor, Tensor]:
     """Pooled vectors (B * V, D) and those of the hidden tokens (B, k, D); without `mask_token` nothing is hidden."""
     rows, embeddings = x.flatten(0, 1), None
     if mask_token is not None:

@@ -25,7 +25,7 @@ class Bar:
         return sum(self.values) / len(self.values)
 
 
-def draw(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | None = None) -> str:
+def draw_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | None = None) -> str:
     """An SVG of horizontal bars, as the data URI of an image.
 
     is_log: a logarithmic axis from 1, for what spans orders of magnitude; limit: the largest value there can be.

@@ -14,7 +14,7 @@ from typing import Any
 
 from ssl_zoo.evaluators.proportion import wilson
 
-NAMES = ("data", "method", "backbone", "experiment", "budget")
+NAME_COLUMNS = ("data", "method", "backbone", "experiment", "budget")
 COSTS = ("seconds", "examples/s")
 ENVIRONMENT = ("device", "precision", "torch")
 # Parts of the config that say how a run was named and watched, not what was learned; the budget stands in NAMES.
@@ -65,7 +65,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """The runs that differ in their seed only."""
 
     names: dict[str, str]  # NAMES and "settings": what else sets this row apart from those of the same names
@@ -102,7 +102,7 @@ class Row:
 class Comparison:
     """Rows, best first within a data set, and the runs that did not complete: results, each with its "folder"."""
 
-    rows: list[Row]
+    rows: list[ComparisonRow]
     incomplete: list[dict[str, Any]]
 
     @property
@@ -119,7 +119,7 @@ class Comparison:
     @property
     def varying(self) -> list[str]:
         """The names that tell the rows apart, the method always."""
-        names = [name for name in (*NAMES, "settings") if len({row.names[name] for row in self.rows}) > 1]
+        names = [name for name in (*NAME_COLUMNS, "settings") if len({row.names[name] for row in self.rows}) > 1]
         return names if "method" in names else ["method", *names]
 
     @property
@@ -127,7 +127,7 @@ class Comparison:
         """What a reader must know to read the rows rightly."""
         if not self.rows:
             return ["No run completed."]
-        same = [name for name in NAMES if name not in self.varying and self.rows[0].names[name]]
+        same = [name for name in NAME_COLUMNS if name not in self.varying and self.rows[0].names[name]]
         lines = (
             [f"Alike in all rows: {', '.join(f'{name} {self.rows[0].names[name]}' for name in same)}."] if same else []
         )
@@ -198,13 +198,13 @@ def compare(runs: Sequence[dict[str, Any]]) -> Comparison:
     for run in runs:
         if run["status"] == "completed":
             budget = f"{run['budget']['value']:g} {run['budget']['kind']}"
-            names = (*(run[name] or "" for name in NAMES[:-1]), budget)
+            names = (*(run[name] or "" for name in NAME_COLUMNS[:-1]), budget)
             groups[names][repr(sorted(_settings(run["config"]).items()))].append(run)
     rows = []
     for names, alike in groups.items():
         labels = _labels([group[0] for group in alike.values()])
         for label, group in zip(labels, alike.values(), strict=True):
-            rows.append(_row({**dict(zip(NAMES, names, strict=True)), "settings": label}, group))
+            rows.append(_row({**dict(zip(NAME_COLUMNS, names, strict=True)), "settings": label}, group))
     comparison = Comparison(rows, [run for run in runs if run["status"] != "completed"])
     if comparison.headlines:
         first = comparison.headlines[0]
@@ -224,13 +224,13 @@ def _labels(runs: Sequence[dict[str, Any]]) -> list[str]:
     return [" ".join(f"{key}={its.get(key)}" for key in telling) for its in settings]
 
 
-def _rank(row: Row, key: str) -> float:
+def _rank(row: ComparisonRow, key: str) -> float:
     if key not in row.estimates:
         return math.inf
     return row.estimates[key].mean * (1 if is_better_low(key) else -1)
 
 
-def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> Row:
+def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> ComparisonRow:
     measured: dict[str, list[float]] = defaultdict(list)
     examples: dict[str, set[int | None]] = defaultdict(set)
     for run in runs:
@@ -242,7 +242,7 @@ def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> Row:
     environment = {fact: {str(run["environment"].get(fact, "unknown")) for run in runs} for fact in ENVIRONMENT}
     alike = {key: counts.pop() if len(counts) == 1 else None for key, counts in examples.items()}
     estimates = {key: Estimate(tuple(values), alike[key]) for key, values in measured.items()}
-    return Row(names, tuple(run["seed"] for run in runs), estimates, environment)
+    return ComparisonRow(names, tuple(run["seed"] for run in runs), estimates, environment)
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

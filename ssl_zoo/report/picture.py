@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ssl_zoo.evaluators.few_labels import Row, summary
+from ssl_zoo.evaluators.few_labels import FewLabelsRow, summarize
 from ssl_zoo.report import display
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MAX_POINTS = 2000  # of the map: beyond it t-SNE takes minutes, and dots cover e
 COLOURS = {"raw pixels": "0.6", "before training": "tab:olive", "trained from scratch": "tab:orange"}
 
 
-def draw(
+def draw_picture(
     metrics: Mapping[str, float],
     method: str,
     features: Tensor,
@@ -32,7 +32,7 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns, rows = summary(metrics, method)
+    columns, rows = summarize(metrics, method)
     figure = Figure(figsize=(14 if rows else 7, 6), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)  # draws without a display, and without touching the user's own matplotlib settings
     axes = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
@@ -47,7 +47,7 @@ def draw(
     return content.getvalue()
 
 
-def _bars(axes: "Axes", columns: list[str], rows: list[Row]) -> None:
+def _bars(axes: "Axes", columns: list[str], rows: list[FewLabelsRow]) -> None:
     thickness = 0.85 / len(rows)
     for place, row in enumerate(rows):
         known = [(position, *cell) for position, cell in enumerate(row.cells) if cell]

@@ -31,7 +31,7 @@ from typing import Any
 from ssl_zoo import files
 
 SCHEMA = 1
-NAME = "results.json"
+RESULTS_NAME = "results.json"
 STATUSES = ("running", "completed", "failed", "interrupted")
 BUDGETS = ("epochs", "steps", "examples", "flops", "minutes")
 
@@ -54,7 +54,7 @@ def write(folder: Path | str, results: dict[str, Any]) -> Path:
     Raises ValueError, naming the field, if `results` break the schema.
     """
     validate(results)
-    path = Path(folder) / NAME
+    path = Path(folder) / RESULTS_NAME
     write_json(path, results)
     return path
 
@@ -64,14 +64,14 @@ def write_json(path: Path | str, value: Any) -> None:
     files.replace(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
-def read(path: Path | str) -> dict[str, Any]:
+def read_results(path: Path | str) -> dict[str, Any]:
     """The results in a run folder, or in the file itself.
 
     Raises FileNotFoundError if there are none, and ValueError, naming file and field, if they cannot be used.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / NAME
+        path = path / RESULTS_NAME
     try:
         results = _finite(json.loads(path.read_text(encoding="utf-8")))
         validate(results)
@@ -85,7 +85,7 @@ def read(path: Path | str) -> dict[str, Any]:
 def is_complete(folder: Path) -> bool:
     """Whether the folder holds a run that ended well, and results that say so and can be read."""
     try:
-        return read(folder)["status"] == "completed"
+        return read_results(folder)["status"] == "completed"
     except (FileNotFoundError, ValueError):
         return False
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from ssl_zoo import files
 from ssl_zoo.report import bars, display, results
-from ssl_zoo.report.comparison import COSTS, NAMES, Comparison, compare, is_accuracy, is_better_low
+from ssl_zoo.report.comparison import COSTS, NAME_COLUMNS, Comparison, compare, is_accuracy, is_better_low
 
 
-def load(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
+def load_runs(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
     """The results of all runs at or below `folders`, each with its "folder"; unreadable ones count as failed.
 
     Raises ValueError if a folder does not exist or there is no run at all.
@@ -27,16 +27,16 @@ def load(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
     for folder in places:
         if not folder.exists():
             raise ValueError(f"{folder}: no such folder. Give run folders, or folders that hold some")
-        files += [folder] if folder.is_file() else sorted(folder.rglob(results.NAME))
+        files += [folder] if folder.is_file() else sorted(folder.rglob(results.RESULTS_NAME))
     if not files:
         where = ", ".join(map(str, places))
-        raise ValueError(f"{where}: no {results.NAME} here or below. A run writes it at its end")
+        raise ValueError(f"{where}: no {results.RESULTS_NAME} here or below. A run writes it at its end")
     return [{**_read(file), "folder": file.parent} for file in {file.resolve(): file for file in files}.values()]
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = results.read(file)
+        found = results.read_results(file)
     except (ValueError, OSError) as error:
         found = results.blank("failed", error={"type": "unreadable", "message": str(error)})
     return display.plain(found)
@@ -57,7 +57,7 @@ def to_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [f"{key}{part}" for key in keys for part in ("", " ci95", " low", " high", " n", " examples")]
-    writer.writerow([*NAMES, "settings", "seeds", "n", *map(display.spreadsheet, parts)])
+    writer.writerow([*NAME_COLUMNS, "settings", "seeds", "n", *map(display.spreadsheet, parts)])
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
@@ -68,7 +68,7 @@ def to_csv(comparison: Comparison) -> str:
             ends = estimate.interval(is_accuracy(key)) or (None, None)
             numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
         seeds = " ".join(str(seed) for seed in row.seeds)
-        names = (display.spreadsheet(row.names[name]) for name in (*NAMES, "settings"))
+        names = (display.spreadsheet(row.names[name]) for name in (*NAME_COLUMNS, "settings"))
         writer.writerow([*names, seeds, len(row.seeds), *numbers])
     return text.getvalue()
 
@@ -102,10 +102,10 @@ def _figure(comparison: Comparison, key: str) -> str:
             )
             shown.append(bar)
     title = f"{key} %" if is_accuracy(key) else f"{key} (low is good)" if is_better_low(key) else key
-    return bars.draw(title, shown, is_log=key.endswith("perplexity"), limit=100 if is_accuracy(key) else None)
+    return bars.draw_bars(title, shown, is_log=key.endswith("perplexity"), limit=100 if is_accuracy(key) else None)
 
 
-def show(comparison: Comparison) -> None:
+def print_tables(comparison: Comparison) -> None:
     """The short table, what did not complete and the notes, on the terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -156,7 +156,7 @@ BODY
 def publish(runs: Sequence[dict[str, Any]], out: Path) -> None:
     """Print the comparison of `runs` and write it to `out`: report.md, report.csv, report.html."""
     comparison = compare(runs)
-    show(comparison)
+    print_tables(comparison)
     out.mkdir(parents=True, exist_ok=True)
     files.replace(out / "report.md", to_markdown(comparison))
     files.replace(out / "report.csv", to_csv(comparison))
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     display.tolerate_any_letter()
     try:
-        runs = load(given.folders)
+        runs = load_runs(given.folders)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -31,7 +31,7 @@ def echo(data: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     echo(f"{line}\n".encode())
 
 
@@ -130,7 +130,7 @@ class Job:
                 self._log.truncate(0)
                 self._log.write(end)
         except OSError as error:
-            say(f"{self.title}  {self.folder / LOG} is not written on: {error}")
+            print_line(f"{self.title}  {self.folder / LOG} is not written on: {error}")
             self._close_log()
 
     def _close_log(self) -> None:
@@ -178,12 +178,12 @@ class Job:
                 results.write(self.folder, self.record)
         except OSError as refused:
             self.is_written = False
-            say(f"{self.title}  {self.folder / results.NAME} cannot be written: {refused}")
+            print_line(f"{self.title}  {self.folder / results.RESULTS_NAME} cannot be written: {refused}")
 
     def _stamp(self) -> tuple[int, int] | None:
         """Tells one results.json from the next: each is a new file."""
         try:
-            about = (self.folder / results.NAME).stat()
+            about = (self.folder / results.RESULTS_NAME).stat()
         except OSError:
             return None
         return about.st_ino, about.st_mtime_ns
@@ -191,7 +191,7 @@ class Job:
     def read_results(self) -> dict[str, Any] | None:
         """What its folder says, None if nothing that can be used."""
         try:
-            return results.read(self.folder)
+            return results.read_results(self.folder)
         except (OSError, ValueError):
             return None
 

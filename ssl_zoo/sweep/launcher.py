@@ -37,10 +37,10 @@ from yaml import YAMLError
 
 from ssl_zoo import files
 from ssl_zoo.config import quote
-from ssl_zoo.report.results import NAME
-from ssl_zoo.sweep.job import LOG, Job, say
+from ssl_zoo.report.results import RESULTS_NAME
+from ssl_zoo.sweep.job import LOG, Job, print_line
 from ssl_zoo.training.stop_signals import STOP_SIGNALS
-from ssl_zoo.training.stop_signals import say as tell
+from ssl_zoo.training.stop_signals import write_message as tell
 
 # What the sweep is told about itself. A job is told by its command line.
 _OF_THE_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|run|mode)\b")
@@ -155,14 +155,14 @@ class ProcessLauncher(Launcher):
                     job = waiting.popleft()
                     if (before := job.read_results()) and before["status"] == "completed":
                         statuses[job] = "completed"
-                        say(f"{job.title}  skipped, completed before  {job.folder}")
+                        print_line(f"{job.title}  skipped, completed before  {job.folder}")
                         continue
-                    say(f"{job.title}  ->  {job.folder}")
+                    print_line(f"{job.title}  ->  {job.folder}")
                     if job.start(environment):
                         running.append(job)
                     else:
                         statuses[job] = "failed"
-                        say(_outcome(job, "failed"))
+                        print_line(_outcome(job, "failed"))
                 for job in select.select([job for job in running if job.has_output], [], [], 0.1)[0]:
                     job.copy()
                 for job in running:
@@ -170,7 +170,7 @@ class ProcessLauncher(Launcher):
                 for job in [job for job in running if job.process.poll() is not None]:
                     running.remove(job)
                     statuses[job] = job.finish(interrupted=bool(received))
-                    say(_outcome(job, statuses[job]))
+                    print_line(_outcome(job, statuses[job]))
         finally:
             for job in running:
                 job.kill()
@@ -203,10 +203,10 @@ def _outcome(job: Job, status: str) -> str:
 
 def _say_what_remains(jobs: list[Job], statuses: dict[Job, str], number: int, sweep: Path) -> None:
     left = [job for job in jobs if statuses.get(job) != "completed"]
-    say(f"Sweep stopped by {signal.Signals(number).name}. {len(left)} of {len(jobs)} jobs remain:")
+    print_line(f"Sweep stopped by {signal.Signals(number).name}. {len(left)} of {len(jobs)} jobs remain:")
     for job in left:
-        say(f"  {job.title}  {statuses.get(job, 'not started')}")
-    say(f"The same command with hydra.sweep.dir={sweep} does what remains.")
+        print_line(f"  {job.title}  {statuses.get(job, 'not started')}")
+    print_line(f"The same command with hydra.sweep.dir={sweep} does what remains.")
 
 
 def _config_flags() -> list[str]:
@@ -223,11 +223,11 @@ def _publish(jobs: list[Job], sweep: Path) -> None:
     from ssl_zoo.report import display, tables
 
     aside = {job.folder: job.record for job in jobs if job.record and not job.is_written}
-    in_folders = tables.load([sweep]) if any(sweep.rglob(NAME)) else []
+    in_folders = tables.load_runs([sweep]) if any(sweep.rglob(RESULTS_NAME)) else []
     runs = [run for run in in_folders if run["folder"] not in aside]
     runs += [{**display.plain(record), "folder": folder} for folder, record in aside.items()]
     if not runs:
-        return say(f"{sweep}: no job has any results yet, so there is no report")
+        return print_line(f"{sweep}: no job has any results yet, so there is no report")
     try:
         tables.publish(runs, sweep)
     except OSError as error:  # the comparison was printed
@@ -246,7 +246,7 @@ def _make(sweep: Path) -> None:
 
 def _refuse_run(sweep: Path) -> None:
     """A sweep inside the folder of a run would be lost with it, and count it among its own."""
-    if (sweep / NAME).exists() or (sweep / "checkpoints").exists():
+    if (sweep / RESULTS_NAME).exists() or (sweep / "checkpoints").exists():
         raise CompactHydraException(
             f"hydra.sweep.dir={sweep} holds a single run. Give the sweep a folder of its own: hydra.sweep.dir=<folder>"
         )

@@ -24,16 +24,16 @@ class Guess(NamedTuple):
     token_str: str
 
 
-def load(checkpoint: str) -> tuple[MLM, TextTokenizer]:
+def load_model(checkpoint: str) -> tuple[MLM, TextTokenizer]:
     """The masked-token model of a run, given as its folder or a checkpoint file in it, and its tokenizer.
 
     Raises:
         ValueError: when it is of another method, when weights or tokenizer are not those it was saved with, or for what
             `card.read` refuses.
     """
-    path = checkpoints.resolve(checkpoint)
-    saved = checkpoints.load(path)
-    stored = card.read(saved, checkpoint)
+    path = checkpoints.resolve_checkpoint(checkpoint)
+    saved = checkpoints.load_checkpoint(path)
+    stored = card.read_card(saved, checkpoint)
     trained = card.compose(stored)
     if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
         raise ValueError(f"checkpoint={checkpoint} is no masked-token model: give a run of method=mlm")
@@ -75,7 +75,7 @@ def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) ->
     ]
 
 
-def table(text: str, found: list[list[Guess]]) -> Any:
+def guesses_table(text: str, found: list[list[Guess]]) -> Any:
     """A rich table with one line a guess: the blank's number, the word, its probability and a bar."""
     from rich.table import Table
     from rich.text import Text
@@ -105,5 +105,5 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
     hardware.prepare_torch("cpu", "32-true")
-    method, tokenizer = fill_mask.load(cfg.checkpoint)
-    Console().print(fill_mask.table(cfg.text, fill_mask.guesses(method, tokenizer, cfg.text)))
+    method, tokenizer = fill_mask.load_model(cfg.checkpoint)
+    Console().print(fill_mask.guesses_table(cfg.text, fill_mask.guesses(method, tokenizer, cfg.text)))

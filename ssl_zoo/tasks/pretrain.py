@@ -21,12 +21,12 @@ from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.report import display, results
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
-from ssl_zoo.training.budget import Budget, flops_per_example, resolve
+from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import device_type, environment, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
 from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
-from ssl_zoo.training.summary import counts, evaluate_aloud, first_line, show
+from ssl_zoo.training.summary import evaluate_aloud, example_counts, first_line, show_metrics
 
 
 def pretrain(cfg: DictConfig, folder: Path) -> None:
@@ -62,12 +62,12 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     hardware.prepare_torch(device, precision)
     saving.check_room(folder, dry_run(cfg))
     if resume is None:
-        claim(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
+        claim_folder(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
 
     # ---- 2. Build: data, method, evaluators, budget, trainer, learner ----
     data = build_data(cfg)
     if origin is not None:
-        encoder_card.check(origin, data.facts, str(cfg.checkpoint))
+        encoder_card.check_inputs(origin, data.facts, str(cfg.checkpoint))
     method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
     check_method(method, data)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -76,13 +76,13 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     flops = flops_per_example(method, data, first_batch)
     examples_per_step = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
     steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
-    budget = resolve(dict(cfg.budget), steps_per_epoch, examples_per_step, flops * examples_per_step)
+    budget = resolve_budget(dict(cfg.budget), steps_per_epoch, examples_per_step, flops * examples_per_step)
     resumed_at = checkpoints.step_of(resume) if resume else 0
     check_steps_left(budget, resumed_at, folder)
     differences = []
     if resume is not None:
         differences = run_folder.data_differences(resume, data.content, found)
-        claim(cfg, folder, found, run)
+        claim_folder(cfg, folder, found, run)
     if "tokenizer_hash" in data.facts:
         files.replace(folder / encoder_card.TOKENIZER, data.tokenizer.path.read_bytes())
 
@@ -101,7 +101,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
         if origin is not None:
-            print(f"checkpoint={cfg.checkpoint}: {encoder_card.summary(origin)}")
+            print(f"checkpoint={cfg.checkpoint}: {encoder_card.describe_inputs(origin)}")
         seconds_left = 60 * budget.minutes if budget.minutes else 0.0
         if budget.steps:
             seconds_left = (budget.steps - resumed_at) * seconds_per_step(trainer, method, data, first_batch)
@@ -134,7 +134,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
     loggers.finish(trainer.loggers)  # before anything is shown, which may fail
     used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
-    show(folder, run.method, metrics, data, context.test if used_features else None)
+    show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
     examples = learner.batches_seen * cfg.data.batch_size
     completed: dict[str, Any] = {
         "budget": {
@@ -146,7 +146,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
             "flops": flops * examples,
         },
         "metrics": metrics,
-        "counts": counts(metrics),
+        "counts": example_counts(metrics),
         "speed": speed(trainer, learner, cfg.data.batch_size) or found.record.get("speed", {}),
         "environment": around,
         "config": masked(OmegaConf.to_container(cfg, resolve=True)),
@@ -156,10 +156,10 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     }
     results.write(folder, results.blank("completed", **(run.record() | completed)))
     with display.only_shown("where the results are"):
-        print(f"results: {folder / results.NAME}")
+        print(f"results: {folder / results.RESULTS_NAME}")
 
 
-def claim(cfg: DictConfig, folder: Path, found: run_folder.Found, run: Run) -> None:
+def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.Found, run: Run) -> None:
     """Makes the folder this run's and writes `.hydra/`, as Hydra would have done before it was known whose it is."""
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_zoo.method import Batch, Method
 
-KINDS = ("epochs", "steps", "examples", "flops", "minutes")
+BUDGET_KINDS = ("epochs", "steps", "examples", "flops", "minutes")
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Budget:
         return f"{self.value:g} {self.kind}" + (f" = {self.steps} steps" if self.steps and self.kind != "steps" else "")
 
 
-def chosen(budget: Mapping[str, float | None]) -> tuple[str, float]:
+def chosen_budget(budget: Mapping[str, float | None]) -> tuple[str, float]:
     """The kind of budget and its value.
 
     Raises:
         ValueError: naming the key when none or several kinds are given, or the value is no positive number.
     """
     given = {kind: value for kind, value in budget.items() if value is not None}
-    if len(given) != 1 or given.keys() - set(KINDS):
+    if len(given) != 1 or given.keys() - set(BUDGET_KINDS):
         names = ", ".join(f"budget.{kind}={value}" for kind, value in given.items()) or "none"
         raise ValueError(
-            f"budget: exactly one of {', '.join(KINDS)} must be set, not {names}; "
+            f"budget: exactly one of {', '.join(BUDGET_KINDS)} must be set, not {names}; "
             "set the others to null, e.g. budget.epochs=null budget.steps=1000"
         )
     ((kind, value),) = given.items()
@@ -47,15 +47,15 @@ def chosen(budget: Mapping[str, float | None]) -> tuple[str, float]:
     return kind, value
 
 
-def resolve(
+def resolve_budget(
     budget: Mapping[str, float | None], steps_per_epoch: Fraction, examples_per_step: int, flops_per_step: float
 ) -> Budget:
     """Turns `budget.<kind>=<value>` into optimizer steps; everything but minutes is known at start.
 
     An epoch is every full batch once, no whole number of steps where gradients of several batches make one.
-    Raises: ValueError as `chosen`.
+    Raises: ValueError as `chosen_budget`.
     """
-    kind, value = chosen(budget)
+    kind, value = chosen_budget(budget)
     if kind == "minutes":
         return Budget(kind, value, None, float(value))
     steps = {

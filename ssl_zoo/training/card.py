@@ -3,8 +3,8 @@
 A checkpoint may come from a stranger, and Hydra calls whatever a configuration names in `_target_`. So only shipped
 parts are built, chosen by name from `conf/`; a checkpoint contributes the plain values of their settings:
 
-    saved = checkpoints.load(path)
-    config = card.compose(card.read(saved, path), ("backbone",))   # config.backbone is safe to instantiate
+    saved = checkpoints.load_checkpoint(path)
+    config = card.compose(card.read_card(saved, path), ("backbone",))   # config.backbone is safe to instantiate
 """
 
 import inspect
@@ -29,7 +29,7 @@ _LOADS = frozenset(inspect.signature(timm.create_model).parameters) - {"pretrain
 """Options by which timm reads files and addresses; a setting of a network is none of them."""
 
 
-def read(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any]:
+def read_card(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any]:
     """The card of a loaded checkpoint, with its objects "config", "facts" and "choices" (empty in old ones).
 
     Raises:

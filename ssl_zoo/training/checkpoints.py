@@ -63,7 +63,7 @@ def verify(path: str | Path) -> None:
         raise DamagedCheckpoint(path, f"it lacks {', '.join(missing)}", "Give a checkpoint written by a training run.")
 
 
-def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The verified contents of a checkpoint; raises `DamagedCheckpoint`. `map_location` is torch.load's."""
     verify(path)
     return _unpickle(Path(path), map_location, mmap=False)
@@ -101,7 +101,7 @@ def latest(folder: str | Path) -> Path | None:
     return newest
 
 
-def resolve(checkpoint: str | Path) -> Path:
+def resolve_checkpoint(checkpoint: str | Path) -> Path:
     """The file meant by `checkpoint=<file or run folder>`, verified; of a folder, the last one of the run.
 
     Raises:
@@ -131,7 +131,7 @@ def resolve(checkpoint: str | Path) -> Path:
 def _recorded_step(folder: Path) -> int:
     """The step of the last checkpoint according to the run's results, 0 if they do not say."""
     try:
-        return int(results.read(folder).get("checkpoint_step", 0))
+        return int(results.read_results(folder).get("checkpoint_step", 0))
     except (OSError, ValueError):  # no results, or damaged ones: the files speak for themselves
         return 0
 
@@ -170,7 +170,7 @@ class SafeCheckpointIO(CheckpointIO):
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Raises `DamagedCheckpoint`. `weights_only` is Lightning's to pass and always on, whatever it says."""
-        return load(path, "cpu" if map_location is None else map_location)
+        return load_checkpoint(path, "cpu" if map_location is None else map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
@@ -232,8 +232,8 @@ def load_encoder(backbone: nn.Module, checkpoint: str) -> None:
     Raises:
         ValueError: when there is no such checkpoint or it holds another architecture.
     """
-    path = checkpoints.resolve(checkpoint)
-    saved = checkpoints.load(path)
+    path = checkpoints.resolve_checkpoint(checkpoint)
+    saved = checkpoints.load_checkpoint(path)
     if "ssl_zoo" not in saved:
         raise ValueError(
             f"checkpoint={checkpoint} is of no run of ours. For weights from elsewhere give backbone.pretrained=<file>"

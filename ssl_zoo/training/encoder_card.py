@@ -14,8 +14,8 @@ from ssl_zoo.training import checkpoints
 log = logging.getLogger(__name__)
 
 TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
-IMAGE_FACTS = ("image_size", "in_chans", "mean", "std")
-TEXT_FACTS = ("tokenizer_hash",)
+IMAGE_INPUT_FACTS = ("image_size", "in_chans", "mean", "std")
+TEXT_INPUT_FACTS = ("tokenizer_hash",)
 
 
 def describe(
@@ -38,7 +38,7 @@ def describe(
         kept["small_stem"] = backbone.small_stem
     if "pretrained" in kept:
         kept["pretrained"] = False  # the checkpoint has the weights
-    names = TEXT_FACTS if "vocab_size" in kept else IMAGE_FACTS
+    names = TEXT_INPUT_FACTS if "vocab_size" in kept else IMAGE_INPUT_FACTS
     return {"backbone": choice, "arguments": kept, "facts": {name: facts[name] for name in names}}
 
 
@@ -47,7 +47,7 @@ def is_free(argument: str) -> bool:
     return "drop" in argument or argument == "grad_checkpointing"
 
 
-def read(checkpoint: str) -> tuple[dict[str, Any] | None, Path | None]:
+def read_encoder_card(checkpoint: str) -> tuple[dict[str, Any] | None, Path | None]:
     """The card in a checkpoint file or a run folder's newest checkpoint, and the tokenizer that the run kept.
 
     Returns:
@@ -57,8 +57,8 @@ def read(checkpoint: str) -> tuple[dict[str, Any] | None, Path | None]:
     Raises:
         ValueError: for a checkpoint that is damaged, missing or not of a run, or a card of anything but plain values.
     """
-    path = checkpoints.resolve(checkpoint)
-    saved = checkpoints.load(path)
+    path = checkpoints.resolve_checkpoint(checkpoint)
+    saved = checkpoints.load_checkpoint(path)
     if "ssl_zoo" not in saved:
         raise ValueError(
             f"checkpoint={checkpoint} is of no run of ours. For weights from elsewhere give backbone.pretrained=<file>"
@@ -100,7 +100,7 @@ def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] |
             modality.
     """
     checkpoint = str(cfg.checkpoint)
-    card, tokenizer = read(checkpoint)
+    card, tokenizer = read_encoder_card(checkpoint)
     if card is None:
         return None
     keys = {argument.split("=")[0].lstrip("+~") for argument in given}
@@ -129,13 +129,13 @@ def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] |
         for name, value in facts.items():
             if f"data.{name}" not in keys:
                 cfg.data[name] = value
-        check(card, OmegaConf.to_container(cfg.data), checkpoint)  # type: ignore[arg-type]
+        check_inputs(card, OmegaConf.to_container(cfg.data), checkpoint)  # type: ignore[arg-type]
     elif tokenizer is not None and not any(key.startswith("data.tokenizer") for key in keys):
         cfg.data.tokenizer.name = str(tokenizer)
     return card
 
 
-def check(card: Mapping[str, Any], facts: Mapping[str, Any], checkpoint: str) -> None:
+def check_inputs(card: Mapping[str, Any], facts: Mapping[str, Any], checkpoint: str) -> None:
     """Raises ValueError when the data gives other inputs than the encoder was trained on."""
     for name, trained in card["facts"].items():
         if (found := facts.get(name)) == trained:
@@ -157,7 +157,7 @@ def mismatch(key: str, given: Any, trained: Any, checkpoint: str) -> str:
     )
 
 
-def summary(card: Mapping[str, Any]) -> str:
+def describe_inputs(card: Mapping[str, Any]) -> str:
     """The card in one line for the first lines of a run."""
     arguments = ", ".join(f"{key}={value}" for key, value in card["arguments"].items() if value is not None)
     facts = ", ".join(f"{key} {str(value)[:24]}" for key, value in card["facts"].items())

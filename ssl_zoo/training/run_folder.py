@@ -17,7 +17,7 @@ from ssl_zoo.training import moved
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
-FILES = (CONFIG, results.NAME, "metrics.csv", "tokenizer.json")
+FILES = (CONFIG, results.RESULTS_NAME, "metrics.csv", "tokenizer.json")
 """What a run writes into its folder by these names, besides checkpoints."""
 MAY_DIFFER = (
     "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "logger", "name",
@@ -108,7 +108,7 @@ def look(folder: Path, config: Mapping[str, Any]) -> Found:
 def _record(folder: Path) -> dict[str, Any]:
     """The results in the folder; status "damaged" and `why` where they cannot be read."""
     try:
-        return results.read(folder)
+        return results.read_results(folder)
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -141,7 +141,7 @@ def claim(folder: Path, found: Found, config: Mapping[str, Any], record: dict[st
     """
     if found.record.get("status") == "completed":
         step = found.record.get("checkpoint_step", found.record["budget"].get("steps", 0))
-        os.replace(folder / results.NAME, folder / f"results-step-{step:08d}.json")
+        os.replace(folder / results.RESULTS_NAME, folder / f"results-step-{step:08d}.json")
     results.write_json(folder / CONFIG, dict(config))
     results.write(folder, record)
 
@@ -152,7 +152,7 @@ def may_record(folder: Path) -> bool:
     Of the processes of one run, the first to fail says why.
     """
     try:
-        found = results.read(folder)
+        found = results.read_results(folder)
     except FileNotFoundError:
         found = {"status": "none"}
     except (OSError, ValueError):

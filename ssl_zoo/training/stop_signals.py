@@ -28,7 +28,7 @@ class Interrupted(SystemExit):
         self.checkpoint = checkpoint
 
 
-def say(line: str) -> None:
+def write_message(line: str) -> None:
     """To stderr, from a signal handler: `print` may not be entered twice, and the terminal may be gone."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
@@ -55,7 +55,7 @@ def at_once() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        say(
+        write_message(
             f"{signal.Signals(number).name}: no training is in progress, so there is nothing to save; stopping. "
             "The same command goes on from what is in its run folder"
         )
@@ -111,11 +111,11 @@ class StopSignals:
             return
         name = signal.Signals(number).name
         if number == signal.SIGINT == self.received:
-            say(f"second {name}: stopping at once, without another save")
+            write_message(f"second {name}: stopping at once, without another save")
             raise Interrupted(number)
         if not self.received:
             more = "; a second Ctrl-C stops at once" if number == signal.SIGINT else ""
-            say(f"{name}: the step in progress is finished and saved, then the run stops{more}")
+            write_message(f"{name}: the step in progress is finished and saved, then the run stops{more}")
         self.received = number
 
     def _unblock(self) -> None:

@@ -61,7 +61,7 @@ def evaluate_aloud(when: str, evaluators: Mapping[str, Evaluator], context: Eval
         print(f"{time.perf_counter() - started:.1f} s", notes.getvalue(), sep="\n", end="", flush=True)
 
 
-def counts(metrics: Mapping[str, float]) -> dict[str, int]:
+def example_counts(metrics: Mapping[str, float]) -> dict[str, int]:
     """The number of test examples of each accuracy; `mask/top1` is of tokens."""
     return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion)}
 
@@ -100,7 +100,7 @@ def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str
     )
 
 
-def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
+def show_metrics(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
     """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
     The run is complete by then: whatever goes wrong in showing it is a warning, but for a disk that refuses the file.
@@ -122,13 +122,13 @@ def show(folder: Path, name: str, metrics: Mapping[str, float], data: Any, featu
                 table.add_row("majority class", "", f"{100 * majority:.1f} %", "")
             console.print(table)
         if few:
-            console.print(few_labels.table(metrics, name))
+            console.print(few_labels.few_labels_table(metrics, name))
         if sentence := nothing_learned(metrics, majority):
             print(sentence)
     if features is not None and labelled:
         drawn = b""
         with only_shown("the picture of the run"):
-            drawn = picture.draw(metrics, name, features.x, features.y, data.facts["class_names"])
+            drawn = picture.draw_picture(metrics, name, features.x, features.y, data.facts["class_names"])
         if drawn:
             files.replace(folder / "report.png", drawn)
             with only_shown("where the picture is"):

@@ -12,7 +12,7 @@ from typing import Any
 from ssl_zoo.files import no_link
 from ssl_zoo.training.credentials import masked_text
 
-NAME = "run.log"
+LOG_NAME = "run.log"
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 _active: list["_Copied"] = []
 
@@ -55,7 +55,7 @@ def begin(folder: Path) -> None:
     listen()
     if _active[0].lines.file is None:
         with suppress(OSError):
-            _active[0].lines.open(folder / NAME)
+            _active[0].lines.open(folder / LOG_NAME)
 
 
 def end() -> None:

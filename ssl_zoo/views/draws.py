@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-Rows = Tensor | slice
+SampledRows = Tensor | slice
 """Which examples of a batch: (n,) int64 positions, or a slice."""
 
 
@@ -45,7 +45,7 @@ class Draws:
         """The stream of the op at this position of the pipeline."""
         return self._keyed(_splitmix64(self.key, position))
 
-    def __getitem__(self, rows: Rows) -> "Draws":
+    def __getitem__(self, rows: SampledRows) -> "Draws":
         """The same streams for some of the examples."""
         return self._keyed(self.key[rows])
 

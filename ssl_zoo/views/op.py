@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ssl_zoo.views.draws import Draws, Rows
+from ssl_zoo.views.draws import Draws, SampledRows
 
 Params = tuple[Tensor, ...]
 """What an op drew: tensors whose first dimension is the example."""
 
 
-def change(x: Tensor, chosen: Tensor, function: Callable[[Tensor, Rows], Tensor]) -> Tensor:
+def change(x: Tensor, chosen: Tensor, function: Callable[[Tensor, SampledRows], Tensor]) -> Tensor:
     """`function(x[rows], rows)` for the chosen (B,) examples, the others as they are. It keeps the shape."""
     if x.device.type != "cpu":  # there, counting the chosen would make the host wait for the device
         return torch.where(each(chosen), function(x, slice(None)), x)

@@ -187,6 +187,6 @@ def test_compiling_to_something_else_shows() -> None:
 
 
 def test_the_table_shows_numbers_and_advice() -> None:
-    table = checks.table(checks.labels(subject(Peeking)))
+    table = checks.findings_table(checks.labels(subject(Peeking)))
     assert [column.header for column in table.columns] == ["subject", "check", "seen", "tolerance", "result"]
     assert "declare uses_labels" in str(next(iter(table.columns[4].cells)))

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ssl_zoo.backbones.text import TextEncoder, Tokens
 from ssl_zoo.conformance import learning
-from ssl_zoo.conformance.learning import Budget, Trial
+from ssl_zoo.conformance.learning import LearningBudget, Trial
 from ssl_zoo.evaluators.base import Features
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.methods.simclr import SimCLR
 
-QUICK = Budget(margin=0.05, steps=30, batch_size=64, lr=2e-3)
+QUICK = LearningBudget(margin=0.05, steps=30, batch_size=64, lr=2e-3)
 
 
 class Constant(SimCLR):
@@ -27,7 +27,7 @@ class Constant(SimCLR):
         return {"loss": loss * 0 + 1}
 
 
-def run(method: type[Method], arguments: dict[str, Any], budget: Budget) -> learning.Finding:
+def run(method: type[Method], arguments: dict[str, Any], budget: LearningBudget) -> learning.Finding:
     path = f"{method.__module__}.{method.__name__}"
     return learning.finding("it", [learning.trial_of_class(path, arguments, "conv", 0, budget)], budget)
 

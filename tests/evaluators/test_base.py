@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.base import EvalContext, evaluate, frozen, same_rng, say
+from ssl_zoo.evaluators.base import EvalContext, evaluate, frozen, print_note, same_rng
 from tests.evaluators.fakes import FakeData, blobs, judge
 
 
@@ -27,7 +27,7 @@ class Free(Constant):
 
 @pytest.fixture(autouse=True)
 def _forget_what_was_said() -> None:
-    say.cache_clear()
+    print_note.cache_clear()
 
 
 def small() -> FakeData:

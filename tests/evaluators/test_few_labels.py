@@ -6,10 +6,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ssl_zoo.evaluators.base import evaluate, say
-from ssl_zoo.evaluators.few_labels import FewLabels, draw, summary, table
+from ssl_zoo.evaluators.base import evaluate, print_note
+from ssl_zoo.evaluators.few_labels import FewLabels, few_labels_table, sample_labels, summarize
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.linear import Linear, fit, standardise
+from ssl_zoo.evaluators.linear import Linear, fit, standardize_features
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.scratch import Scratch
 from tests.evaluators.fakes import FakeData, judge
@@ -37,16 +37,16 @@ def encoder() -> nn.Module:
 def test_a_draw_has_so_many_of_each_class_and_never_changes() -> None:
     y = torch.randint(7, (300,), generator=torch.Generator().manual_seed(0))
     for labels in (1, 10):
-        rows = draw(y, labels, 0)
+        rows = sample_labels(y, labels, 0)
         assert y[rows].bincount().tolist() == [labels] * 7
         assert len(rows.unique()) == len(rows)
-        assert torch.equal(rows, draw(y, labels, 0))
-        assert not torch.equal(rows, draw(y, labels, 1))
+        assert torch.equal(rows, sample_labels(y, labels, 0))
+        assert not torch.equal(rows, sample_labels(y, labels, 1))
 
 
 def test_more_labels_than_a_class_has_are_refused_with_its_name() -> None:
     with pytest.raises(ValueError, match="10 a class, but class 2 has 3"):
-        draw(torch.tensor([0] * 20 + [2] * 3), 10, 0)
+        sample_labels(torch.tensor([0] * 20 + [2] * 3), 10, 0)
 
 
 def test_all_rows_of_the_table_are_measured() -> None:
@@ -69,10 +69,11 @@ def test_cells_are_mean_and_deviation_over_the_draws() -> None:
     data = digits()
     judged = judge(data, "final", encoder())
     found = few_labels(draws=4)(judged)
-    x, queries = standardise(judged.train.x, judged.test.x)
+    x, queries = standardize_features(judged.train.x, judged.test.x)
     y = judged.train.y
     scores = [
-        fit(x[rows], y[rows], 1e-2).accuracy(queries, judged.test.y) for rows in (draw(y, 5, i) for i in range(4))
+        fit(x[rows], y[rows], 1e-2).accuracy(queries, judged.test.y)
+        for rows in (sample_labels(y, 5, i) for i in range(4))
     ]
     assert found["few/5/linear"] == pytest.approx(statistics.fmean(scores))
     assert found["few/5/linear"].n == 90  # type: ignore[attr-defined]
@@ -103,7 +104,7 @@ def test_without_the_untrained_network_one_line_and_no_row(
     judged_before: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It may have started from weights trained elsewhere, with which nothing can be trained from scratch."""
-    say.cache_clear()
+    print_note.cache_clear()
     evaluator = few_labels()
     if judged_before:
         evaluator(judge(digits(), "init", encoder(), loaded=True))
@@ -139,18 +140,18 @@ METRICS = {
 
 
 def test_summary_orders_columns_and_leaves_out_what_is_unknown() -> None:
-    columns, rows = summary(METRICS, "SimCLR")
+    columns, rows = summarize(METRICS, "SimCLR")
     assert columns == ["1 label a class", "10 labels a class", "all labels"]
     assert [row.name for row in rows] == ["before training, linear probe", "SimCLR, kNN", "SimCLR, linear probe"]
     assert rows[0].cells == [(0.351, 0.02), None, (0.95, None)]
     assert rows[2].cells == [(0.773, 0.0214), (0.965, 0.004), (0.99, None)]
-    assert summary({"knn/top1": 0.9}, "SimCLR") == ([], [])
+    assert summarize({"knn/top1": 0.9}, "SimCLR") == ([], [])
 
 
 def test_table_in_per_cent() -> None:
     console = Console(width=120, file=None, record=True)
     with console.capture() as shown:
-        console.print(table(METRICS, "SimCLR"))
+        console.print(few_labels_table(METRICS, "SimCLR"))
     lines = shown.get().splitlines()
     (last,) = [line for line in lines if "SimCLR, linear probe" in line]
     assert [cell.strip() for cell in last.split("│")[2:5]] == ["77.3 ± 2.1", "96.5 ± 0.4", "99.0"]
@@ -160,7 +161,7 @@ def test_below_each_accuracy_stands_its_binomial_interval() -> None:
     shares = {key: value if key.endswith("_std") else Proportion(value, 400) for key, value in METRICS.items()}
     console = Console(width=120, file=None, record=True)
     with console.capture() as shown:
-        console.print(table(shares, "SimCLR"))
+        console.print(few_labels_table(shares, "SimCLR"))
     lines = shown.get().splitlines()
     assert "n = 400 test examples" in lines[1]
     (place,) = [i for i, line in enumerate(lines) if "SimCLR, linear probe" in line]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ssl_zoo.evaluators.linear import Linear, Probe, fit, standardise
+from ssl_zoo.evaluators.linear import Linear, Probe, fit, standardize_features
 from tests.evaluators.fakes import FakeData, blobs, judge
 
 GRID = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
@@ -35,7 +35,7 @@ def skewed(count: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("l2", [1e-1, 1e-3, 1e-5])
 def test_minimum_is_scikit_learns(l2: float) -> None:
     x, y = skewed(600, 24)
-    (x,) = standardise(x)
+    (x,) = standardize_features(x)
     ours, theirs = fit(x, y, l2), oracle(x, y, l2)
     assert objective(ours, x, y, l2) == pytest.approx(objective(theirs, x, y, l2), abs=1e-5)
     agree = (F.linear(x, ours.weight).argmax(1) == F.linear(x.double(), theirs.weight).argmax(1)).float().mean()
@@ -52,7 +52,7 @@ def test_minimum_with_dead_and_repeated_features() -> None:
     """As a ResNet ends: many zeros, few directions. The covariance has the eigenvalue 0 hundreds of times."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(100, 20, generator=generator) @ torch.randn(20, 400, generator=generator)
-    (x,) = standardise((hidden - 9 * torch.rand(400, generator=generator)).relu().repeat(1, 2))
+    (x,) = standardize_features((hidden - 9 * torch.rand(400, generator=generator)).relu().repeat(1, 2))
     assert (x == 0).all(dim=0).sum() > 10
     y = torch.arange(100) % 10
     assert objective(fit(x, y, 1e-2), x, y, 1e-2) == pytest.approx(objective(oracle(x, y, 1e-2), x, y, 1e-2), abs=1e-5)
@@ -60,7 +60,7 @@ def test_minimum_with_dead_and_repeated_features() -> None:
 
 def test_the_gradient_vanishes_at_the_minimum() -> None:
     x, y = skewed(600, 24)
-    (x,) = standardise(x)
+    (x,) = standardize_features(x)
     probe = fit(x, y, 1e-3)
     weight, bias = probe.weight.double().requires_grad_(), probe.bias.double().requires_grad_()
     (F.cross_entropy(F.linear(x.double(), weight, bias), y) + 0.5e-3 * weight.square().sum()).backward()
@@ -71,7 +71,7 @@ def test_the_gradient_vanishes_at_the_minimum() -> None:
 
 def test_where_a_fit_starts_does_not_matter() -> None:
     x, y = skewed(600, 24)
-    (x,) = standardise(x)
+    (x,) = standardize_features(x)
     warm, cold = fit(x, y, 1e-3, start=fit(x, y, 1.0)), fit(x, y, 1e-3)
     assert objective(warm, x, y, 1e-3) == pytest.approx(objective(cold, x, y, 1e-3), abs=1e-6)
 
@@ -93,7 +93,7 @@ def test_labels_need_not_be_consecutive() -> None:
 
 def test_standardise() -> None:
     x = torch.randn(500, 4) * torch.tensor([1.0, 100.0, 1e-3, 0.0]) + torch.tensor([0.0, 5.0, 1.0, 3.0])
-    train, other = standardise(x, torch.full((2, 4), 1e9))
+    train, other = standardize_features(x, torch.full((2, 4), 1e9))
     assert torch.allclose(train.mean(0), torch.zeros(4), atol=1e-3)
     assert torch.allclose(train.std(0, correction=0), torch.tensor([1.0, 1, 1, 0]), atol=1e-3)
     assert other[:, 3].tolist() == [0, 0]
@@ -121,7 +121,7 @@ def test_the_penalty_that_generalises_is_chosen() -> None:
     l2, _ = Linear([10.0, 1.0, 1e-6], 0.3).choose(x, y)
     assert l2 > 1e-6
     x, y = skewed(3000, 24)
-    l2, _ = Linear([10.0, 1e-4], 0.3).choose(*standardise(x), y)
+    l2, _ = Linear([10.0, 1e-4], 0.3).choose(*standardize_features(x), y)
     assert l2 == 1e-4
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_zoo.evaluators.base import EvalContext
-from ssl_zoo.evaluators.mask import Mask, choose
+from ssl_zoo.evaluators.mask import Mask, choose_masked
 from ssl_zoo.method import Method
 
 MASK, SPECIAL, VOCAB = 4, 5, 50
@@ -51,22 +51,22 @@ def judged(method: nn.Module, data: Any) -> EvalContext:
 
 def test_exact_share_of_ordinary_tokens_in_every_row() -> None:
     rows = text()
-    hidden = choose(rows, SPECIAL, 0.15)
+    hidden = choose_masked(rows, SPECIAL, 0.15)
     ordinary = rows >= SPECIAL
     assert not (hidden & ~ordinary).any()
     assert hidden.sum(1).tolist() == [round(0.15 * int(n)) for n in ordinary.sum(1)]
-    assert torch.equal(hidden, choose(rows, SPECIAL, 0.15)), "the same in every run"
+    assert torch.equal(hidden, choose_masked(rows, SPECIAL, 0.15)), "the same in every run"
 
 
 def test_a_token_is_masked_and_one_is_seen_where_there_are_two() -> None:
     rows = torch.zeros(4, 8, dtype=torch.int64)
     rows[1, 0], rows[2, :2], rows[3] = 9, 9, 9
-    assert choose(rows, SPECIAL, 0.01).sum(1).tolist() == [0, 0, 1, 1]
-    assert choose(rows, SPECIAL, 0.99).sum(1).tolist() == [0, 0, 1, 7]
+    assert choose_masked(rows, SPECIAL, 0.01).sum(1).tolist() == [0, 0, 1, 1]
+    assert choose_masked(rows, SPECIAL, 0.99).sum(1).tolist() == [0, 0, 1, 7]
 
 
 def test_every_position_is_hidden_alike() -> None:
-    hidden = choose(torch.full((4000, 20), 9), SPECIAL, 0.15)
+    hidden = choose_masked(torch.full((4000, 20), 9), SPECIAL, 0.15)
     assert hidden.float().mean(0).sub(0.15).abs().max() < 0.03
 
 
@@ -75,7 +75,7 @@ def test_hidden_tokens_are_shown_as_mask_and_all_others_as_they_are() -> None:
     method = Oracle(rows, 1.0)
     Mask(0.15, max_rows=100, batch_size=7)(judged(method, FakeText(rows)))
     shown = torch.cat([ids for ids, _, _ in method.seen])
-    hidden = choose(rows, SPECIAL, 0.15)
+    hidden = choose_masked(rows, SPECIAL, 0.15)
     assert (shown[hidden] == MASK).all()
     assert torch.equal(shown[~hidden], rows[~hidden])
     assert len(method.seen) == math.ceil(40 / 7)

@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.base import say
+from ssl_zoo.evaluators.base import print_note
 from ssl_zoo.evaluators.spread import Spread, feature_std, rankme
 from tests.evaluators.fakes import FakeData, judge
 
 
 @pytest.fixture(autouse=True)
 def _forget_what_was_said() -> None:
-    say.cache_clear()
+    print_note.cache_clear()
     torch.manual_seed(0)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.barlow_twins import BarlowTwins, cross_correlation, standardise
+from ssl_zoo.methods.barlow_twins import BarlowTwins, cross_correlation, standardize
 
 
 def make(redundancy_weight: float = 0.005, loss_scale: float = 1.0) -> BarlowTwins:
@@ -52,7 +52,7 @@ def test_loss_equals_lightly_times_the_scale() -> None:
 
 def test_known_correlations() -> None:
     z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    same, other = standardise(z), standardise(3 - 7 * z.flip(1))
+    same, other = standardize(z), standardize(3 - 7 * z.flip(1))
     torch.testing.assert_close(cross_correlation(same, same), torch.eye(2), atol=1e-4, rtol=0)
     torch.testing.assert_close(cross_correlation(same, other), -torch.eye(2).flip(1), atol=1e-4, rtol=0)
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.byol import BYOL
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 def make() -> BYOL:
@@ -63,7 +63,7 @@ def test_the_target_moves_by_the_scheduled_decay(progress: float) -> None:
             p.add_(1)
     before = [p.clone() for p in method.target[0].parameters()]  # type: ignore[index, union-attr]
     method.after_step(progress)
-    moved = 1 - cosine(0.9, 1.0, progress)
+    moved = 1 - cosine_schedule(0.9, 1.0, progress)
     for now, old in zip(method.target[0].parameters(), before, strict=True):  # type: ignore[index, union-attr]
         torch.testing.assert_close(now, old + moved, atol=1e-6, rtol=1e-5)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.deepcluster import DeepCluster, nearest, spherical_kmeans
+from ssl_zoo.methods.deepcluster import DeepCluster, nearest_centroid, spherical_kmeans
 
 
 def make(**changes: int) -> DeepCluster:
@@ -45,7 +45,7 @@ def test_kmeans_equals_a_loop() -> None:
             F.normalize(torch.stack(m).sum(0), dim=0) if m else c for m, c in zip(members, expected, strict=True)
         ]
     torch.testing.assert_close(centroids, torch.stack(expected))
-    assert torch.equal(assigned, nearest(x, centroids))
+    assert torch.equal(assigned, nearest_centroid(x, centroids))
 
 
 def test_kmeans_finds_what_scikit_learn_finds() -> None:
@@ -69,7 +69,7 @@ def test_kmeans_with_fewer_examples_than_centroids_gives_each_its_own() -> None:
 
 def test_nearest_in_parts_is_nearest() -> None:
     x, centroids = torch.randn(16390, 3), torch.randn(5, 3)
-    assert torch.equal(nearest(x, centroids), (x @ centroids.T).argmax(1))
+    assert torch.equal(nearest_centroid(x, centroids), (x @ centroids.T).argmax(1))
 
 
 @pytest.mark.parametrize("local", [0, 2])
@@ -117,7 +117,7 @@ def test_an_example_the_last_clustering_did_not_know_belongs_to_the_nearest_cent
     method(make_batch(), 0.0)
     loss = method(batch, 0.05)["loss"]
     first, second = projections(method, batch)
-    target = nearest(first, method.centroids[0])
+    target = nearest_centroid(first, method.centroids[0])
     expected = F.cross_entropy(torch.cat([first, second]) @ method.centroids[0].T / 0.1, target.repeat(2))
     torch.testing.assert_close(loss, expected)
 

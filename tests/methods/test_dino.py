@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.dino import DINO
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 def make(teacher_temperature: tuple[float, ...] = (0.04, 0.07, 0.5), **changes: Any) -> DINO:
@@ -111,7 +111,7 @@ def test_the_teacher_moves_by_the_scheduled_decay(progress: float) -> None:
         method.backbone[2].weight.add_(1)
     method.after_step(progress)
     now = method.teacher[0][2].weight  # type: ignore[index]
-    torch.testing.assert_close(now, before + 1 - cosine(0.8, 1.0, progress))
+    torch.testing.assert_close(now, before + 1 - cosine_schedule(0.8, 1.0, progress))
 
 
 @pytest.mark.parametrize(

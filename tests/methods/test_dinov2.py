@@ -13,7 +13,7 @@ from ssl_zoo.backbones.tokens import embed, encode
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.dinov2 import DINOv2, koleo
 from ssl_zoo.nn.token_masking import hide
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
 B, N, HIDDEN = 5, 16, 5  # tokens of a view; round(0.3 * 16) are hidden
@@ -122,7 +122,7 @@ def test_the_teacher_moves_by_the_scheduled_decay() -> None:
     method = make()
     before = method.teacher[2].mlp[0].weight.clone()  # type: ignore[index]
     method.after_step(0.6)
-    decay = cosine(0.8, 1.0, 0.6)
+    decay = cosine_schedule(0.8, 1.0, 0.6)
     expected = decay * before + (1 - decay) * method.token_projector.mlp[0].weight  # type: ignore[operator]
     torch.testing.assert_close(method.teacher[2].mlp[0].weight, expected)  # type: ignore[index]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.mocov3 import MoCoV3
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 def make(temperature: float = 0.2) -> MoCoV3:
@@ -85,7 +85,7 @@ def test_the_target_moves_by_the_scheduled_decay(progress: float) -> None:
             p.add_(1)
     method.after_step(progress)
     for now, old in zip(method.target.parameters(), before, strict=True):
-        torch.testing.assert_close(now, old + 1 - cosine(0.9, 1.0, progress), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(now, old + 1 - cosine_schedule(0.9, 1.0, progress), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["temperature", "ema_decay"])

@@ -13,7 +13,7 @@ from ssl_zoo.backbones.tokens import encode
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.msn import MSN
 from ssl_zoo.nn.masks import num_hidden
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
 B, N = 5, 16
@@ -144,7 +144,7 @@ def test_the_target_takes_no_gradient_and_moves_by_the_scheduled_decay() -> None
     with torch.no_grad():
         method.projector[0].weight.add_(1)  # type: ignore[operator]
     method.after_step(0.6)
-    torch.testing.assert_close(method.target[1][0].weight, before + 1 - cosine(0.8, 1.0, 0.6))  # type: ignore[index]
+    torch.testing.assert_close(method.target[1][0].weight, before + 1 - cosine_schedule(0.8, 1.0, 0.6))  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("key", "value"), [("mask_ratio", 1.0), ("sharpening", 0.0), ("ema_decay", 1.0)])

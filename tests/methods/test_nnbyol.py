@@ -8,7 +8,7 @@ from torch import nn
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.byol import BYOL
 from ssl_zoo.methods.nnbyol import NNBYOL
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 def make() -> NNBYOL:
@@ -75,7 +75,7 @@ def test_the_target_moves_by_the_scheduled_decay() -> None:
             p.add_(1)
     method.after_step(0.3)
     for now, old in zip(method.target.parameters(), before, strict=True):
-        torch.testing.assert_close(now, old + 1 - cosine(0.9, 1.0, 0.3), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(now, old + 1 - cosine_schedule(0.9, 1.0, 0.3), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["queue_size", "ema_decay"])

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.tico import TiCo
-from ssl_zoo.schedules import cosine
+from ssl_zoo.schedules import cosine_schedule
 
 
 def make(contrast_weight: float = 8.0, covariance_decay: float = 0.9, ema_decay: float = 0.95) -> TiCo:
@@ -110,7 +110,7 @@ def test_the_target_gets_no_gradient_and_moves_by_the_scheduled_decay() -> None:
         for p in method.backbone.parameters():
             p.add_(1)
     method.after_step(0.4)
-    moved = 1 - cosine(0.95, 1.0, 0.4)
+    moved = 1 - cosine_schedule(0.95, 1.0, 0.4)
     for now, old in zip(method.target[0].parameters(), before, strict=True):  # type: ignore[index]
         torch.testing.assert_close(now, old + moved, atol=1e-6, rtol=1e-5)
 

@@ -20,7 +20,7 @@ def lengths(*n: int, width: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_counts_are_shares_of_each_rows_own_tokens(ratio: float) -> None:
-    counts = masks.counts(ratio, lengths(*range(201), width=200)).tolist()
+    counts = masks.mask_counts(ratio, lengths(*range(201), width=200)).tolist()
     for n, k in enumerate(counts):
         assert k == (min(max(round(ratio * n), 1), n - 1) if n >= 2 else 0)
         assert k == masks.num_hidden(ratio, n)

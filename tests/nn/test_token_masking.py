@@ -8,7 +8,7 @@ from torch import nn
 from ssl_zoo.backbones.image import image_backbone
 from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.nn.masks import BlockMask
-from ssl_zoo.nn.token_masking import hide, read
+from ssl_zoo.nn.token_masking import hide, read_tokens
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
 N, HIDDEN = 16, 5  # tokens of a view; round(0.3 * 16) are hidden
@@ -36,7 +36,7 @@ def test_the_student_knows_nothing_of_what_is_hidden_and_the_teacher_does() -> N
     patch = hidden.mask.view(5, 2, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3).unsqueeze(2)
     other = torch.where(patch, torch.randn_like(x), x)
     for token, same in ((torch.randn(16), True), (None, False)):
-        first, second = read(backbone, x, hidden, token), read(backbone, other, hidden, token)
+        first, second = read_tokens(backbone, x, hidden, token), read_tokens(backbone, other, hidden, token)
         assert torch.allclose(first[0], second[0], atol=1e-5) == same
         assert torch.allclose(first[1], second[1], atol=1e-5) == same
 

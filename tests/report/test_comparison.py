@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ssl_zoo.report import results
-from ssl_zoo.report.comparison import Comparison, Estimate, Row, compare
+from ssl_zoo.report.comparison import Comparison, ComparisonRow, Estimate, compare
 
 
 def run(method: str = "simclr", seed: int | None = 0, knn: float | None = 0.8, **changes: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def run(method: str = "simclr", seed: int | None = 0, knn: float | None = 0.8, *
     return results.blank("completed", **told) | changes
 
 
-def only(comparison: Comparison) -> Row:
+def only(comparison: Comparison) -> ComparisonRow:
     (row,) = comparison.rows
     return row
 

@@ -20,7 +20,7 @@ def completed(**changes: Any) -> dict[str, Any]:
 def test_what_is_written_is_read_from_folder_and_file(tmp_path: Path) -> None:
     told = completed(metrics={"knn/top1": 0.5}, run_id="4f2a", overrides=["seed=0"])
     path = results.write(tmp_path, told)
-    assert results.read(tmp_path) == results.read(path) == told
+    assert results.read_results(tmp_path) == results.read_results(path) == told
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]  # no temporary file is left
 
 
@@ -42,7 +42,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "fsync", crash)
     with pytest.raises(OSError, match="disk full"):
         results.write(tmp_path, completed(run_id="new"))
-    assert results.read(tmp_path)["run_id"] == "old"
+    assert results.read_results(tmp_path)["run_id"] == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
@@ -84,14 +84,14 @@ def test_a_missing_field_is_named(key: str) -> None:
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
 def test_a_run_that_is_not_completed_may_know_nothing(status: str, tmp_path: Path) -> None:
     error = {"error": {"type": "RuntimeError", "message": ""}} if status == "failed" else {}
-    assert results.read(results.write(tmp_path, results.blank(status, **error)))["method"] is None
+    assert results.read_results(results.write(tmp_path, results.blank(status, **error)))["method"] is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', "\x00"])
 def test_a_file_that_is_no_results_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(ValueError, match=r"results\.json: "):
-        results.read(tmp_path)
+        results.read_results(tmp_path)
 
 
 @pytest.mark.parametrize("step", [-1, 0.5, True, "7"])
@@ -109,7 +109,7 @@ def test_damaged_results_are_not_complete(tmp_path: Path) -> None:
 
 def test_no_file_is_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        results.read(tmp_path)
+        results.read_results(tmp_path)
 
 
 def test_reading_needs_the_standard_library_only() -> None:

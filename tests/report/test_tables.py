@@ -60,26 +60,26 @@ class Tags(HTMLParser):
 
 
 def test_load_finds_each_run_once_however_deep(sweep: Path) -> None:
-    runs = tables.load([sweep.parent, sweep / "0", sweep / "1" / "results.json"])
+    runs = tables.load_runs([sweep.parent, sweep / "0", sweep / "1" / "results.json"])
     assert sorted(run["folder"] for run in runs) == [sweep / str(number) for number in range(6)]
 
 
 def test_load_keeps_an_unreadable_run_as_failed(sweep: Path) -> None:
     (sweep / "2" / "results.json").write_text("{")
-    (run,) = (run for run in tables.load([sweep]) if run["folder"] == sweep / "2")
+    (run,) = (run for run in tables.load_runs([sweep]) if run["folder"] == sweep / "2")
     assert run["status"] == "failed"
     assert run["error"]["message"].startswith(str(sweep / "2" / "results.json"))
 
 
 def test_load_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none: no such folder"):
-        tables.load([tmp_path / "none"])
+        tables.load_runs([tmp_path / "none"])
     with pytest.raises(ValueError, match=r"no results\.json here or below"):
-        tables.load([tmp_path])
+        tables.load_runs([tmp_path])
 
 
 def test_markdown(sweep: Path) -> None:
-    text = tables.to_markdown(compare(tables.load([sweep])))
+    text = tables.to_markdown(compare(tables.load_runs([sweep])))
     assert "| simclr | 81.0 ± 2.5 | 30.0 ± 0.0 | 3 | 1,234 | 971 |" in text
     assert "| byol | 81.0 ± 12.7 | 30.0 ± 0.0 | 2 | 1,234 | 971 |" in text
     assert "## Not completed" in text
@@ -89,7 +89,9 @@ def test_markdown(sweep: Path) -> None:
 
 
 def test_csv_holds_plain_numbers(sweep: Path) -> None:
-    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(tables.to_csv(compare(tables.load([sweep])))))}
+    rows = {
+        row["method"]: row for row in csv.DictReader(io.StringIO(tables.to_csv(compare(tables.load_runs([sweep])))))
+    }
     simclr = rows["simclr"]
     assert float(simclr["knn/top1"]) == pytest.approx(0.81)
     assert float(simclr["knn/top1 ci95"]) == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-5)
@@ -101,7 +103,7 @@ def test_csv_holds_plain_numbers(sweep: Path) -> None:
 
 
 def test_html_is_whole_and_needs_no_other_file(sweep: Path) -> None:
-    page = tables.to_html(compare(tables.load([sweep])))
+    page = tables.to_html(compare(tables.load_runs([sweep])))
     tags = Tags(page)
     assert tags.open == []
     assert "81.0 ± 2.5" in tags.cells
@@ -145,11 +147,11 @@ def test_no_results_file_ends_the_report(tmp_path: Path) -> None:
         else:
             inner[place[-1]] = value
         file.write_text(json.dumps(changed))
-        comparison = compare(tables.load([tmp_path]))
+        comparison = compare(tables.load_runs([tmp_path]))
         assert any(row.names["method"] == "byol" for row in comparison.rows), (place, value)
         tables.to_markdown(comparison)
         tables.to_csv(comparison)
-        tables.show(comparison)
+        tables.print_tables(comparison)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"{}", b"NaN", None], ids=str)
@@ -160,7 +162,7 @@ def test_a_file_that_is_no_json_is_a_failed_run(content: bytes | None, sweep: Pa
         file.mkdir()
     else:
         file.write_bytes(content)
-    (run,) = (run for run in tables.load([sweep]) if run["folder"] == sweep / "2")
+    (run,) = (run for run in tables.load_runs([sweep]) if run["folder"] == sweep / "2")
     assert (run["status"], run["error"]["type"]) == ("failed", "unreadable")
 
 
@@ -169,7 +171,7 @@ def test_a_name_is_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[st
     save(tmp_path / "1", "simclr", 0, environment={"device": "cpu"})
     error = {"type": ODD, "message": ODD}
     save(tmp_path / "2", ODD, 0, status="failed", error=error)
-    tables.publish(tables.load([tmp_path]), tmp_path)
+    tables.publish(tables.load_runs([tmp_path]), tmp_path)
     everything = capsys.readouterr().out.encode() + b"".join(file.read_bytes() for file in tmp_path.glob("report.*"))
     assert b"\x1b" not in everything
     assert b"<script>" not in (tmp_path / "report.html").read_bytes() + (tmp_path / "report.md").read_bytes()
@@ -181,7 +183,7 @@ def test_a_name_is_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_every_format_serves_when_all_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = {"type": "timed out", "message": ""}
     save(tmp_path / "0", "simclr", 0, status="failed", error=error, metrics={})
-    tables.publish(tables.load([tmp_path]), tmp_path)
+    tables.publish(tables.load_runs([tmp_path]), tmp_path)
     assert "No run completed." in capsys.readouterr().out
     assert "timed out" in (tmp_path / "report.md").read_text()
     assert "timed out" in (tmp_path / "report.html").read_text()

@@ -60,7 +60,7 @@ def test_a_second_attempt_is_added_to_the_log(tmp_path: Path) -> None:
 )
 def test_a_job_that_recorded_nothing_is_recorded(tmp_path: Path, code: str, message: str) -> None:
     job = run(tmp_path, code, known={"method": "byol", "seed": 3})
-    read = results.read(tmp_path)
+    read = results.read_results(tmp_path)
     assert (read["status"], read["method"], read["seed"]) == ("failed", "byol", 3)
     assert read["error"]["message"] == message
     assert job.reason() == message
@@ -71,7 +71,7 @@ def test_what_a_job_recorded_before_it_was_killed_is_kept(tmp_path: Path) -> Non
     code = f"import os, signal; from ssl_zoo.report import results; results.write({str(tmp_path)!r}, {told!r})"
     run(tmp_path, f"{code}; os.kill(os.getpid(), signal.SIGKILL)", known={"method": "unknown"})
     killed = {"type": "killed by SIGKILL", "message": "killed by SIGKILL"}
-    assert results.read(tmp_path) == told | {"status": "failed", "error": killed}
+    assert results.read_results(tmp_path) == told | {"status": "failed", "error": killed}
 
 
 def test_results_of_an_earlier_attempt_do_not_count(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_results_of_an_earlier_attempt_do_not_count(tmp_path: Path) -> None:
 def test_half_a_results_file_is_none(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     run(tmp_path, f"open({str(file)!r}, 'w').write('{{'); raise SystemExit('disk full')")
-    assert results.read(tmp_path)["error"]["message"] == "exit code 1: disk full"
+    assert results.read_results(tmp_path)["error"]["message"] == "exit code 1: disk full"
 
 
 def test_a_process_that_left_the_session_does_not_hold_us_up(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_log_that_a_full_disk_refuses_ends_no_job(tmp_path: Path, capfd: pytes
     job.process.wait()
     job.copy()
     assert job.finish() == "failed"
-    assert results.read(tmp_path)["error"]["message"] == "exit code 3: said"
+    assert results.read_results(tmp_path)["error"]["message"] == "exit code 3: said"
     out = capfd.readouterr().out
     assert "output.log is not written on: [Errno 28]" in out
     assert "said" in out
@@ -112,7 +112,7 @@ def test_a_job_that_cannot_start_is_recorded(tmp_path: Path) -> None:
     job = Job(title="[1/1]", folder=tmp_path / "0", command=[str(tmp_path / "no program")], known={"seed": 3})
     assert not job.start({**os.environ})
     assert job.reason().startswith("FileNotFoundError: the job could not start: [Errno 2]")
-    found = results.read(tmp_path / "0")
+    found = results.read_results(tmp_path / "0")
     assert (found["status"], found["seed"], job.is_written) == ("failed", 3, True)
     (tmp_path / "1").write_text("a file in its place")
     job = Job(title="[1/1]", folder=tmp_path / "1", command=["true"])

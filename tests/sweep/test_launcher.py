@@ -135,7 +135,7 @@ class Sweep:
     err: str
 
     def read(self, number: int) -> dict[str, Any]:
-        return results.read(self.place / "sweep" / str(number))
+        return results.read_results(self.place / "sweep" / str(number))
 
     def line(self, start: str) -> str:
         """The last line of output that begins so: how a job ended."""
@@ -218,7 +218,7 @@ def test_a_job_is_a_real_hydra_run_of_its_own(place: Path) -> None:
     quoted = "hydra.sweep.dir='it\\'s a sweep'"
     done = sweep(place, "kind='a b,c',\"d\"", "method=byol", quoted, "hydra.launcher.module=app", "hydra.job.name=x")
     assert (done.code, done.err) == (0, "")
-    read = [results.read(place / folder / str(number)) for number in (0, 1)]
+    read = [results.read_results(place / folder / str(number)) for number in (0, 1)]
     assert [(one["method"], one["config"]["kind"], one["config"]["number"]) for one in read] == [
         ("byol", "a b,c", 0),
         ("byol", "d", 1),
@@ -367,7 +367,7 @@ def test_a_signal_that_comes_again_and_again_waits_for_the_jobs(place: Path) -> 
         time.sleep(0.05)
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGXCPU
-    assert results.read(place / "sweep" / "0")["status"] == "interrupted"
+    assert results.read_results(place / "sweep" / "0")["status"] == "interrupted"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2])
@@ -400,7 +400,7 @@ def test_a_second_interrupt_waits_for_nobody(place: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
-    assert results.read(place / "sweep" / "0")["error"]["message"] == "sweep stopped by SIGINT"
+    assert results.read_results(place / "sweep" / "0")["error"]["message"] == "sweep stopped by SIGINT"
 
 
 def test_one_sweep_at_a_time_in_a_folder(place: Path) -> None:
@@ -429,7 +429,7 @@ def test_on_a_terminal_a_job_has_one_too(place: Path) -> None:
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert b"one\rtwo\r\nthree\r\n" in seen
-    assert results.read(place / "sweep" / "1")["environment"]["tty"] is True
+    assert results.read_results(place / "sweep" / "1")["environment"]["tty"] is True
     assert (place / "sweep" / "0" / "output.log").read_bytes().endswith(b"one\rtwo\nthree\n")
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from ssl_zoo.data.text.tokenizer import TextTokenizer, train
+from ssl_zoo.data.text.tokenizer import TextTokenizer, train_tokenizer
 from ssl_zoo.methods.mlm import MLM
-from ssl_zoo.tasks.fill_mask import guesses, table
+from ssl_zoo.tasks.fill_mask import guesses, guesses_table
 from tests.methods.test_mlm import Tokens
 
 pytestmark = pytest.mark.xdist_group("fill")  # its fixture is costly: one worker runs the file
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("fill")  # its fixture is costly: one worke
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
-    made = train(["the movie was great", "a bad film and a good one"] * 5, "bpe", 300, lowercase=True)
+    made = train_tokenizer(["the movie was great", "a bad film and a good one"] * 5, "bpe", 300, lowercase=True)
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     made.save(str(path))
     return TextTokenizer(path)
@@ -56,6 +56,6 @@ def test_a_text_without_a_blank_is_refused(method: MLM, tokenizer: TextTokenizer
 def test_the_table_shows_word_and_probability(method: MLM, tokenizer: TextTokenizer) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     found = guesses(method, tokenizer, "the ___", top_k=2)
-    console.print(table("the ___", found))
+    console.print(guesses_table("the ___", found))
     text = console.export_text()
     assert f"{found[0][0].score:.1%}" in text

@@ -9,7 +9,7 @@ from torch import nn
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.training import budget
 
-NONE: dict[str, float | None] = dict.fromkeys(budget.KINDS)
+NONE: dict[str, float | None] = dict.fromkeys(budget.BUDGET_KINDS)
 
 
 @pytest.mark.parametrize(
@@ -25,18 +25,20 @@ NONE: dict[str, float | None] = dict.fromkeys(budget.KINDS)
     ],
 )
 def test_budget_in_steps(kind: str, value: float, steps: int) -> None:
-    found = budget.resolve(NONE | {kind: value}, steps_per_epoch=Fraction(10), examples_per_step=64, flops_per_step=1e6)
+    found = budget.resolve_budget(
+        NONE | {kind: value}, steps_per_epoch=Fraction(10), examples_per_step=64, flops_per_step=1e6
+    )
     assert (found.kind, found.steps, found.minutes) == (kind, steps, None)
     assert str(steps) in str(found)
 
 
 def test_epochs_that_are_whole_steps_take_no_step_more() -> None:
     """Seven epochs of 29 batches, seven to a step: 29 steps, though 7 * (29 / 7) is above 29 in floats."""
-    assert budget.resolve(NONE | {"epochs": 7}, Fraction(29, 7), 64, 1e6).steps == 29
+    assert budget.resolve_budget(NONE | {"epochs": 7}, Fraction(29, 7), 64, 1e6).steps == 29
 
 
 def test_minutes_have_no_steps() -> None:
-    found = budget.resolve(NONE | {"minutes": 3}, Fraction(10), 64, 1e6)
+    found = budget.resolve_budget(NONE | {"minutes": 3}, Fraction(10), 64, 1e6)
     assert (found.steps, found.minutes) == (None, 3.0)
 
 
@@ -45,7 +47,7 @@ def test_minutes_have_no_steps() -> None:
 )
 def test_bad_budget_is_refused_by_name(given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="budget"):
-        budget.resolve(NONE | given, Fraction(10), 64, 1e6)
+        budget.resolve_budget(NONE | given, Fraction(10), 64, 1e6)
 
 
 class Square(Method):

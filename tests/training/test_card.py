@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from ssl_zoo.config import CONF
-from ssl_zoo.data.text.tokenizer import TextTokenizer, train
+from ssl_zoo.data.text.tokenizer import TextTokenizer, train_tokenizer
 from ssl_zoo.methods.mlm import MLM
 from ssl_zoo.tasks.fill_mask import fill_mask
 from ssl_zoo.training import card
@@ -97,7 +97,9 @@ class Touch:
 def honest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a checkpoint of `method=mlm` holds, and, under "folder", where its tokenizer lies."""
     folder = tmp_path_factory.mktemp("honest")
-    train(["the movie was great", "a bad film and a good one"] * 5, "bpe", 300, True).save(str(folder / TOKENIZER))
+    train_tokenizer(["the movie was great", "a bad film and a good one"] * 5, "bpe", 300, True).save(
+        str(folder / TOKENIZER)
+    )
     tokenizer = TextTokenizer(folder / TOKENIZER)
     facts = {key: getattr(tokenizer, key) for key in ("vocab_size", "pad_id", "sep_id", "mask_id", "num_special")}
     facts |= {"modality": "text", "tokenizer_hash": tokenizer.identity}
@@ -209,7 +211,7 @@ def test_the_traps_work(trap: Path) -> None:
 
 @pytest.mark.parametrize("has_names", [True, False], ids=["named", "of an older run"])
 def test_an_honest_card_gives_the_same_model(has_names: bool, honest: dict[str, Any]) -> None:
-    stored = card.read(honest, "run")
+    stored = card.read_card(honest, "run")
     if not has_names:
         stored = stored | {"choices": {}}
     config = card.compose(stored)
@@ -221,7 +223,7 @@ def test_an_honest_card_gives_the_same_model(has_names: bool, honest: dict[str, 
 
 def test_the_backbone_alone_can_be_composed(honest: dict[str, Any]) -> None:
     """By a run of another method that starts from its weights."""
-    stored = card.read(honest, "run")
+    stored = card.read_card(honest, "run")
     stored["config"]["method"] = {"_target_": "mine.MyMethod"}
     assert "method" not in (config := card.compose(stored, ["backbone"]))
     assert config.backbone.num_heads == 4
@@ -229,4 +231,4 @@ def test_the_backbone_alone_can_be_composed(honest: dict[str, Any]) -> None:
 
 def test_a_file_of_another_program_is_named() -> None:
     with pytest.raises(ValueError, match="checkpoint=theirs was not written by a run of ours"):
-        card.read({"state_dict": {}}, "theirs")
+        card.read_card({"state_dict": {}}, "theirs")

@@ -24,8 +24,8 @@ from ssl_zoo.training.checkpoints import (
     DamagedCheckpoint,
     SafeCheckpointIO,
     latest,
-    load,
-    resolve,
+    load_checkpoint,
+    resolve_checkpoint,
     step_of,
     verify,
 )
@@ -110,7 +110,7 @@ def in_child(work: Callable[[], None]) -> int:
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     path = save(tmp_path / "new folder" / "step-00000007.ckpt")
     verify(path)
-    back = load(path)
+    back = load_checkpoint(path)
     assert torch.equal(back["state_dict"]["w"], contents()["state_dict"]["w"])
     assert back["global_step"] == step_of(path) == 7
     assert names(path.parent) == ["step-00000007.ckpt"]
@@ -201,7 +201,7 @@ def test_no_flipped_byte_changes_what_is_loaded(tmp_path: Path) -> None:
         flipped[place] ^= 0x10
         path.write_bytes(flipped)
         try:
-            back = load(path)
+            back = load_checkpoint(path)
         except DamagedCheckpoint:
             found += 1
         else:
@@ -218,7 +218,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
     torch.save(contents() | {"hyper_parameters": Evil()}, tmp_path / "evil.ckpt")
     with pytest.raises(DamagedCheckpoint, match="more than tensors and plain values"):
-        load(tmp_path / "evil.ckpt")
+        load_checkpoint(tmp_path / "evil.ckpt")
     assert not marker.exists()
 
 
@@ -261,31 +261,31 @@ def test_latest_skips_damaged_ones_and_says_so(tmp_path: Path, caplog: pytest.Lo
 
 def test_resolve_takes_a_file_or_a_run_folder(tmp_path: Path) -> None:
     path = save(tmp_path / "run" / "checkpoints" / "step-00000007.ckpt")
-    assert resolve(str(path)) == resolve(str(tmp_path / "run")) == path
+    assert resolve_checkpoint(str(path)) == resolve_checkpoint(str(tmp_path / "run")) == path
     with pytest.raises(ValueError, match=r"checkpoint=.*nowhere: no such file or folder\. Give"):
-        resolve(str(tmp_path / "nowhere"))
+        resolve_checkpoint(str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"checkpoint=.*empty: no checkpoints/step-\*\.ckpt in this folder"):
-        resolve(str(tmp_path / "empty"))
+        resolve_checkpoint(str(tmp_path / "empty"))
     damage_empty(path)
     with pytest.raises(ValueError, match="all 1 checkpoints here are damaged"):
-        resolve(tmp_path / "run")
+        resolve_checkpoint(tmp_path / "run")
     with pytest.raises(DamagedCheckpoint, match="empty"):
-        resolve(path)
+        resolve_checkpoint(path)
 
 
 def test_a_run_folder_stands_for_the_runs_last_checkpoint_only(tmp_path: Path) -> None:
     older, newer = (save(tmp_path / "checkpoints" / f"step-{step:08d}.ckpt", step=step) for step in (5, 7))
-    assert resolve(tmp_path) == newer
+    assert resolve_checkpoint(tmp_path) == newer
     results.write(tmp_path, results.blank("running", checkpoint_step=9))
     with pytest.raises(ValueError, match=r"of step 9, is missing or damaged.*checkpoint=.*step-00000007\.ckpt"):
-        resolve(tmp_path)
+        resolve_checkpoint(tmp_path)
     results.write(tmp_path, results.blank("running", checkpoint_step=7))
-    assert resolve(tmp_path) == newer
+    assert resolve_checkpoint(tmp_path) == newer
     damage_truncate(newer)
     with pytest.raises(ValueError, match=r"of step 7, is missing or damaged.*checkpoint=.*step-00000005\.ckpt"):
-        resolve(tmp_path)
-    assert resolve(older) == older
+        resolve_checkpoint(tmp_path)
+    assert resolve_checkpoint(older) == older
 
 
 def backbone() -> nn.Module:

@@ -90,7 +90,7 @@ QUICK = ("hydra.run.dir=run", "trainer.accelerator=cpu", "evaluators=[]", "budge
 def test_no_file_of_a_run_holds_one(cli: Callable[..., Ended]) -> None:
     ended = cli(*QUICK, "logger=csv", *GIVEN[-2:])
     assert ended.status == 0, ended.err
-    assert results.read(Path("run"))["experiment"] == f"https://{MASK}@example.org"
+    assert results.read_results(Path("run"))["experiment"] == f"https://{MASK}@example.org"
     assert SECRET not in ended.out + ended.err
     assert leaked(Path()) == []
 
@@ -99,7 +99,7 @@ def test_no_file_of_a_refused_run_holds_one(cli: Callable[..., Ended]) -> None:
     ended = cli(*QUICK, *GIVEN, "optimizer.lr=-1")
     assert ended.status == 2, ended.err
     assert SECRET not in ended.out + ended.err
-    assert results.read(Path("run"))["status"] == "failed"
+    assert results.read_results(Path("run"))["status"] == "failed"
     assert leaked(Path()) == []
 
 
@@ -116,6 +116,6 @@ def test_no_file_of_a_sweep_holds_one(tmp_path: Path, data_root: Path, cache_roo
     assert ended.returncode == 1, ended.stderr
     assert SECRET not in ended.stdout + ended.stderr
     assert "hydra.run.dir" in (tmp_path / "sweep" / "0" / "output.log").read_text()
-    name = results.read(tmp_path / "sweep" / "0")["config"]["optimizer"]["db"]["password"]
+    name = results.read_results(tmp_path / "sweep" / "0")["config"]["optimizer"]["db"]["password"]
     assert re.fullmatch(r"\$\{oc\.env:SSL_ZOO_\w+\}", name)
     assert leaked(tmp_path) == []

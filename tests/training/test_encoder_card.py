@@ -32,20 +32,20 @@ def test_the_card_states_the_stem_and_no_weights_from_elsewhere() -> None:
     assert card["arguments"]["pretrained"] is False
     assert "_target_" not in card["arguments"]
     assert card["facts"] == {key: FACTS[key] for key in ("image_size", "in_chans", "mean", "std")}
-    assert "small_stem=True" in encoder_card.summary(card)
+    assert "small_stem=True" in encoder_card.describe_inputs(card)
 
 
 def test_a_card_of_text_names_the_tokenizer(tmp_path: Path) -> None:
     card = encoder_card.describe("text_tiny", {"vocab_size": 9, "depth": 2}, None, {"tokenizer_hash": "ab", "x": 1})  # type: ignore[arg-type]
     assert card["facts"] == {"tokenizer_hash": "ab"}
     folder = save(tmp_path / "run", card)
-    assert encoder_card.read(folder) == (card, None)
+    assert encoder_card.read_encoder_card(folder) == (card, None)
     (tmp_path / "run" / "tokenizer.json").write_text("{}")
-    assert encoder_card.read(folder) == (card, tmp_path / "run" / "tokenizer.json")
+    assert encoder_card.read_encoder_card(folder) == (card, tmp_path / "run" / "tokenizer.json")
 
 
 def test_an_older_checkpoint_has_no_card_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert encoder_card.read(save(tmp_path / "run", None)) == (None, None)
+    assert encoder_card.read_encoder_card(save(tmp_path / "run", None)) == (None, None)
     assert "does not say what its encoder needs" in caplog.text
 
 
@@ -54,21 +54,21 @@ def test_a_strangers_card_configures_nothing(value: Any, tmp_path: Path) -> None
     card = made()
     card["arguments"]["norm_layer"] = value
     with pytest.raises(ValueError, match="more than numbers and names"):
-        encoder_card.read(save(tmp_path / "run", card))
+        encoder_card.read_encoder_card(save(tmp_path / "run", card))
 
 
 @pytest.mark.parametrize(("key", "value"), [("image_size", 64), ("in_chans", 1), ("mean", [0.1, 0.2, 0.3])])
 def test_other_inputs_are_refused_by_key(key: str, value: Any) -> None:
-    encoder_card.check(made(), FACTS, "run")
+    encoder_card.check_inputs(made(), FACTS, "run")
     with pytest.raises(ValueError, match=rf"data\.{key}=.*checkpoint=run was trained with"):
-        encoder_card.check(made(), FACTS | {key: value}, "run")
+        encoder_card.check_inputs(made(), FACTS | {key: value}, "run")
 
 
 def test_another_tokenizer_is_refused() -> None:
     card = {"facts": {"tokenizer_hash": "a" * 64}}
-    encoder_card.check(card, {"tokenizer_hash": "a" * 64}, "run")
+    encoder_card.check_inputs(card, {"tokenizer_hash": "a" * 64}, "run")
     with pytest.raises(ValueError, match=r"sha256 aaaaaaaaaaaa, here bbbbbbbbbbbb.*data\.tokenizer\.name"):
-        encoder_card.check(card, {"tokenizer_hash": "b" * 64}, "run")
+        encoder_card.check_inputs(card, {"tokenizer_hash": "b" * 64}, "run")
 
 
 @pytest.mark.parametrize("name", ["proj_drop_rate", "drop_path_rate", "grad_checkpointing"])

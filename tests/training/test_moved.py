@@ -57,12 +57,12 @@ def test_an_old_run_goes_on(cli: Callable[..., Ended], tmp_path: Path) -> None:
     ended = cli(*COMMAND, "budget.steps=6")
     assert ended.status == 0, ended.err
     assert "resumed from step-00000004.ckpt" in ended.out
-    assert results.read(tmp_path / "old_run")["budget"]["steps"] == 6
+    assert results.read_results(tmp_path / "old_run")["budget"]["steps"] == 6
 
 
 def test_an_old_encoder_is_built_from_its_card() -> None:
-    saved = checkpoints.load(checkpoints.resolve(OLD))
-    composed = card.compose(card.read(saved, OLD), ("backbone",))
+    saved = checkpoints.load_checkpoint(checkpoints.resolve_checkpoint(OLD))
+    composed = card.compose(card.read_card(saved, OLD), ("backbone",))
     backbone = instantiate(composed.backbone, _convert_="all")
     prefix = "method.backbone."
     weights = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}

@@ -136,8 +136,8 @@ def test_a_completed_run_goes_on_only_for_more(interrupted: Path) -> None:
     found = look(interrupted, changed(budget={"steps": 9}))
     assert not found.is_over
     run_folder.claim(interrupted, found, changed(budget={"steps": 9}), results.blank("running"))
-    assert results.read(interrupted / "results-step-00000007.json")["status"] == "completed"
-    assert results.read(interrupted)["status"] == "running"
+    assert results.read_results(interrupted / "results-step-00000007.json")["status"] == "completed"
+    assert results.read_results(interrupted)["status"] == "running"
 
 
 def test_the_end_of_a_process_is_recorded_in_its_own_folder_only(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest, load
+from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest, load_checkpoint
 from ssl_zoo.training.saving import NonFiniteWeights, PeriodicCheckpoint, check_room, make_room
 from ssl_zoo.training.stop_signals import Interrupted
 from tests.training.test_checkpoints import damage_truncate, names, save, train
@@ -23,7 +23,7 @@ def test_the_last_two_are_kept_and_the_end_is_saved(tmp_path: Path) -> None:
     rubbish.touch()
     model = train(tmp_path, 11, PeriodicCheckpoint(tmp_path / "checkpoints", every=4))
     assert names(tmp_path / "checkpoints") == ["step-00000008.ckpt", "step-00000011.ckpt"]
-    saved = load(tmp_path / "checkpoints" / "step-00000011.ckpt")["state_dict"]
+    saved = load_checkpoint(tmp_path / "checkpoints" / "step-00000011.ckpt")["state_dict"]
     assert all(torch.equal(weights, saved[name]) for name, weights in model.state_dict().items())
 
 
@@ -78,7 +78,9 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteWeights, match=r"step 6: 4 parameters are not finite, the first is net\.0\.weight"):
         train(tmp_path, 20, Poison(), PeriodicCheckpoint(tmp_path, every=2))
     assert names(tmp_path) == ["step-00000002.ckpt", "step-00000004.ckpt"]
-    assert all(weights.isfinite().all() for weights in load(tmp_path / "step-00000004.ckpt")["state_dict"].values())
+    assert all(
+        weights.isfinite().all() for weights in load_checkpoint(tmp_path / "step-00000004.ckpt")["state_dict"].values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_the_last_save_gets_the_room_of_older_checkpoints(tmp_path: Path, monkey
     fill_disk(monkeypatch, room=2, folder=tmp_path)
     model = train(tmp_path, 8, PeriodicCheckpoint(tmp_path, every=2))  # 2 and 4 are there, 6 and 8 find no room
     assert names(tmp_path) == ["step-00000004.ckpt", "step-00000008.ckpt"]
-    saved = load(tmp_path / "step-00000008.ckpt")["state_dict"]
+    saved = load_checkpoint(tmp_path / "step-00000008.ckpt")["state_dict"]
     assert all(torch.equal(weights, saved[name]) for name, weights in model.state_dict().items())
 
 

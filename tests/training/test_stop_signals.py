@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from ssl_zoo.training.checkpoints import latest, load, step_of
+from ssl_zoo.training.checkpoints import latest, load_checkpoint, step_of
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.stop_signals import STOP_SIGNALS, Interrupted, StopSignals, at_once
 from tests.training.test_checkpoints import Stream, Tiny, in_child, names, train
@@ -126,7 +126,7 @@ def test_the_step_in_progress_is_finished_and_saved(
     assert caught.value.code == 128 + number
     assert names(tmp_path / "checkpoints") == ["step-00000003.ckpt", "step-00000005.ckpt"]
     assert caught.value.checkpoint == latest(tmp_path)
-    saved = load(tmp_path / "checkpoints" / "step-00000005.ckpt")
+    saved = load_checkpoint(tmp_path / "checkpoints" / "step-00000005.ckpt")
     assert saved["global_step"] == 5
     assert all(torch.equal(weights, saved["state_dict"][key]) for key, weights in whole.state_dict().items())
     assert [signal.getsignal(s) for s in STOP_SIGNALS] == handlers
@@ -207,7 +207,7 @@ def test_accumulated_gradients_are_not_lost(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         train(tmp_path, 9, Send(), PeriodicCheckpoint(tmp_path, every=100), accumulate_grad_batches=3)
-    saved = load(tmp_path / "step-00000002.ckpt")
+    saved = load_checkpoint(tmp_path / "step-00000002.ckpt")
     assert saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 6
 
 

@@ -88,7 +88,7 @@ def test_a_sentence_says_when_nothing_was_learned(
 
 
 def test_counts_are_of_accuracies() -> None:
-    assert summary.counts(metrics(0.3, 0.8)) == {"init/knn/top1": 400, "knn/top1": 400}
+    assert summary.example_counts(metrics(0.3, 0.8)) == {"init/knn/top1": 400, "knn/top1": 400}
     assert summary.shown(Proportion(0.94, 400)) == "94.0 % (91.2 to 95.9)"
     assert (summary.shown(12.3456), summary.shown(None)) == ("12.35", "")
 
@@ -101,11 +101,11 @@ def test_evaluators_report_how_many_examples_an_accuracy_is_of() -> None:
     data = FakeData(blobs(60, 8, 3, 3.0), blobs(45, 8, 3, 3.0, seed=1))
     evaluators = {"knn": KNN([5, 20], 0.07, False), "linear": Linear([1e-2], 0.2)}
     found = evaluate(evaluators, judge(data, encoder=nn.Linear(8, 8, dtype=torch.float32)))
-    assert summary.counts(found) == {"knn/top1": 45, "knn20/top1": 45, "linear/top1": 45}
+    assert summary.example_counts(found) == {"knn/top1": 45, "knn20/top1": 45, "linear/top1": 45}
 
 
 def test_metrics_are_shown_beside_those_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    summary.show(tmp_path, "simclr", {"knn/top1": 0.75, "init/knn/top1": 0.25}, SimpleNamespace(facts={}), None)
+    summary.show_metrics(tmp_path, "simclr", {"knn/top1": 0.75, "init/knn/top1": 0.25}, SimpleNamespace(facts={}), None)
     out = capsys.readouterr().out
     assert "0.25" in out
     assert "0.75" in out
@@ -119,7 +119,7 @@ def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
     y = torch.tensor([0] * 30 + [1] * 10)
     features = Features(torch.randn(40, 3), y, torch.arange(40))
     shares = {"knn/top1": Proportion(0.75, 40), "init/knn/top1": Proportion(0.5, 40)}
-    summary.show(tmp_path, "simclr", shares, SimpleNamespace(facts=facts), features)
+    summary.show_metrics(tmp_path, "simclr", shares, SimpleNamespace(facts=facts), features)
     out = capsys.readouterr().out
     assert "50.0 % (35.2 to 64.8)" in out
     assert "75.0 % (59.8 to 85.8) │ 40" in out
@@ -134,11 +134,11 @@ def test_what_is_only_shown_can_fail(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(summary.picture, "draw", fail)
-    monkeypatch.setattr(summary.few_labels, "table", fail)
+    monkeypatch.setattr(summary.picture, "draw_picture", fail)
+    monkeypatch.setattr(summary.few_labels, "few_labels_table", fail)
     monkeypatch.setattr("ssl_zoo.report.display.os.dup2", lambda *_: None)
     features = SimpleNamespace(x=torch.zeros(2, 2), y=torch.zeros(2, dtype=torch.int64))
     named = SimpleNamespace(facts={"class_names": ["a"]})
-    summary.show(tmp_path, "simclr", {"knn/top1": 0.75, "few/1/knn": 0.5}, named, features)
+    summary.show_metrics(tmp_path, "simclr", {"knn/top1": 0.75, "few/1/knn": 0.5}, named, features)
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert type(error).__name__ in caplog.text

@@ -20,7 +20,7 @@ WHITE = (255, 255, 255, 255)
 """What shows through transparent pixels, as in a browser or a document."""
 
 # What Pillow and `tiff` let through for damaged files of one format or another.
-DAMAGE: tuple[type[Exception], ...] = (
+IMAGE_DAMAGE: tuple[type[Exception], ...] = (
     OSError,
     SyntaxError,
     ValueError,
@@ -29,10 +29,10 @@ DAMAGE: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
 )
-DAMAGE += (KeyError, IndexError, TypeError, ZeroDivisionError)
+IMAGE_DAMAGE += (KeyError, IndexError, TypeError, ZeroDivisionError)
 
 
-UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, Image.DecompressionBombError)
+UNREADABLE: tuple[type[Exception], ...] = (*IMAGE_DAMAGE, Image.DecompressionBombError)
 
 
 class UnreadableImage(ValueError):
@@ -67,7 +67,7 @@ def open_image(encoded: Encoded, name: str, in_chans: int, bits: int = 16) -> np
         raise UnreadableImage(f"{name}: not an image file") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{name}: {error}") from error
-    except DAMAGE as error:
+    except IMAGE_DAMAGE as error:
         raise UnreadableImage(f"{name}: {error or type(error).__name__}") from error
 
 

@@ -13,7 +13,7 @@ from ssl_zoo.data.image.parts import ENDINGS, Part, label_positions
 from ssl_zoo.data.layout import ending, some, subfolders
 from ssl_zoo.data.locate import fingerprint
 from ssl_zoo.data.splits import file_split, split_name
-from ssl_zoo.data.tables import Row, read_table
+from ssl_zoo.data.tables import TableRow, read_table
 
 PATHS = ("path", "file_name", "filename", "file", "image", "image_path", "img", "filepath")
 LABELS = ("label", "class", "target", "category", "cls")
@@ -31,7 +31,7 @@ def names_images(table: Path, image_column: str | None) -> bool:
     return bool(_path_columns({table: rows}, names))
 
 
-def _path_columns(tables: Mapping[Path, Sequence[Row]], names: Iterable[str]) -> list[str]:
+def _path_columns(tables: Mapping[Path, Sequence[TableRow]], names: Iterable[str]) -> list[str]:
     """The columns that hold names of images: with endings of images, or else, each different, without."""
     values = {name: {table: _filled(rows, name) for table, rows in tables.items()} for name in names}
     for without in (False, True):
@@ -52,7 +52,7 @@ def _hold_names(values: Mapping[Path, Sequence[object]], without_ending: bool) -
     return all(found) if without_ending else any(found) and all(ending(Path(cell)) in ENDINGS for cell in cells)
 
 
-def _filled(rows: Iterable[Row], name: str) -> list[object]:
+def _filled(rows: Iterable[TableRow], name: str) -> list[object]:
     return [row.cells[name] for row in rows if row.cells.get(name) not in (None, "")]
 
 
@@ -129,15 +129,15 @@ class Paths:
         return f"{self.paths[position]} ({self.names[position]})"
 
 
-def _tables(rows: Sequence[tuple[Path, Row]]) -> list[Path]:
+def _tables(rows: Sequence[tuple[Path, TableRow]]) -> list[Path]:
     return list(dict.fromkeys(table for table, _ in rows))
 
 
-def _columns(rows: Sequence[tuple[Path, Row]]) -> list[str]:
+def _columns(rows: Sequence[tuple[Path, TableRow]]) -> list[str]:
     return list(dict.fromkeys(name for _, row in rows[:TRIED] for name in row.cells))
 
 
-def _paths(rows: Sequence[tuple[Path, Row]], column: str) -> list[Path]:
+def _paths(rows: Sequence[tuple[Path, TableRow]], column: str) -> list[Path]:
     values: dict[Path, list[object]] = {}
     for table, row in rows:
         values.setdefault(table, []).extend(_filled([row], column))
@@ -145,12 +145,12 @@ def _paths(rows: Sequence[tuple[Path, Row]], column: str) -> list[Path]:
     return [finders[table]("" if row.cells.get(column) is None else str(row.cells[column])) for table, row in rows]
 
 
-def _divided(rows: list[tuple[Path, Row]], column: str) -> dict[str, list[tuple[Path, Row]]]:
+def _divided(rows: list[tuple[Path, TableRow]], column: str) -> dict[str, list[tuple[Path, TableRow]]]:
     """The rows by folders of their images that are called like splits, if "train" and another are; else all "train".
 
     Rows of images that lie in none are for training.
     """
-    found: dict[str | None, list[tuple[Path, Row]]] = {}
+    found: dict[str | None, list[tuple[Path, TableRow]]] = {}
     for (table, row), path in zip(rows, _paths(rows, column), strict=True):
         inside = path.parts[len(table.parent.parts) : -1] if path.is_relative_to(table.parent) else ()
         found.setdefault(next(filter(None, map(split_name, inside)), None), []).append((table, row))
@@ -181,7 +181,7 @@ class Listed:
         self.other_columns, self.images = other_columns, images
 
     @cached_property
-    def rows(self) -> dict[str, list[tuple[Path, Row]]]:
+    def rows(self) -> dict[str, list[tuple[Path, TableRow]]]:
         """Each row of each split, and its table. Images of one table in train/ and test/ belong to these splits.
 
         Raises:
@@ -260,7 +260,7 @@ class Listed:
     def _columns(self, split: str) -> list[str]:
         return _columns(self.rows[split])
 
-    def _image_column(self, rows: Sequence[tuple[Path, Row]]) -> str:
+    def _image_column(self, rows: Sequence[tuple[Path, TableRow]]) -> str:
         columns, tables = _columns(rows), _tables(rows)
         if self.image_column is not None:
             return self._given("image", self.image_column, columns)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ssl_zoo.data.image.loaders import Crops, EncodedPart, Loaded, ResidentLoader, check_shared_memory, in_workers
 from ssl_zoo.data.image.parts import Part, choose_splits, read_parts
-from ssl_zoo.data.image.sources import open_source
+from ssl_zoo.data.image.sources import open_images
 from ssl_zoo.data.image.stores import Catalogue, Damage, Key, catalogue, load_pixels, read_once
 from ssl_zoo.data.labels import describe_labels
 from ssl_zoo.data.layout import some
-from ssl_zoo.data.locate import as_path, say
+from ssl_zoo.data.locate import as_path, print_once
 from ssl_zoo.data.order import Step, check_batch, steps, stratified
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
@@ -172,7 +172,7 @@ class ImageData(LightningDataModule):
 
     def _open(self) -> None:
         columns = {"image_column": self.image_column, "label_column": self.label_column}
-        source = self.source = open_source(self.path, self.root, **columns, other_columns=self.other_columns)
+        source = self.source = open_images(self.path, self.root, **columns, other_columns=self.other_columns)
 
         @cache
         def parts() -> dict[str, Part]:
@@ -199,14 +199,14 @@ class ImageData(LightningDataModule):
             else:
                 self.pixels[name] = load_pixels(folder, name, size, self.in_chans, into_ram=self.store == "ram")
             if skipped := unreadable[name]:
-                say(
+                print_once(
                     f"skipped {len(skipped)} of {len(known_labels)} {name} images, unreadable, such as {skipped[0].why}"
                 )
         if known.transparent:
             how = "is a channel" if self.in_chans in (2, 4) else "is laid on white"
-            say(f"{self.path}: the transparency of some images {how}")
+            print_once(f"{self.path}: the transparency of some images {how}")
         for note in source.notes(known.splits):
-            say(f"{self.path}: {note}")
+            print_once(f"{self.path}: {note}")
         self.facts = self._describe(known.class_names, sum(map(len, unreadable.values())))
 
     def _check_classes(self, known: Catalogue) -> None:
@@ -242,7 +242,7 @@ class ImageData(LightningDataModule):
         unknown = f" ({lacking:,} more have no label)" if lacking else ""
         size = sum(pixels.numel() for pixels in self.pixels.values())
         kept = f"{size / 1e6:,.1f} MB of {self.image_size}x{self.image_size} pixels" if size else "decoded every epoch"
-        say(
+        print_once(
             f"{self.path}: {num_train:,} training and {num_test:,} test images{unknown}, "
             f"{describe_labels(self.labels['train'].numpy(), class_names)}; data.store={self.store} ({kept})"
         )

@@ -34,7 +34,7 @@ class Part(NamedTuple):
     classes: list[str]
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """A data set in named splits, read when first asked for."""
 
     def fingerprint(self) -> str:
@@ -77,7 +77,7 @@ def label_positions(values: Sequence[object], where: str) -> tuple[np.ndarray, l
     return np.array([place.get(label, -1) for label in labels], dtype=np.int64), classes
 
 
-def read_parts(source: Source, train: Sequence[str], test: str | None) -> dict[str, Part]:
+def read_parts(source: ImageSource, train: Sequence[str], test: str | None) -> dict[str, Part]:
     """ "train" (of one or more splits) and, if there is one, "test"; the labels are positions in one list of classes.
 
     test: the name of a split; None for no test part; "auto" for one with a usual name, if there is any.

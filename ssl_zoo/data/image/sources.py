@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_zoo.data.image.decode import Encoded
 from ssl_zoo.data.image.lists import HUB_COLUMN, TRIED, Finder, Listed, names_images
-from ssl_zoo.data.image.parts import ENDINGS, Part, Source, label_positions
+from ssl_zoo.data.image.parts import ENDINGS, ImageSource, Part, label_positions
 from ssl_zoo.data.layout import Layout, Walk, count_endings, ending, some
 from ssl_zoo.data.locate import data_layout, fingerprint, has_card, load_tables, locate
 from ssl_zoo.data.splits import WORDS
@@ -25,13 +25,13 @@ HUB_ENDINGS = {".parquet", ".arrow", ".tar"}
 HUB_NAMES = {"metadata.csv", "metadata.jsonl"}
 
 
-def open_source(
+def open_images(
     path: str,
     root: str | None,
     image_column: str | None,
     label_column: str | None,
     other_columns: Collection[str] = (),
-) -> Source:
+) -> ImageSource:
     """What `path` stands for: `sklearn:digits`, a table, a hub id, or a folder.
 
     A folder with a data card is in the Hub's layout. A metadata file whose `file_name` tells what each row is about
@@ -47,20 +47,20 @@ def open_source(
         return Digits()
     place = locate(path, root)
     if isinstance(place, str):
-        return Tables(place, image_column, label_column)
+        return ImageTables(place, image_column, label_column)
     if place.is_file():
         if ending(place) in READABLE:
             return Listed({"train": [place]}, image_column, label_column, other_columns)
-        return Tables(place, image_column, label_column)
+        return ImageTables(place, image_column, label_column)
     walk = Walk(place)
     near = [path for path in walk.files if len(path.relative_to(place).parts) <= 2]
     if has_card(place):
-        return Tables(place, image_column, label_column)
+        return ImageTables(place, image_column, label_column)
     folder = Folder(walk)
     lists = [path for path in walk.files if path.name in HUB_NAMES and _has_file_names(path)]
     if not lists and not folder.layout.has_classes:
         if any(ending(path) in HUB_ENDINGS for path in near):
-            return Tables(place, image_column, label_column)
+            return ImageTables(place, image_column, label_column)
         tables = [path for path in near if ending(path) in READABLE and "submission" not in path.name.lower()]
         lists = [path for path in tables if names_images(path, image_column)]
     if not lists:
@@ -138,7 +138,7 @@ class Folder:
         return Part(images, np.array([place.get(name, -1) for name in above]), names)
 
 
-class Rows:
+class ImageRows:
     """The image column of a table. place: of its file, which the paths in it are relative to; None: of the Hub."""
 
     def __init__(self, table: "Dataset", column: str, name: str, place: Path | None):
@@ -165,7 +165,7 @@ class Rows:
         return f"{self.called}, row {position}"
 
 
-class Tables:
+class ImageTables:
     """A hub data set, a folder in the Hub's layout or a parquet file, read through the `datasets` library."""
 
     def __init__(self, place: Path | str, image_column: str | None, label_column: str | None):
@@ -190,7 +190,7 @@ class Tables:
         table = self.tables[split]
         image_column = self._column(table, "image")
         assert image_column is not None
-        images = Rows(table, image_column, f"{self.place}, {split}", self._file())
+        images = ImageRows(table, image_column, f"{self.place}, {split}", self._file())
         label_column = self._column(table, "label")
         if label_column is None:
             return Part(images, np.full(len(table), -1), [])

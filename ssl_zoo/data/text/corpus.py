@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssl_zoo.data.labels import in_order
 from ssl_zoo.data.text.documents import clean
-from ssl_zoo.data.text.sources import Source
+from ssl_zoo.data.text.sources import TextSource
 from ssl_zoo.data.text.tokenizer import TextTokenizer
 
-CHUNK = 2_000_000
+DOCUMENTS_PER_CHUNK = 2_000_000
 """Characters tokenized at a time: what bounds the memory."""
 ENOUGH_HELD_OUT = 1000
 """Documents to evaluate on by default: the 95 % interval of an accuracy is then about ± 3 points."""
@@ -44,7 +44,7 @@ class Corpus(NamedTuple):
     replace: see `documents.clean`.
     """
 
-    source: Source
+    source: TextSource
     pretrain: list[str]
     train: str | None
     test: str | None
@@ -192,7 +192,8 @@ class _Writer:
         np.save(self.folder / "hashes.npy", np.array(self.hashes))
         ids = np.memmap(self.file.name, dtype=self.dtype, mode="r")[: self.starts[parts["pretrain"][1]]]
         blocks = (
-            np.bincount(ids[i : i + CHUNK], minlength=self.tokenizer.vocab_size) for i in range(0, len(ids), CHUNK)
+            np.bincount(ids[i : i + DOCUMENTS_PER_CHUNK], minlength=self.tokenizer.vocab_size)
+            for i in range(0, len(ids), DOCUMENTS_PER_CHUNK)
         )
         np.save(self.folder / "counts.npy", sum(blocks))
         about = {"dtype": self.dtype.name, "parts": parts, "class_names": class_names, "dropped": dropped}
@@ -201,7 +202,7 @@ class _Writer:
 
 
 def build(folder: Path, corpus: Corpus, tokenizer: TextTokenizer, found: Survey) -> None:
-    """Fills `folder` with what `tokens.Tokens` reads, with a progress bar. Documents without a token are left out.
+    """Fills `folder` with what `token_store.TokenStore` reads, with a progress bar. Documents without a token are left out.
 
     Raises: ValueError when the tokenizer does not know much of the text.
     """
@@ -254,7 +255,7 @@ def _chunks(texts: Iterator[Text]) -> Iterator[list[Text]]:
     for text in texts:
         chunk.append(text)
         size += len(text.text)
-        if size >= CHUNK:
+        if size >= DOCUMENTS_PER_CHUNK:
             yield chunk
             chunk, size = [], 0
     if chunk:

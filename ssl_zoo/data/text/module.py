@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.labels import describe_labels
-from ssl_zoo.data.locate import as_path, say
+from ssl_zoo.data.locate import as_path, print_once
 from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
 from ssl_zoo.data.splits import TEST_NAMES, find_split
 from ssl_zoo.data.text.corpus import Corpus, Survey, build, survey
-from ssl_zoo.data.text.sources import open_source
-from ssl_zoo.data.text.token_store import Tokens
+from ssl_zoo.data.text.sources import open_texts
+from ssl_zoo.data.text.token_store import TokenStore
 from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 TRAIN_ROWS = ("packed", "documents", "labelled")
 
 
-class Rows(NamedTuple):
+class TextRows(NamedTuple):
     """What the loader yields, before the views. rows (B, L), labels (B,), indices (B,), all int64; epoch: of all."""
 
     rows: Tensor
@@ -42,7 +42,7 @@ class TextData(LightningDataModule):
     """One corpus, tokenized once and memory-mapped.
 
     batch_size: rows a step, over all processes. seed: of the order, and of the views.
-    tokenizer: see `tokenizer.prepare_tokenizer`; replace: `documents.clean`; source: `text_sources.open_source`.
+    tokenizer: see `tokenizer.prepare_tokenizer`; replace: `documents.clean`; source: `sources.open_texts`.
     splits: which splits are for what: {"pretrain": [...], "train": ..., "test": ...}. By default pretrain is
         the train split, that is called "train", and test is "test", else "validation", where there is such a split, in
         whatever spelling (Train, dev). Without a test split, `heldout` of the documents, chosen by their content, are
@@ -87,11 +87,11 @@ class TextData(LightningDataModule):
         self.eval_examples, self.eval_rows = eval_examples, eval_rows
         self.tokenizer_config, self.splits, self.replace = tokenizer, splits, replace or {}
         self.path = source["path"] = as_path(source["path"])
-        self.source = open_source(**source)
+        self.source = open_texts(**source)
         self.start_step = 0  # global batches consumed before; set by the learner when it resumes
         self.views: Views
         self.tokenizer: TextTokenizer
-        self.tokens: Tokens | None = None
+        self.tokens: TokenStore | None = None
         self.facts: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
@@ -114,7 +114,9 @@ class TextData(LightningDataModule):
         def fill(folder: Path) -> None:
             build(folder, corpus, self.tokenizer, surveys[0] if surveys else survey(corpus))
 
-        self.tokens = Tokens(cached("text", {"version": 1, "tokenizer": self.tokenizer.identity, "corpus": key}, fill))
+        self.tokens = TokenStore(
+            cached("text", {"version": 1, "tokenizer": self.tokenizer.identity, "corpus": key}, fill)
+        )
 
     def _corpus(self) -> Corpus:
         given = self.splits
@@ -163,15 +165,15 @@ class TextData(LightningDataModule):
             **self._floor(),
         }
 
-    def _describe(self, tokens: Tokens) -> None:
+    def _describe(self, tokens: TokenStore) -> None:
         """Says what was read, and what was not."""
         corpus = self._corpus()
         for note in self.source.notes(corpus.splits()):
-            say(f"{self.path}: {note}")
+            print_once(f"{self.path}: {note}")
         parts = {part: np.arange(ends.start, ends.stop) for part, ends in tokens.parts.items()}
         training = np.union1d(parts["pretrain"], parts["train"])
         unknown = bool(len(parts["test"]) and len(tokens.labelled("train")) and not len(tokens.labelled("test")))
-        say(
+        print_once(
             f"{self.path}: {len(training):,} training and {len(parts['test']):,} test documents"
             f"{' without a label' * unknown}, "
             f"{tokens.dropped:,} empty ones left out, {tokens.starts[-1]:,} tokens; "
@@ -211,7 +213,7 @@ class TextData(LightningDataModule):
         }
 
     @property
-    def _tokens(self) -> Tokens:
+    def _tokens(self) -> TokenStore:
         assert self.tokens is not None, "setup() comes first"
         return self.tokens
 
@@ -252,7 +254,7 @@ class TextData(LightningDataModule):
         """This process's share of each batch from `start_step` on, for ever. A batch costs too little for workers."""
         return Stream(self)
 
-    def train_rows_from(self, start_step: int) -> Iterator[Rows]:
+    def train_rows_from(self, start_step: int) -> Iterator[TextRows]:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         packed, documents = self.train_rows == "packed", self._train_documents()
         check_shares(self.batch_size, world_size)
@@ -271,9 +273,9 @@ class TextData(LightningDataModule):
                 longest = self._tokens.longest(documents[batch], self.max_length, multiple=8)
                 rows = self._tokens.padded(positions, longest, self.tokenizer.pad_id, multiple=longest)
                 labels = self._tokens.labels[positions]
-            yield Rows(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(positions), epoch)
+            yield TextRows(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(positions), epoch)
 
-    def on_after_batch_transfer(self, batch: Rows, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: TextRows, dataloader_idx: int) -> Batch:
         """Computes the views, on the device."""
         views = self.views(batch.rows, batch.indices, batch.epoch, self.seed)
         return Batch(views, batch.labels, batch.indices)
@@ -321,7 +323,7 @@ class Stream:
     def __init__(self, data: TextData):
         self.data = data
 
-    def __iter__(self) -> Iterator[Rows]:
+    def __iter__(self) -> Iterator[TextRows]:
         return self.data.train_rows_from(self.data.start_step)
 
 

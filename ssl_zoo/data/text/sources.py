@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from ssl_zoo.data.labels import as_label
 from ssl_zoo.data.layout import Walk, ending
-from ssl_zoo.data.locate import data_files, data_layout, fingerprint, first_line, has_card, load_split, locate
+from ssl_zoo.data.locate import data_files, data_layout, fingerprint, has_card, load_split, locate, read_first_line
 from ssl_zoo.data.text.documents import Document, as_text, check_columns
 from ssl_zoo.data.text.files import STDLIB, StandardLibrary, TextFiles, text_layout
 
 
-class Source(Protocol):
+class TextSource(Protocol):
     """Documents in named splits."""
 
     def key(self) -> dict[str, Any]:
@@ -34,14 +34,14 @@ class Source(Protocol):
         """
 
 
-def open_source(
+def open_texts(
     path: str,
     root: str | None = None,
     name: str | None = None,
     text_column: str = "text",
     label_column: str | None = None,
     documents: str | None = None,
-) -> Source:
+) -> TextSource:
     """The source that `path` stands for.
 
     path: "python:stdlib"; a file of text or a table; a folder of them (see `text_files.text_layout`); a folder in the
@@ -65,10 +65,10 @@ def open_source(
             raise ValueError(f"data.path={path}: the folder {place} holds no files. Give a folder with text")
         if layout := text_layout(walk):
             return TextFiles(place, documents, text_column, label_column, layout)
-    return Tables(path, place, name, text_column, label_column)
+    return TextTables(path, place, name, text_column, label_column)
 
 
-class Tables:
+class TextTables:
     """What the `datasets` library reads: a Hub id, a folder in the Hub's layout, parquet files.
 
     Local tables are streamed, not copied; a data set of the Hub is downloaded once, into that library's own cache.
@@ -97,7 +97,7 @@ class Tables:
             remedy = "Give a file, a folder in the Hub's layout, or a Hub id"
             if isinstance(self.place, str):
                 remedy = "There is no folder of this name either. Check the id and the network, or give a local folder"
-            raise ValueError(f"data.path={self.path}{config}: {first_line(error)}. {remedy}") from error
+            raise ValueError(f"data.path={self.path}{config}: {read_first_line(error)}. {remedy}") from error
 
     def key(self) -> dict[str, Any]:
         read_as = [self.name, self.text_column, self.label_column]
@@ -146,4 +146,4 @@ class Tables:
                         label = names[int(label)]
                     yield Document(as_text(text, where, self.text_column), label)
         except (OSError, pyarrow.ArrowInvalid) as error:
-            raise ValueError(f"{where} cannot be read: {first_line(error)}. Replace the file") from error
+            raise ValueError(f"{where} cannot be read: {read_first_line(error)}. Replace the file") from error

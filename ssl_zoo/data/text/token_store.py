@@ -13,7 +13,7 @@ LIKE = 0.9
 """Documents of like length have at least this share of the longest one's tokens."""
 
 
-class Tokens:
+class TokenStore:
     """What `corpus.build` has written to `folder`.
 
     ids (N,) uint16 or uint32: one document after another, each followed by the separator.

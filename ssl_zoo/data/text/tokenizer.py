@@ -160,7 +160,7 @@ def prepare_tokenizer(
 
     def build(folder: Path) -> None:
         print(f"training a {kind} tokenizer of {vocab_size} tokens", flush=True)
-        trained = train(sample(int(sample_mb * 1e6)), kind, vocab_size, lowercase)
+        trained = train_tokenizer(sample(int(sample_mb * 1e6)), kind, vocab_size, lowercase)
         trained.save(str(folder / "tokenizer.json"))
 
     full_key = {"version": 1, "tokenizers": tokenizers.__version__, **settings, "corpus": key}
@@ -170,7 +170,7 @@ def prepare_tokenizer(
     return tokenizer
 
 
-def train(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> Tokenizer:
     """A tokenizer of at most `vocab_size` tokens, the special ones first.
 
     The mask token takes the space before it along, so that the words to be filled in keep theirs. Words of more than

@@ -6,13 +6,13 @@ import pytest
 
 from ssl_zoo.data.image.decode import UnreadableImage, open_image
 from ssl_zoo.data.image.lists import Listed
-from ssl_zoo.data.image.parts import Source
-from ssl_zoo.data.image.sources import Folder, open_source
+from ssl_zoo.data.image.parts import ImageSource
+from ssl_zoo.data.image.sources import Folder, open_images
 from tests.data.pictures import write
 
 
-def source(path: Path, image_column: str | None = None, label_column: str | None = None) -> Source:
-    return open_source(str(path), None, image_column, label_column)
+def source(path: Path, image_column: str | None = None, label_column: str | None = None) -> ImageSource:
+    return open_images(str(path), None, image_column, label_column)
 
 
 @pytest.fixture

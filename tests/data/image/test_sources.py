@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from ssl_zoo.data.image.decode import UnreadableImage, open_image
-from ssl_zoo.data.image.parts import Source, read_parts
-from ssl_zoo.data.image.sources import Digits, Folder, Tables, open_source
+from ssl_zoo.data.image.parts import ImageSource, read_parts
+from ssl_zoo.data.image.sources import Digits, Folder, ImageTables, open_images
 from tests.data.pictures import encode, picture, write
 
 
-def source(path: Path | str, image_column: str | None = None, label_column: str | None = None) -> Source:
-    return open_source(str(path), None, image_column, label_column)
+def source(path: Path | str, image_column: str | None = None, label_column: str | None = None) -> ImageSource:
+    return open_images(str(path), None, image_column, label_column)
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ class TestTables:
         self.save(tmp_path / "pets", [1, 0, None], names)
         self.save(tmp_path / "pets", [0], names, "test")
         found = source(tmp_path / "pets")
-        assert isinstance(found, Tables)
+        assert isinstance(found, ImageTables)
         assert found.splits() == ["test", "train"]
         part = found.part("train")
         assert part.labels.tolist() == [1, 0, -1]

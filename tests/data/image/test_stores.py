@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_zoo.data.image.parts import Part, read_parts
-from ssl_zoo.data.image.sources import open_source
+from ssl_zoo.data.image.sources import open_images
 from ssl_zoo.data.image.stores import Damage, Unreadable, catalogue, load_pixels, read_once
 from tests.data.pictures import picture, write
 
@@ -19,7 +19,7 @@ def opener(folder: Path, calls: list | None = None) -> Callable[[], dict[str, Pa
     def open_parts() -> dict[str, Part]:
         if calls is not None:
             calls.append(folder)
-        return read_parts(open_source(str(folder), None, None, None), ["train"], "auto")
+        return read_parts(open_images(str(folder), None, None, None), ["train"], "auto")
 
     return open_parts
 

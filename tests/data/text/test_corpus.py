@@ -11,8 +11,8 @@ import pytest
 from ssl_zoo.data.text import corpus as module
 from ssl_zoo.data.text.corpus import Corpus, build, survey
 from ssl_zoo.data.text.documents import Document
-from ssl_zoo.data.text.token_store import Tokens
-from ssl_zoo.data.text.tokenizer import TextTokenizer, train
+from ssl_zoo.data.text.token_store import TokenStore
+from ssl_zoo.data.text.tokenizer import TextTokenizer, train_tokenizer
 
 WORDS = ["the", "of", "and", "to", "in", "is", "you", "that", "it", "he", "was", "for", "on", "are", "as", "with"]
 
@@ -50,22 +50,22 @@ def corpus(source: Given, **use: Any) -> Corpus:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
-    train((text for text, _ in soup(200, 0)), "bpe", 400, True).save(str(path))
+    train_tokenizer((text for text, _ in soup(200, 0)), "bpe", 400, True).save(str(path))
     return TextTokenizer(path)
 
 
-def built(folder: Path, corpus: Corpus, tokenizer: TextTokenizer) -> Tokens:
+def built(folder: Path, corpus: Corpus, tokenizer: TextTokenizer) -> TokenStore:
     folder.mkdir()
     build(folder, corpus, tokenizer, survey(corpus))
-    return Tokens(folder)
+    return TokenStore(folder)
 
 
-def texts(tokens: Tokens, tokenizer: TextTokenizer, part: str) -> list[str]:
+def texts(tokens: TokenStore, tokenizer: TextTokenizer, part: str) -> list[str]:
     return [tokenizer.decode(tokens.document(i)) for i in tokens.parts[part]]
 
 
 def test_parts_lie_in_one_piece_each(tmp_path: Path, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 500)  # many chunks
+    monkeypatch.setattr(module, "DOCUMENTS_PER_CHUNK", 500)  # many chunks
     source = Given(train=soup(30, 1), test=soup(20, 2), extra=soup(40, 3))
     tokens = built(tmp_path / "a", corpus(source, pretrain=["train", "extra"], test="test"), tokenizer)
     assert {part: len(documents) for part, documents in tokens.parts.items()} == {
@@ -203,7 +203,7 @@ def test_what_is_refused(splits: dict, use: dict, message: str) -> None:
 
 def test_a_tokenizer_of_another_language_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
-    train((text for text, _ in soup(200, 0)), "wordpiece", 400, True).save(str(path))
+    train_tokenizer((text for text, _ in soup(200, 0)), "wordpiece", 400, True).save(str(path))
     with pytest.raises(ValueError, match=r"data\.tokenizer: 100% of the tokens in split train are unknown"):
         built(tmp_path / "a", corpus(Given(train=[("日本語のテキスト", None)]), heldout=0), TextTokenizer(path))
 

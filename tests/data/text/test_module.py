@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.data.text.module import TextData
-from ssl_zoo.data.text.token_store import Tokens
+from ssl_zoo.data.text.token_store import TokenStore
 from ssl_zoo.views import Views
 from ssl_zoo.views.text import Windows
 
@@ -66,7 +66,7 @@ def rows(data: TextData, count: int) -> list[Any]:
     return list(islice(iter(data.train_dataloader()), count))
 
 
-def tokens_of(data: TextData) -> Tokens:
+def tokens_of(data: TextData) -> TokenStore:
     assert data.tokens is not None
     return data.tokens
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_zoo.data.text.tokenizer import TextTokenizer, cut_words, expected_tokens, prepare_tokenizer, train
+from ssl_zoo.data.text.tokenizer import TextTokenizer, cut_words, expected_tokens, prepare_tokenizer, train_tokenizer
 
 TEXTS = [
     "The movie was wonderful, and the actors were wonderful too.",
@@ -33,7 +33,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path: Path) -> TextTokenizer:
 
 
 def trained(path: Path, kind: str = "bpe", lowercase: bool = True) -> TextTokenizer:
-    train(TEXTS, kind, 400, lowercase).save(str(path))
+    train_tokenizer(TEXTS, kind, 400, lowercase).save(str(path))
     return TextTokenizer(path)
 
 
@@ -192,7 +192,7 @@ def test_tokenizers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_truncation_and_padding_of_a_loaded_tokenizer_are_off(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    tokenizer = train(TEXTS, "bpe", 400, True)
+    tokenizer = train_tokenizer(TEXTS, "bpe", 400, True)
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=50)
     tokenizer.save(str(path))
@@ -217,6 +217,6 @@ def test_long_words_are_cut_for_training_only() -> None:
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("ACGT"), 20_000)) for _ in range(5)]  # uncut, these would take minutes
     for kind in ("bpe", "wordpiece"):
-        trained = train(texts, kind, 400, True)
+        trained = train_tokenizer(texts, kind, 400, True)
         assert max(map(len, trained.get_vocab())) <= 200
         assert trained.decode(trained.encode("acgtacgt").ids) == "acgtacgt"
