@@ -73,7 +73,7 @@ def broadcast(x: Tensor) -> Tensor:
 def rand_rows(*shape: int, device: torch.device) -> Tensor:
     """(B, ...) uniform float32 in [0, 1), a row for each example of this process.
 
-    Rank 0 samples for the global batch, so k processes mask the same tokens as one process would.
+    Rank 0 draws for the global batch, so k processes hide the same tokens as one process would.
     """
     draws = torch.rand(world_size() * shape[0], *shape[1:], device=device)
     return broadcast(draws).chunk(world_size())[rank()]

@@ -26,16 +26,16 @@ def similarities(x: Tensor, y: Tensor) -> Tensor:
         return x.float() @ y.float().T
 
 
-def info_nce(queries: Tensor, keys: Tensor, positives: Tensor, temperature: float, excluded: Tensor | None) -> Tensor:
+def info_nce(queries: Tensor, keys: Tensor, positives: Tensor, temperature: float, hidden: Tensor | None) -> Tensor:
     """InfoNCE: mean cross-entropy of picking each query's positive among the keys by cosine similarity.
 
-    queries (B, D), keys (K, D); positives (B,) int64, column of each query's positive; excluded (B, K) bool marks pairs
+    queries (B, D), keys (K, D); positives (B,) int64, column of each query's positive; hidden (B, K) bool marks pairs
     to leave out, such as a query with itself. Computed in float32; the mean is over the B queries.
     """
     queries, keys = F.normalize(queries.float(), dim=1), F.normalize(keys.float(), dim=1)
     logits = similarities(queries, keys) / temperature  # (B, K)
-    if excluded is not None:
-        logits = logits.masked_fill(excluded, -torch.inf)
+    if hidden is not None:
+        logits = logits.masked_fill(hidden, -torch.inf)
     return F.cross_entropy(logits, positives)
 
 
@@ -137,5 +137,5 @@ def ema_mode(module: nn.Module, training: bool) -> None:
 def ema_update(target: nn.Module, online: nn.Module, decay: float) -> None:
     """target <- decay * target + (1 - decay) * online for parameters; buffers (BatchNorm statistics) are copied."""
     torch._foreach_lerp_(list(target.parameters()), [p.detach() for p in online.parameters()], 1 - decay)
-    for old, new in zip(target.buffers(), online.buffers(), strict=True):
-        old.copy_(new)
+    for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
+        mine.copy_(theirs)

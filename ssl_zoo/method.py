@@ -10,7 +10,7 @@ from ssl_zoo.functional import ema_mode
 class Batch(NamedTuple):
     """B examples as the data module delivers them, already on the device.
 
-    views: the inputs of the backbone, one tensor per view; each is (B, C, H, W) float or (B, L) int64.
+    views: the inputs of the backbone, one tensor a view; each is (B, C, H, W) float or (B, L) int64.
     labels: (B,) int64, -1 where unknown; only supervised methods may read them.
     indices: (B,) int64, the position of each example in its data set.
     """
@@ -28,7 +28,7 @@ class Method(nn.Module):
     """
 
     min_views: ClassVar[int] = 1
-    """The smallest number of views in a batch; checked at start-up."""
+    """The fewest views a batch must hold; checked at start-up."""
     uses_labels: ClassVar[bool] = False
     """Whether `forward` reads `batch.labels`; then a data set without labels is refused at start-up."""
 
@@ -36,14 +36,14 @@ class Method(nn.Module):
     """Names of submodules that learn at the peak rate throughout, such as SimSiam's predictor."""
 
     backbone: Any
-    """What turns a view into features: (B, ...) -> (B, D), with D as `num_features`; see `backbones/`."""
+    """What turns a view into features: (B, ...) -> (B, D), with D as `num_features`; see `backbones.py`."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Scalars to log; "loss" is minimised. `progress` is the elapsed fraction of the run's budget, in [0, 1)."""
+        """Scalars to log; "loss" is minimised. `progress` is the spent fraction of the run's budget, in [0, 1)."""
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:

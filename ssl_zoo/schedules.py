@@ -25,7 +25,7 @@ def warmup_cosine(progress: float, warmup: float, final: float) -> float:
 
 
 def warmup_linear(progress: float, warmup: float, flat: float) -> float:
-    """Learning-rate factor: linear from 0 over `warmup`, 1 until `flat` of the run, then linear to 0.
+    """Learning-rate factor: linear from 0 over `warmup`, 1 until `flat` of the run is spent, then linear to 0.
 
     Raises: ValueError unless 0 <= warmup <= flat < 1."""
     if not 0 <= warmup <= flat < 1:

@@ -25,16 +25,16 @@ def test_similarities_are_float32_products_under_autocast_too() -> None:
 def test_info_nce_equals_a_loop() -> None:
     queries, keys = torch.randn(5, 7), torch.randn(9, 7)
     positives = torch.randint(0, 9, (5,))
-    excluded = torch.rand(5, 9) < 0.3
-    excluded[torch.arange(5), positives] = False
+    hidden = torch.rand(5, 9) < 0.3
+    hidden[torch.arange(5), positives] = False
     total = 0.0
     for i in range(5):
         scores = [
-            math.exp(float(F.cosine_similarity(queries[i], keys[j], dim=0)) / 0.3) * (not excluded[i, j])
+            math.exp(float(F.cosine_similarity(queries[i], keys[j], dim=0)) / 0.3) * (not hidden[i, j])
             for j in range(9)
         ]
         total -= math.log(scores[positives[i]] / sum(scores))
-    torch.testing.assert_close(info_nce(queries, keys, positives, 0.3, excluded), torch.tensor(total / 5))
+    torch.testing.assert_close(info_nce(queries, keys, positives, 0.3, hidden), torch.tensor(total / 5))
 
 
 def test_info_nce_of_equal_keys_is_log_of_their_number() -> None:

@@ -90,7 +90,7 @@ class TextTransformer(TextEncoder):
     trunk: timm name of a ViT. LayerScale, 1e-5 in many, would be near the identity for a short run: it starts at 1
         unless `init_values` is given.
     pool: mean (over text), cls (first token) or max.
-    isolate_documents: `sep_id` ends a document; tokens attend within their document, where positions restart.
+    isolate_documents: `sep_id` ends a document; tokens attend within theirs only, and positions restart there.
     causal: tokens attend to the past only.
     trunk_kwargs: `depth`, `embed_dim`, `num_heads`, `proj_drop_rate`, ...; `pos_drop_rate` acts after the embedding.
     """

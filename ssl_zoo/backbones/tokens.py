@@ -1,4 +1,4 @@
-"""One interface to encoders that are made of tokens, patches of an image or pieces of a text, for masking methods.
+"""One face for encoders that are made of tokens, patches of an image or pieces of a text, for methods that hide some.
 
 A method embeds a view, may put something else in place of some embeddings, and encodes all tokens or a part of them:
 
@@ -48,7 +48,7 @@ def eligible(backbone: nn.Module, view: Tensor) -> Tensor:
 
 def _refusal(backbone: nn.Module) -> str:
     return (
-        f"backbone: {type(backbone).__name__} has no tokens, which this method masks and predicts. Choose a ViT, "
+        f"backbone: {type(backbone).__name__} has no tokens, which this method hides and predicts. Choose a ViT, "
         "such as backbone=vit_tiny, for images, or backbone=text_small for text"
     )
 

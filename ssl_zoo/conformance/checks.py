@@ -22,7 +22,7 @@ from ssl_zoo.method import Batch, Method
 TOLERANCE = 2e-5
 """Of what several processes find, relative to the largest gradient, or to the largest entry of a buffer."""
 ROUNDING_TOLERANCE = 1e-3
-"""The largest tolerance where rounding dominates; a missing all-reduce exceeds it."""
+"""The most that is granted where results hang on rounding; what is not shared makes more of a difference."""
 NUDGES = 32
 """Draws of rounding errors that are tried where the results differ by more than `TOLERANCE`."""
 COMPILED_TOLERANCE = 1e-4

@@ -133,7 +133,7 @@ def finding(name: str, trials: Sequence[Trial], budget: LearningBudget) -> Findi
 
 def train_briefly(method: Method, data: Any, cfg: DictConfig, seed: int, budget: LearningBudget) -> Trial:
     """Trains for the budget with the Learner, as a run does, and scores the encoder before and after."""
-    task, score = scored_task(method, data)
+    task, score = judge(method, data)
     before, started = score(), time.perf_counter()
     cfg.optimizer.lr = budget.lr
     learner = Learner(method, build_optimizer(cfg), instantiate(cfg.schedule), seed, total_steps=budget.steps)
@@ -153,17 +153,17 @@ def train_briefly(method: Method, data: Any, cfg: DictConfig, seed: int, budget:
     return Trial(task, before, score(), time.perf_counter() - started)
 
 
-def scored_task(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
+def judge(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
     """The name of the task that tells how good the encoder is, and the score on it."""
-    metrics = _metrics(method, data) if data.facts["modality"] == "text" else set()
-    if "replaced" in metrics:
+    told = _told(method, data) if data.facts["modality"] == "text" else set()
+    if "replaced" in told:
         return "probed replaced tokens", lambda: probed_replaced_tokens(method, data)
     if isinstance(method, PredictsTokens):
-        return "masked tokens", lambda: masked_tokens(EvalContext(method, data, "periodic"))
-    if "perplexity" in metrics:
+        return "hidden tokens", lambda: hidden_tokens(EvalContext(method, data, "periodic"))
+    if "perplexity" in told:
         return "next tokens", lambda: next_tokens(method, data)
     if data.facts["modality"] == "text" and _shows_mask_token(method):
-        return "probed masked tokens", lambda: probed_masked_tokens(method, data)
+        return "probed hidden tokens", lambda: probed_hidden_tokens(method, data)
     if data.facts["modality"] == "text":
         return "next piece", lambda: next_piece(method, data)
     labels = None if isinstance(method.backbone, VisionTransformer) else 1
@@ -179,30 +179,30 @@ def neighbours(context: EvalContext, labels: int | None) -> float:
     return sum(scores) / len(scores)
 
 
-def masked_tokens(context: EvalContext) -> float:
-    """Share saved of the nats that masked tokens cost one who knows how frequent each is; 0 for one who knows less."""
+def hidden_tokens(context: EvalContext) -> float:
+    """Share saved of the nats that hidden tokens cost one who knows how frequent each is; 0 for one who knows less."""
     found = Mask(mask_ratio=0.15, max_rows=256, batch_size=64)(context)
     return max(0.0, 1 - found["mask/loss"] / math.log(found["mask/unigram_perplexity"]))
 
 
 def _shows_mask_token(method: Any) -> bool:
-    """Whether the method masks tokens by an embedding of its own."""
+    """Whether the method hides tokens from its encoder behind an embedding of its own."""
     token = getattr(method, "mask_token", None)
     return isinstance(token, Tensor) and token.shape == method.backbone.embedding.weight.shape[1:]
 
 
-def probed_masked_tokens(method: Any, data: Any) -> float:
-    """What a linear probe of the frozen encoder knows of masked tokens, by its vectors at the places of the method's
+def probed_hidden_tokens(method: Any, data: Any) -> float:
+    """What a linear probe of the frozen encoder knows of hidden tokens, by its vectors at the places of the method's
     `mask_token`: see `probed`."""
 
     def at_hidden(rows: Tensor) -> tuple[Tensor, Tensor]:
-        masked = choose_masked(rows, data.facts["num_special"], SHARE)
+        hidden = choose_masked(rows, data.facts["num_special"], SHARE)
         x = []
         with frozen(method):
-            for ids, where in zip(rows.split(64), masked.split(64), strict=True):
+            for ids, where in zip(rows.split(64), hidden.split(64), strict=True):
                 shown = torch.where(where.unsqueeze(-1), method.mask_token, embed(method.encoder, ids))
                 x.append(encode(method.encoder, ids, embeddings=shown).tokens[where])
-        return torch.cat(x).float(), rows[masked]
+        return torch.cat(x).float(), rows[hidden]
 
     return probed(*at_hidden(_training_rows(data)), *at_hidden(data.heldout_rows()[:256]))
 
@@ -248,7 +248,7 @@ def _rows(data: Any) -> Batch:
     return Batch([rows], torch.full((len(rows),), -1), torch.arange(len(rows)))
 
 
-def _metrics(method: Method, data: Any) -> set[str]:
+def _told(method: Method, data: Any) -> set[str]:
     """The names of what the method tells of a batch of text."""
     with same_rng(), frozen(method):
         views = _rows(data).views * method.min_views

@@ -28,7 +28,7 @@ dividing by the length would outgrow all others; a feature of standard deviation
 def match(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """InfoNCE of picking the key of the same example among those of all processes; mean over the B queries."""
     own = own_rows(queries)
-    return info_nce(queries, all_gather(keys), own, temperature, excluded=None)
+    return info_nce(queries, all_gather(keys), own, temperature, hidden=None)
 
 
 def feature_contrast(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:

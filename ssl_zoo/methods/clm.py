@@ -2,7 +2,7 @@
 
 Radford, Narasimhan, Salimans, Sutskever, "Improving Language Understanding by Generative Pre-Training", 2018,
 https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf, Eq. 1 and 2.
-Official code: github.com/openai/finetune-transformer-lm. Letters: B rows, L tokens per row, V vocabulary, D width.
+Official code: github.com/openai/finetune-transformer-lm. Letters: B rows, L tokens a row, V vocabulary, D width.
 """
 
 import torch

@@ -1,9 +1,9 @@
-"""data2vec: from a view with masked tokens, predict the vectors that a slow copy of the network gives the whole view.
+"""data2vec: from a view with hidden tokens, predict the vectors that a slow copy of the network gives the whole view.
 
 Baevski, Hsu, Xu, Babu, Gu, Auli, "data2vec: A General Framework for Self-supervised Learning in Speech, Vision and
 Language", ICML 2022, https://arxiv.org/abs/2202.03555, Section 3. Official code:
 github.com/facebookresearch/fairseq/tree/main/examples/data2vec. One class for images and text: tokens are tokens.
-Letters: B rows, N tokens per row, D width, K layers.
+Letters: B rows, N tokens a row, D width, K layers.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Data2Vec(Method):
     """The teacher is an EMA of the backbone; the student's tokens go through a small head. The student is kept.
 
     Differs from the paper: the layers are the outputs of whole blocks, where the paper takes those of the feed-forward
-    part before the residual sum (Section 3.3), which not every backbone gives out; and masked text tokens are always
+    part before the residual sum (Section 3.3), which not every backbone gives out; and hidden text tokens are always
     the mask embedding, as in the released configuration for text, not 80/10/10 (Section 4.3). The official code sums
     over the D values and divides by sqrt(D), which is sqrt(D) times our loss; for text it does not divide.
     """
@@ -46,7 +46,7 @@ class Data2Vec(Method):
         ema_decay: float,
         final_decay: float,
     ):
-        """mask: which tokens are masked, see `nn/masks.py`. num_layers: K, all where the backbone has fewer.
+        """mask: which tokens are hidden, see `masks.py`. num_layers: K, all where the backbone has fewer.
         num_head_layers: 1 is a linear head. beta: where the loss turns from squares to absolute values."""
         super().__init__(backbone)
         require_tokens(backbone)
@@ -62,7 +62,7 @@ class Data2Vec(Method):
         self.head = nn.Sequential(*layers[:-1])
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Smooth L1 (Section 3.4), mean over the D values of the masked tokens of all global views and processes.
+        """Smooth L1 (Section 3.4), mean over the D values of the hidden tokens of all global views and processes.
 
         `target_std` is the deviation of the targets over all tokens; near 0 the teacher has collapsed."""
         views = global_views(batch.views)

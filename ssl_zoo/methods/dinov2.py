@@ -1,4 +1,4 @@
-"""DINOv2: DINO on whole views, iBOT on masked tokens with a head of its own, and a term that keeps neighbours apart.
+"""DINOv2: DINO on whole views, iBOT on hidden tokens with a head of its own, and a term that keeps neighbours apart.
 
 Oquab, Darcet, Moutakanni et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024,
 https://arxiv.org/abs/2304.07193, Section 4. KoLeo: Sablayrolles et al., "Spreading vectors for similarity search",
@@ -20,7 +20,7 @@ from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, 
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
-from ssl_zoo.nn.token_masking import MaskedViews, mask_views, read_tokens
+from ssl_zoo.nn.token_masking import Hidden, hide, read_tokens
 from ssl_zoo.schedules import cosine_schedule, linear_ramp
 
 SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
@@ -86,14 +86,14 @@ class DINOv2(Method):
         self.freeze_until, self.ema_decay, self.koleo_weight = freeze_until, ema_decay, koleo_weight
 
     @torch.no_grad()
-    def targets(self, x: Tensor, masking: MaskedViews, progress: float) -> tuple[Tensor, Tensor]:
-        """The teacher's distributions: (B * V, K) of views, (B, k, K) of masked tokens."""
+    def targets(self, x: Tensor, hidden: Hidden, progress: float) -> tuple[Tensor, Tensor]:
+        """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
         backbone, projector, token_projector = self.teacher.children()
-        pooled, tokens = read_tokens(backbone, x, masking, mask_token=None)
+        pooled, tokens = read_tokens(backbone, x, hidden, mask_token=None)
         first, last, until = self.teacher_temperature
         temperature = linear_ramp(first, last, until, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
-        scores, masked = token_projector(tokens).flatten(0, 1), masking.valid.flatten()
+        scores, masked = token_projector(tokens).flatten(0, 1), hidden.valid.flatten()
         token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked)
         return targets, token_targets.unflatten(0, tokens.shape[:2])
 
@@ -102,16 +102,16 @@ class DINOv2(Method):
         "tokens": that of masked tokens, mean over those of the global batch, over V as unmasked views count 0.
         "koleo": mean over the global views."""
         x = torch.stack(global_views(batch.views), dim=1)  # (B, V, ...)
-        masking, frozen = mask_views(x, self.backbone, self.mask), progress < self.freeze_until
-        targets, token_targets = self.targets(x, masking, progress)
+        hidden, frozen = hide(x, self.backbone, self.mask), progress < self.freeze_until
+        targets, token_targets = self.targets(x, hidden, progress)
         t = targets.unflatten(0, x.shape[:2]).unbind(dim=1)
-        pooled, tokens = read_tokens(self.backbone, x, masking, self.mask_token)
+        pooled, tokens = read_tokens(self.backbone, x, hidden, self.mask_token)
         own = pooled.unflatten(0, x.shape[:2]).unbind(dim=1)
         h = [*own, *embed_views(self.backbone, batch.views[x.shape[1] :])]
         s = (self.projector(torch.cat(h), frozen) / self.temperature).chunk(len(h))
         view_loss = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
         logs = (self.token_projector(tokens, frozen) / self.temperature).log_softmax(dim=-1)  # (B, k, K)
-        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), masking.valid) / x.shape[1]
+        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), hidden.valid) / x.shape[1]
         spread = torch.stack([koleo(view) for view in own]).mean()
         scalars = {"pooled": view_loss, "tokens": token_loss, "koleo": spread}
         return {"loss": view_loss + token_loss + self.koleo_weight * spread, **scalars}

@@ -22,13 +22,13 @@ from ssl_zoo.nn.masks import choose_tokens
 
 class Corrupted(NamedTuple):
     """What the generator made of rows (B, L). ids: (B, L), the tokens at `positions` drawn from the generator;
-    positions: (B, k) columns that were masked for it; logits: (B, k, V) float32, its predictions there; is_masked:
+    positions: (B, k) columns that were hidden from it; logits: (B, k, V) float32, its predictions there; hidden:
     (B, k) bool, False where a shorter row has fewer tokens to mask and the one there was left alone."""
 
     ids: Tensor
     positions: Tensor
     logits: Tensor
-    is_masked: Tensor
+    hidden: Tensor
 
 
 class ELECTRA(Method):
@@ -37,9 +37,9 @@ class ELECTRA(Method):
     Token embeddings are shared: a linear layer brings them to the generator's width, Linear-GELU-LayerNorm brings its
     output back to theirs, to which the prediction is tied (Section 3.2, footnote; the official code's layers). The
     former has no bias: fresh embeddings are small, and a fresh bias would drown them before the norm that follows.
-    Differs from the official code: masked tokens are always shown to the generator as [MASK], as in the paper (there
+    Differs from the official code: hidden tokens are always shown to the generator as [MASK], as in the paper (there
     15 % stay in sight); the discriminator's head has no dense layer before the last; its loss leaves out special
-    tokens, which are never replaced, and the generator never samples one, since padding would hide where the token was.
+    tokens, which are never replaced, and the generator never draws one, since padding would hide the token's place.
     """
 
     generator: Any
@@ -54,7 +54,7 @@ class ELECTRA(Method):
         num_special: int,
     ):
         """generator: a text encoder, whose own token embedding is not used. disc_weight: lambda of the paper.
-        num_special: ids below it (padding, separators, ...) are never masked, sampled or classified."""
+        num_special: ids below it (padding, separators, ...) are never hidden, drawn or judged."""
         super().__init__(backbone)
         fraction(mask_ratio=mask_ratio)
         positive(disc_weight=disc_weight)
@@ -84,14 +84,12 @@ class ELECTRA(Method):
         """ids: (B, L) int64. Masks round(mask_ratio * n) of each row's n ordinary tokens, lets the generator guess them
         and draws from its guesses, which no gradient passes (Section 2)."""
         scores = rand_rows(*ids.shape, device=ids.device)
-        positions, is_masked = choose_tokens(scores, ids >= self.num_special, self.mask_ratio)  # (B, k)
+        positions, hidden = choose_tokens(scores, ids >= self.num_special, self.mask_ratio)  # (B, k)
         original = ids.gather(1, positions)
-        shown = ids.scatter(1, positions, original.masked_fill(is_masked, self.mask_id))
+        shown = ids.scatter(1, positions, original.masked_fill(hidden, self.mask_id))
         logits = self.token_logits(take(encode(self.generator, shown).tokens, positions))
         drawn = self.draw(logits, rand_rows(*positions.shape, device=ids.device))
-        return Corrupted(
-            ids.scatter(1, positions, torch.where(is_masked, drawn, original)), positions, logits, is_masked
-        )
+        return Corrupted(ids.scatter(1, positions, torch.where(hidden, drawn, original)), positions, logits, hidden)
 
     @torch.no_grad()
     def draw(self, logits: Tensor, uniform: Tensor) -> Tensor:
@@ -106,11 +104,11 @@ class ELECTRA(Method):
         corrupted, ordinary = self.corrupt(ids), ids >= self.num_special
         targets = ids.gather(1, corrupted.positions)
         guesses = F.cross_entropy(corrupted.logits.flatten(0, 1), targets.flatten(), reduction="none")
-        generator_loss = mean_over(guesses.view_as(targets), corrupted.is_masked)
+        generator_loss = mean_over(guesses.view_as(targets), corrupted.hidden)
         replaced = corrupted.ids != ids  # a draw that hits the true token is an original one
         verdicts = self.discriminator_head(encode(self.backbone, corrupted.ids).tokens).squeeze(-1).float()
-        errors = F.binary_cross_entropy_with_logits(verdicts, replaced.float(), reduction="none")
-        discriminator_loss = mean_over(errors, ordinary)
+        judged = F.binary_cross_entropy_with_logits(verdicts, replaced.float(), reduction="none")
+        discriminator_loss = mean_over(judged, ordinary)
         return {
             "loss": generator_loss + self.disc_weight * discriminator_loss,
             "generator_loss": generator_loss.detach(),
@@ -120,7 +118,7 @@ class ELECTRA(Method):
         }
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy of the generator, mean over masked tokens, plus `disc_weight` times the binary cross-entropy of
+        """Cross-entropy of the generator, mean over hidden tokens, plus `disc_weight` times the binary cross-entropy of
         the discriminator, mean over ordinary tokens; mean over the views. replaced: share of tokens that are not
         original, 1 - replaced is what `accuracy` has to beat."""
         scalars = [self.losses(view) for view in batch.views]

@@ -19,12 +19,12 @@ from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, 
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
-from ssl_zoo.nn.token_masking import MaskedViews, mask_views, read_tokens
+from ssl_zoo.nn.token_masking import Hidden, hide, read_tokens
 from ssl_zoo.schedules import cosine_schedule, linear_ramp
 
 
 class IBOT(Method):
-    """One head serves whole views and tokens; tokens are masking in blocks, for a text in spans.
+    """One head serves whole views and tokens; tokens are hidden in blocks, for a text in spans.
 
     Differs from the official code: (1) the loss on whole views acts on the backbone's pooled vector, the mean of the
     tokens by default, instead of the class token; (2) a draw picks one global view of each example to be masked, and
@@ -69,17 +69,17 @@ class IBOT(Method):
         self.freeze_until, self.center_decay, self.ema_decay = freeze_until, center_decay, ema_decay
 
     @torch.no_grad()
-    def targets(self, x: Tensor, masking: MaskedViews, progress: float) -> tuple[Tensor, Tensor]:
-        """Teacher distributions: (B * V, K) of views, (B, k, K) of masked tokens; in training moves the centres."""
-        pooled, tokens = read_tokens(self.teacher, x, masking, mask_token=None)
+    def targets(self, x: Tensor, hidden: Hidden, progress: float) -> tuple[Tensor, Tensor]:
+        """Teacher distributions: (B * V, K) of views, (B, k, K) of hidden tokens; in training moves the centres."""
+        pooled, tokens = read_tokens(self.teacher, x, hidden, mask_token=None)
         scores, token_scores = self.teacher_projector(pooled), self.teacher_projector(tokens)
         first, last, until = self.teacher_temperature
         temperature = linear_ramp(first, last, until, progress)
         targets = ((scores - self.center) / temperature).softmax(dim=-1)
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:
-            token_sum = (token_scores * masking.valid.unsqueeze(-1)).sum(dim=(0, 1))
-            token_mean = all_reduce_mean(token_sum) / all_reduce_mean(masking.valid.sum().float()).clamp(min=1)
+            token_sum = (token_scores * hidden.valid.unsqueeze(-1)).sum(dim=(0, 1))
+            token_mean = all_reduce_mean(token_sum) / all_reduce_mean(hidden.valid.sum().float()).clamp(min=1)
             self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)
             self.token_center.lerp_(token_mean, 1 - self.center_decay)
         return targets, token_targets
@@ -88,17 +88,17 @@ class IBOT(Method):
         """The sum of two cross-entropies. "pooled": of views, mean over the batch and over all pairs of a global view
         and another. "tokens": of masked tokens, mean over the global batch's, over V as unmasked views count 0."""
         x = torch.stack(global_views(batch.views), dim=1)  # (B, V, ...)
-        masking, frozen = mask_views(x, self.backbone, self.mask), progress < self.freeze_until
-        targets, token_targets = self.targets(x, masking, progress)
+        hidden, frozen = hide(x, self.backbone, self.mask), progress < self.freeze_until
+        targets, token_targets = self.targets(x, hidden, progress)
         t = targets.unflatten(0, x.shape[:2]).unbind(dim=1)
 
-        pooled, tokens = read_tokens(self.backbone, x, masking, self.mask_token)
+        pooled, tokens = read_tokens(self.backbone, x, hidden, self.mask_token)
         h = [*pooled.unflatten(0, x.shape[:2]).unbind(dim=1), *embed_views(self.backbone, batch.views[x.shape[1] :])]
         s = (self.projector(torch.cat(h), frozen) / self.temperature).chunk(len(h))
         view_loss = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
 
         logs = (self.projector(tokens, frozen) / self.temperature).log_softmax(dim=-1)  # (B, k, K)
-        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), masking.valid) / x.shape[1]
+        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), hidden.valid) / x.shape[1]
         return {"loss": view_loss + token_loss, "pooled": view_loss, "tokens": token_loss}
 
     def after_step(self, progress: float) -> None:

@@ -1,8 +1,8 @@
-"""MAE: mask most patches of an image, encode the rest, and let a light decoder fill in the missing pixels.
+"""MAE: hide most patches of an image, encode the rest, and let a light decoder fill in the missing pixels.
 
 He, Chen, Xie, Li, Dollár, Girshick, "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022,
 https://arxiv.org/abs/2111.06377, Section 3. Official code: github.com/facebookresearch/mae.
-Letters: B images, N patches, M of them masked, C channels, P patch size, D width.
+Letters: B images, N patches, M of them hidden, C channels, P patch size, D width.
 """
 
 import torch
@@ -15,7 +15,7 @@ from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import rand_rows
 from ssl_zoo.functional import global_views
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.nn.masks import num_masked
+from ssl_zoo.nn.masks import num_hidden
 
 
 def pixel_targets(view: Tensor, patch_size: tuple[int, int], normalise: bool) -> Tensor:
@@ -30,10 +30,10 @@ def pixel_targets(view: Tensor, patch_size: tuple[int, int], normalise: bool) ->
 
 
 class MAE(Method):
-    """The encoder sees kept patches only; the decoder sees their vectors, and one learned vector at masked places.
+    """The encoder sees kept patches only; the decoder sees their vectors, and one learned vector at hidden places.
 
     Differs from the official code: the encoder has the backbone's own positions, the decoder does not see the class
-    token, the pixels are predicted at masked places only, where alone they count, and linear layers start as torch's do
+    token, the pixels are predicted at hidden places only, where alone they count, and linear layers start as torch's do
     in the decoder and as timm's in the encoder, where there all of both start from a Xavier uniform distribution with
     zero biases.
     """
@@ -65,26 +65,26 @@ class MAE(Method):
         self.to_pixels = nn.Linear(decoder_dim, projection.in_channels * self.patch_size[0] * self.patch_size[1])
 
     def divide(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """The masked patches (B, M) of a view and those kept (B, N - M), int64, in random order."""
+        """The hidden patches (B, M) of a view and those kept (B, N - M), int64, in random order."""
         rows, columns = grid(self.backbone, view)
         order = rand_rows(len(view), rows * columns, device=view.device).argsort(dim=1)
-        count = num_masked(self.mask_ratio, rows * columns)
+        count = num_hidden(self.mask_ratio, rows * columns)
         return order[:, :count], order[:, count:]
 
-    def reconstruct(self, view: Tensor, keep: Tensor, masked: Tensor) -> Tensor:
-        """Predicted targets (B, M, P * P * C) float32 of the patches `masked` (B, M), from the patches `keep`."""
+    def reconstruct(self, view: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
+        """Predicted targets (B, M, P * P * C) float32 of the patches `hidden` (B, M), from the patches `keep`."""
         visible = self.project(encode(self.backbone, view, keep=keep).tokens)  # (B, N - M, D)
-        x = torch.cat([visible, self.mask_token.expand(*masked.shape, -1)], dim=1)
+        x = torch.cat([visible, self.mask_token.expand(*hidden.shape, -1)], dim=1)
         # Attention is blind to order, so tokens stay in this one, each with the position of its place in the image.
         positions = sincos(grid(self.backbone, view), x.shape[-1], x.device)
-        x = self.decoder(x + positions[torch.cat([keep, masked], dim=1)])
+        x = self.decoder(x + positions[torch.cat([keep, hidden], dim=1)])
         return self.to_pixels(x[:, keep.shape[1] :]).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Squared error, mean over the values of the masked patches of all global views."""
+        """Squared error, mean over the values of the hidden patches of all global views."""
         views = global_views(batch.views)
         # One draw for each view: its rows are shared out over the processes as the examples are.
-        masked, keep = (torch.cat(parts) for parts in zip(*(self.divide(view) for view in views), strict=True))
+        hidden, keep = (torch.cat(parts) for parts in zip(*(self.divide(view) for view in views), strict=True))
         view = torch.cat(views)
-        targets = take(pixel_targets(view, self.patch_size, self.normalise_targets), masked)
-        return {"loss": F.mse_loss(self.reconstruct(view, keep, masked), targets)}
+        targets = take(pixel_targets(view, self.patch_size, self.normalise_targets), hidden)
+        return {"loss": F.mse_loss(self.reconstruct(view, keep, hidden), targets)}

@@ -1,4 +1,4 @@
-"""MaskFeat: mask blocks of an image and predict the histograms of oriented gradients (HOG) of the masked patches.
+"""MaskFeat: hide blocks of an image and predict the histograms of oriented gradients (HOG) of the hidden patches.
 
 Wei, Fan, Xie, Wu, Yuille, Feichtenhofer, "Masked Feature Prediction for Self-Supervised Visual Pre-Training", CVPR
 2022, https://arxiv.org/abs/2112.09133, Section 2; HOG: Dalal & Triggs, CVPR 2005. Official code:
@@ -37,7 +37,7 @@ def hog(images: Tensor, cell: tuple[int, int], num_bins: int) -> Tensor:
 
 
 class MaskFeat(Method):
-    """Blocks as in BEiT, the mask token in place of masked patches, and one linear layer to the HOG of a patch."""
+    """Blocks as in BEiT, the mask token in place of hidden patches, and one linear layer to the HOG of a patch."""
 
     def __init__(self, backbone: nn.Module, mask_ratio: float, num_bins: int, cell_size: int):
         """cell_size: side of a cell in pixels; on patches that it does not divide, their greatest common divisor."""
@@ -58,7 +58,7 @@ class MaskFeat(Method):
         return F.unfold(x, kernel_size=self.cells, stride=self.cells).transpose(1, 2)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Squared error, mean over the values of the masked patches of all global views."""
+        """Squared error, mean over the values of the hidden patches of all global views."""
         views = global_views(batch.views)
         # One draw for each view: its rows are shared out over the processes as the examples are.
         masks = [self.mask(eligible(self.backbone, view), grid(self.backbone, view)) for view in views]

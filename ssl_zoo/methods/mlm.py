@@ -1,4 +1,4 @@
-"""Masked language modelling: mask some tokens of a text and predict them.
+"""Masked language modelling: hide some tokens of a text and fill them in.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019,
 https://arxiv.org/abs/1810.04805, Section 3.1 and Appendix A.1 (80/10/10); dynamic masking: Liu et al., "RoBERTa", 2019,
@@ -20,7 +20,7 @@ from ssl_zoo.nn.masks import Chosen, choose_tokens
 
 
 class Masked(NamedTuple):
-    """Rows with masked tokens. ids: (B, L) as the encoder sees them; positions: (B, k) columns that were chosen;
+    """Rows with hidden tokens. ids: (B, L) as the encoder sees them; positions: (B, k) columns that were chosen;
     targets: (B, k) the true ids there, -100 (ignored by the loss) where a shorter row has fewer tokens to mask."""
 
     ids: Tensor
@@ -29,11 +29,11 @@ class Masked(NamedTuple):
 
 
 class MLM(Method):
-    """Tied token embeddings plus a bias predict each masked token, at the masked positions only.
+    """Tied token embeddings plus a bias predict each hidden token, at the hidden positions only.
 
     Differs from BERT: no dense layer before the projection and no next-sentence task (neither helps at small budgets:
     Geiping & Goldstein, "Cramming", 2022), and exactly round(mask_ratio * n) of the n ordinary tokens of each row are
-    chosen (`masks.mask_counts`).
+    chosen (`masks.counts`).
     """
 
     word_starts: Tensor
@@ -73,7 +73,7 @@ class MLM(Method):
             scores = scores[:, 1:]
         return choose_tokens(scores, ~special, self.mask_ratio)
 
-    def mask_tokens(self, ids: Tensor) -> Masked:
+    def hide(self, ids: Tensor) -> Masked:
         """ids: (B, L) int64. Draws new positions and replacements on each call."""
         positions, chosen = self.choose(ids)
         original = ids.gather(1, positions)
@@ -90,11 +90,11 @@ class MLM(Method):
         return F.linear(hidden, self.backbone.embedding.weight, self.bias).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the masked tokens of all views and processes; their accuracy and perplexity.
+        """Cross-entropy, mean over the hidden tokens of all views and processes; their accuracy and perplexity.
 
         Training accuracy counts tokens that were left in sight; skill is what the `mask` evaluator measures."""
         # One draw for each view: its rows are shared out over the processes as the examples are.
-        masked = Masked(*(torch.cat(parts) for parts in zip(*map(self.mask_tokens, batch.views), strict=True)))
+        masked = Masked(*(torch.cat(parts) for parts in zip(*map(self.hide, batch.views), strict=True)))
         rows = torch.arange(len(masked.ids), device=masked.ids.device).repeat_interleave(masked.positions.shape[1])
         targets = masked.targets.flatten()
         logits = self.masked_logits(masked.ids, rows, masked.positions.flatten())

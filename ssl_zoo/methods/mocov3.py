@@ -41,7 +41,7 @@ class MoCoV3(Method):
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """2 * temperature * InfoNCE (Algorithm 1), mean over the B queries. q: (B, D); k: (WB, D), of all processes."""
         own = own_rows(q)
-        return 2 * self.temperature * info_nce(q, k, own, self.temperature, excluded=None)
+        return 2 * self.temperature * info_nce(q, k, own, self.temperature, hidden=None)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Sum of the loss over both directions, as the paper; more views: twice the mean over all directions."""

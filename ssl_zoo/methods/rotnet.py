@@ -25,7 +25,7 @@ class RotNet(Method):
         self.classifier = nn.Linear(self.backbone.num_features, 4)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the four turns of all views; and the accuracy of the predicted turns."""
+        """Cross-entropy, mean over the four turns of all views; and the share of turns told right."""
         if batch.views[0].ndim != 4:
             raise ValueError(f"method=rotnet turns images (B, C, H, W), not views of {tuple(batch.views[0].shape)}")
         turned = [torch.rot90(view, k, (2, 3)) for view in batch.views for k in range(4)]

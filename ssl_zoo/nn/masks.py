@@ -17,15 +17,15 @@ from ssl_zoo.checks import fraction
 from ssl_zoo.distributed import rand_rows
 
 
-def num_masked(mask_ratio: float, num_tokens: int) -> int:
+def num_hidden(mask_ratio: float, num_tokens: int) -> int:
     """round(mask_ratio * n), at least 1 and at most n - 1; 0 where n < 2. `counts` of a row of n tokens."""
     return max(min(max(round(mask_ratio * num_tokens), 1), num_tokens - 1), 0)
 
 
 def mask_counts(mask_ratio: float, eligible: Tensor) -> Tensor:
-    """How many of each row's own tokens to mask: `num_masked` of n, for the n eligible tokens of the row.
+    """How many of each row's own tokens to mask: `num_hidden` of n, for the n eligible tokens of the row.
 
-    Neither this number nor n less it falls as n grows, so `num_masked(mask_ratio, N)` is the largest of any row.
+    Neither this number nor n less it falls as n grows, so `num_hidden(mask_ratio, N)` is the largest of any row.
 
     Args:
         mask_ratio: share in (0, 1).
@@ -35,7 +35,7 @@ def mask_counts(mask_ratio: float, eligible: Tensor) -> Tensor:
         (B,) int64.
     """
     n = eligible.sum(dim=1)
-    # In float64, as Python rounds in `num_masked`: 0.3 * 95 is below 28.5 there, and 28.5 in float32.
+    # In float64, as Python rounds in `num_hidden`: 0.3 * 95 is below 28.5 there, and 28.5 in float32.
     return torch.minimum((mask_ratio * n.double()).round().long().clamp(min=1), n - 1).clamp(min=0)
 
 
@@ -57,7 +57,7 @@ def choose_tokens(scores: Tensor, eligible: Tensor, mask_ratio: float) -> Chosen
         eligible: (B, N) bool.
         mask_ratio: share in (0, 1).
     """
-    k = num_masked(mask_ratio, eligible.shape[1])
+    k = num_hidden(mask_ratio, eligible.shape[1])
     columns = scores.masked_fill(~eligible, -1).topk(k, dim=1).indices
     return Chosen(columns, torch.arange(k, device=columns.device) < mask_counts(mask_ratio, eligible)[:, None])
 
@@ -80,7 +80,7 @@ def unmasked(mask: Tensor, eligible: Tensor, mask_ratio: float) -> Tensor:
         (B, N - k) int64: the eligible tokens that are not masked in the order of the row, then padding.
     """
     rank = torch.where(eligible, 2 * mask.int(), 1)  # 0 kept, 1 padding, 2 masked
-    return rank.argsort(dim=1, stable=True)[:, : mask.shape[1] - num_masked(mask_ratio, mask.shape[1])]
+    return rank.argsort(dim=1, stable=True)[:, : mask.shape[1] - num_hidden(mask_ratio, mask.shape[1])]
 
 
 def used_columns(eligible: Tensor, grid: tuple[int, int]) -> Tensor:

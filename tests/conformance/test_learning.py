@@ -116,11 +116,11 @@ class Counting:
 
 
 @pytest.mark.parametrize(("scale", "low", "high"), [(1.0, 0.7, 1.0), (0.0, -0.1, 0.01)])
-def test_a_probe_finds_masked_tokens_where_the_encoder_knows_them(scale: float, low: float, high: float) -> None:
+def test_a_probe_finds_hidden_tokens_where_the_encoder_knows_them(scale: float, low: float, high: float) -> None:
     torch.manual_seed(0)
     method = Method(Neighbour(scale))
     method.mask_token = nn.Parameter(torch.zeros(20))
-    assert low < learning.probed_masked_tokens(method, Counting()) < high
+    assert low < learning.probed_hidden_tokens(method, Counting()) < high
 
 
 @pytest.mark.parametrize(("scale", "low", "high"), [(1.0, 0.4, 1.0), (0.0, -0.1, 0.01)])

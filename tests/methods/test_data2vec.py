@@ -48,7 +48,7 @@ def test_targets_are_the_mean_of_the_last_layers_each_normalised() -> None:
 
 @pytest.mark.parametrize("kind", [image, text])
 @pytest.mark.parametrize("beta", [0.5, 4.0])
-def test_the_loss_is_smooth_l1_at_masked_tokens(kind: type, beta: float) -> None:
+def test_the_loss_is_smooth_l1_at_hidden_tokens(kind: type, beta: float) -> None:
     backbone, view = kind()
     method = make(backbone, head_layers=2, beta=beta).eval()
     with torch.no_grad():

@@ -12,11 +12,11 @@ from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.backbones.tokens import embed, encode
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.dinov2 import DINOv2, koleo
-from ssl_zoo.nn.token_masking import mask_views
+from ssl_zoo.nn.token_masking import hide
 from ssl_zoo.schedules import cosine_schedule
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
-B, N, HIDDEN = 5, 16, 5  # tokens of a view; round(0.3 * 16) are masking
+B, N, HIDDEN = 5, 16, 5  # tokens of a view; round(0.3 * 16) are hidden
 
 
 def make(text: bool = False, **changes: Any) -> DINOv2:
@@ -55,8 +55,8 @@ def test_all_losses_equal_loops(local: int) -> None:
     torch.manual_seed(3)
     scalars = method(batch, 0.25)
     torch.manual_seed(3)
-    masking = mask_views(torch.stack(batch.views[:2], dim=1), method.backbone, method.mask)
-    mask = masking.mask.view(B, 2, N)
+    hidden = hide(torch.stack(batch.views[:2], dim=1), method.backbone, method.mask)
+    mask = hidden.mask.view(B, 2, N)
     teacher, t_projector, t_token_projector = method.teacher.children()
     pooled, t_pooled, tokens, t_tokens = [], [], [], []
     for v, view in enumerate(batch.views[:2]):
@@ -134,8 +134,8 @@ def test_padding_counts_neither_in_the_token_loss_nor_in_the_balance() -> None:
     torch.manual_seed(3)
     scalars = method(Batch(list(ids.unbind(1)), ids[:, 0, 0], ids[:, 0, 0]), 0.5)
     torch.manual_seed(3)
-    masking = mask_views(ids, method.backbone, method.mask)
-    rows, mask = ids.flatten(0, 1), masking.mask.view(2 * B, N)
+    hidden = hide(ids, method.backbone, method.mask)
+    rows, mask = ids.flatten(0, 1), hidden.mask.view(2 * B, N)
     teacher, _, token_projector = method.teacher.children()
     t = balanced(token_projector(encode(teacher, rows).tokens[mask]), 0.07)
     x = torch.where(mask.unsqueeze(-1), method.mask_token, embed(method.backbone, rows))

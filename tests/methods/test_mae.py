@@ -53,16 +53,16 @@ def test_the_loss_is_that_of_transformers_for_its_mask_and_predictions(normalise
     view = torch.randn(4, 3, 16, 16)
     with torch.no_grad():
         theirs = ViTMAEForPreTraining(config).eval()(view)
-    masked = theirs.mask.bool()
-    errors = theirs.logits[masked] - pixel_targets(view, (4, 4), normalise)[masked]
+    hidden = theirs.mask.bool()
+    errors = theirs.logits[hidden] - pixel_targets(view, (4, 4), normalise)[hidden]
     torch.testing.assert_close(errors.square().mean(), theirs.loss)
 
 
 def test_each_image_is_divided_anew() -> None:
-    masked, keep = make().divide(torch.randn(200, 3, 16, 16))
-    assert (masked.shape, keep.shape) == ((200, 48), (200, 16))
-    assert torch.equal(torch.cat([masked, keep], dim=1).sort(dim=1).values, torch.arange(64).expand(200, 64))
-    share = torch.zeros(200, 64).scatter(1, masked, 1).mean(dim=0)
+    hidden, keep = make().divide(torch.randn(200, 3, 16, 16))
+    assert (hidden.shape, keep.shape) == ((200, 48), (200, 16))
+    assert torch.equal(torch.cat([hidden, keep], dim=1).sort(dim=1).values, torch.arange(64).expand(200, 64))
+    share = torch.zeros(200, 64).scatter(1, hidden, 1).mean(dim=0)
     assert (share - 0.75).abs().max() < 0.16  # five standard deviations of 200 draws
 
 
@@ -71,11 +71,11 @@ def test_the_loss_is_the_squared_error_at_hidden_patches_only() -> None:
     torch.manual_seed(1)
     loss = method(Batch([view], LABELS, LABELS), 0.0)["loss"]
     torch.manual_seed(1)
-    masked, keep = method.divide(view)
-    predictions, targets = method.reconstruct(view, keep, masked).detach(), pixel_targets(view, (2, 2), True)
+    hidden, keep = method.divide(view)
+    predictions, targets = method.reconstruct(view, keep, hidden).detach(), pixel_targets(view, (2, 2), True)
     total = 0.0
     for b in range(4):
-        for m, n in enumerate(masked[b].tolist()):
+        for m, n in enumerate(hidden[b].tolist()):
             total += float((predictions[b, m] - targets[b, n]).square().mean()) / (4 * 48)
     assert loss.item() == pytest.approx(total, rel=1e-5)
 
@@ -90,12 +90,12 @@ def test_a_head_that_gives_zero_has_the_loss_of_unit_variance() -> None:
 
 def test_hidden_pixels_have_no_influence_and_order_none_either() -> None:
     method, view = make().eval(), torch.randn(4, 3, 16, 16)
-    masked, keep = method.divide(view)
-    clean = method.reconstruct(view, keep, masked)
-    blocks = torch.zeros(4, 64).scatter(1, masked, 1).view(4, 1, 8, 8)
+    hidden, keep = method.divide(view)
+    clean = method.reconstruct(view, keep, hidden)
+    blocks = torch.zeros(4, 64).scatter(1, hidden, 1).view(4, 1, 8, 8)
     noisy = view + 9 * blocks.repeat_interleave(2, 2).repeat_interleave(2, 3) * torch.randn_like(view)
-    torch.testing.assert_close(method.reconstruct(noisy, keep, masked), clean, atol=1e-5, rtol=1e-5)
-    turned = method.reconstruct(view, keep.flip(1), masked.flip(1)).flip(1)
+    torch.testing.assert_close(method.reconstruct(noisy, keep, hidden), clean, atol=1e-5, rtol=1e-5)
+    turned = method.reconstruct(view, keep.flip(1), hidden.flip(1)).flip(1)
     torch.testing.assert_close(turned, clean, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(clean[:, 0], clean[:, 1])  # the decoder knows which place it fills
 

@@ -1,4 +1,4 @@
-"""MaskFeat's histograms against a loop over pixels; its loss at masked patches only."""
+"""MaskFeat's histograms against a loop over pixels; its loss at hidden patches only."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Masked tokens: which views lose some, what the student knows of them, and no padding among them."""
+"""Hidden tokens: which views lose some, what the student knows of them, and no padding among them."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import nn
 from ssl_zoo.backbones.image import image_backbone
 from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.nn.masks import BlockMask
-from ssl_zoo.nn.token_masking import mask_views, read_tokens
+from ssl_zoo.nn.token_masking import hide, read_tokens
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
-N, HIDDEN = 16, 5  # tokens of a view; round(0.3 * 16) are masking
+N, HIDDEN = 16, 5  # tokens of a view; round(0.3 * 16) are hidden
 MASK = BlockMask(0.3)
 
 
@@ -22,21 +22,21 @@ def vit() -> nn.Module:
 
 def test_one_global_view_of_each_example_is_masked() -> None:
     x = torch.randn(64, 2, 3, 8, 8)
-    masking = mask_views(x, vit(), MASK)
-    per_view = masking.mask.view(64, 2, N).sum(2)
+    hidden = hide(x, vit(), MASK)
+    per_view = hidden.mask.view(64, 2, N).sum(2)
     assert torch.equal(per_view.sort(dim=1).values, torch.tensor([[0, HIDDEN]]).expand(64, 2))
     assert 16 < (per_view[:, 0] > 0).sum() < 48  # each view in its turn
-    assert masking.valid.all()
-    assert torch.equal(torch.zeros_like(masking.mask).scatter(1, masking.columns, True), masking.mask)
+    assert hidden.valid.all()
+    assert torch.equal(torch.zeros_like(hidden.mask).scatter(1, hidden.columns, True), hidden.mask)
 
 
 def test_the_student_knows_nothing_of_what_is_hidden_and_the_teacher_does() -> None:
     backbone, x = vit(), torch.randn(5, 2, 3, 8, 8)
-    masking = mask_views(x, backbone, MASK)
-    patch = masking.mask.view(5, 2, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3).unsqueeze(2)
+    hidden = hide(x, backbone, MASK)
+    patch = hidden.mask.view(5, 2, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3).unsqueeze(2)
     other = torch.where(patch, torch.randn_like(x), x)
     for token, same in ((torch.randn(16), True), (None, False)):
-        first, second = read_tokens(backbone, x, masking, token), read_tokens(backbone, other, masking, token)
+        first, second = read_tokens(backbone, x, hidden, token), read_tokens(backbone, other, hidden, token)
         assert torch.allclose(first[0], second[0], atol=1e-5) == same
         assert torch.allclose(first[1], second[1], atol=1e-5) == same
 
@@ -44,6 +44,6 @@ def test_the_student_knows_nothing_of_what_is_hidden_and_the_teacher_does() -> N
 def test_text_with_padding_hides_no_padding() -> None:
     ids = torch.randint(5, 30, (5, 2, N))
     ids[0, :, 3:] = 0
-    masking = mask_views(ids, TextTransformer("eva02_tiny_patch14_224", 30, N, **TINY), MASK)
-    assert not (masking.mask & (ids.flatten(1) == 0)).any()
-    assert masking.valid.sum(1).tolist() == [1, *[HIDDEN] * 4]  # of three tokens, of sixteen
+    hidden = hide(ids, TextTransformer("eva02_tiny_patch14_224", 30, N, **TINY), MASK)
+    assert not (hidden.mask & (ids.flatten(1) == 0)).any()
+    assert hidden.valid.sum(1).tolist() == [1, *[HIDDEN] * 4]  # of three tokens, of sixteen
