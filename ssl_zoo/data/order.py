@@ -1,4 +1,4 @@
-"""Which examples make each training step, and which are evaluated: pure functions, so nothing has to be saved."""
+"""Which examples make each training step, and which are judged: pure functions, so nothing has to be saved."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -58,8 +58,8 @@ def steps(
     while True:
         order = epoch_order(num_examples, seed, epoch)
         for start in range(position * batch_size, per_epoch * batch_size, batch_size):
-            first = start + rank * share
-            yield Step(epoch, order[first : first + share])
+            mine = start + rank * share
+            yield Step(epoch, order[mine : mine + share])
         epoch, position = epoch + 1, 0
 
 

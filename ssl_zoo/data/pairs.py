@@ -27,7 +27,7 @@ CAPTIONS_PER_CHUNK = 50_000
 
 
 class Captions:
-    """Token ids of M captions of N images. One table, a few bytes per token, that moves to the device once.
+    """Token ids of M captions of N images. One table, a few bytes a token, that moves to the device once.
 
     ids: (M, L) int16 or int32, those of an image beside each other; first, count: (N,) int64, where and how many.
     """

@@ -1,4 +1,4 @@
-"""What evaluators see: the frozen encoder, through its features of the training and the test split."""
+"""What evaluators judge: the frozen encoder, through its features of the training and the test part of the data."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ class Data(Protocol):
 
 
 class Evaluator(Protocol):
-    """Measures a frozen encoder in plain numbers; it knows nothing of methods and changes nothing in them."""
+    """Judges what it is shown in plain numbers; it knows nothing of methods, and leaves no trace in them."""
 
     needs_labels: bool
 
@@ -48,7 +48,7 @@ class EvalContext:
     """A method at one moment of its run. Features are extracted at first use, in one pass, for all evaluators.
 
     phase: "init" before step 0, "periodic" during training, "final" at its end.
-    precision: makes the autocast context the encoder runs under. batch_size: examples per forward pass.
+    precision: makes the autocast context the encoder runs under. batch_size: examples a forward pass.
     loaded: whether the run started from weights trained elsewhere.
     """
 

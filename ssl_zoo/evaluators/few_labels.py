@@ -1,7 +1,7 @@
 """What self-supervision is for: accuracy when only a few examples have labels.
 
 The frozen encoder (linear probe and nearest neighbours) beside raw pixels, the same network with random weights, and
-the same network trained from scratch with just those labels. With 1 or 10 labels per class none can be spared to choose
+the same network trained from scratch with just those labels. With 1 or 10 labels a class none can be spared to choose
 a penalty, so all probes share one that was fixed beforehand; with all labels it is chosen as `linear` does.
 """
 
@@ -38,14 +38,14 @@ def sample_labels(y: Tensor, labels: int, number: int) -> Tensor:
         members = (y == label).nonzero().squeeze(1).numpy()
         if len(members) < labels:
             raise ValueError(
-                f"evaluators.few_labels.labels: {labels} per class, but class {label} has {len(members)} in training"
+                f"evaluators.few_labels.labels: {labels} a class, but class {label} has {len(members)} in training"
             )
         rows.append(rng.choice(members, labels, replace=False))
     return torch.from_numpy(np.concatenate(rows)).sort().values
 
 
 class FewLabels:
-    """Reports, for n labels per class and for n = all, `few/<n>/linear` and `few/<n>/knn` of the encoder.
+    """Reports, for n labels a class and for n = all, `few/<n>/linear` and `few/<n>/knn` of the encoder.
 
     At the end of training of an image model also `few/<n>/pixels_linear` and `few/<n>/pixels_knn`, the same on the
     pixels, and `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
@@ -56,7 +56,7 @@ class FewLabels:
     needs_labels = True
 
     def __init__(self, labels: list[int], draws: int, l2: float, linear: Linear, knn: KNN, scratch: Scratch):
-        """labels: numbers per class; l2: the probes' penalty with that many; linear, knn: with all; draws: at least 2.
+        """labels: numbers a class; l2: the probes' penalty with that many; linear, knn: with all; draws: at least 2.
 
         Raises:
             ValueError: for numbers of labels or draws that are too small.
@@ -132,7 +132,7 @@ class FewLabels:
 
 
 class FewLabelsRow(NamedTuple):
-    """A row of the table. name: what was evaluated; cells: (mean, deviation or None) per column, None where unknown."""
+    """A row of the table. name: what was judged; cells: (mean, deviation or None) a column, None where unknown."""
 
     name: str
     cells: list[tuple[float, float | None] | None]
@@ -160,7 +160,7 @@ def summarize(metrics: Mapping[str, float], method: str) -> tuple[list[str], lis
         cells = [(metrics[key], metrics.get(f"{key}_std")) if key in metrics else None for key in keys]
         if any(cells):
             rows.append(FewLabelsRow(name, cells))
-    columns = [f"{n} label{'s' * (n != '1')} per class" if n != "all" else "all labels" for n in numbers]
+    columns = [f"{n} label{'s' * (n != '1')} a class" if n != "all" else "all labels" for n in numbers]
     return columns, rows
 
 

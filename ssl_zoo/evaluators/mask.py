@@ -1,9 +1,9 @@
-"""Masked-token evaluation: how well masked tokens of held-out text are filled in.
+"""Masked-token evaluation: how well hidden tokens of held-out text are filled in.
 
 15 % of the ordinary tokens, all of them shown as [MASK], the same ones in every run: so runs that trained with other
 masking rates or replacements compare (ModernBERT's configuration does the same: Warner et al., 2024,
 https://arxiv.org/abs/2412.13663). Numbers for different tokenizers do not compare.
-Letters: N rows, L tokens per row, M masked tokens, V vocabulary.
+Letters: N rows, L tokens a row, M hidden tokens, V vocabulary.
 """
 
 import math
@@ -45,7 +45,7 @@ def choose_masked(rows: Tensor, num_special: int, mask_ratio: float) -> Tensor:
 
 
 class Mask:
-    """Reports `mask/top1`, `mask/loss` (mean cross-entropy in nats) and `mask/perplexity` of masked tokens.
+    """Reports `mask/top1`, `mask/loss` (mean cross-entropy in nats) and `mask/perplexity` of hidden tokens.
 
     And two floors, `mask/majority_top1` and `mask/unigram_perplexity`: of a model that knows how frequent each held-out
     token is and nothing else.
@@ -68,27 +68,27 @@ class Mask:
         method, data = context.method, context.data
         if not isinstance(method, PredictsTokens):
             raise ValueError(
-                f"evaluators=[mask] needs a method that predicts masked tokens, and {type(method).__name__} does not: "
+                f"evaluators=[mask] needs a method that predicts hidden tokens, and {type(method).__name__} does not: "
                 "leave mask out, or choose method=mlm"
             )
         if not isinstance(data, HoldsOutRows):
             raise ValueError("evaluators=[mask] needs text, and this data is none: leave mask out")
         rows = data.heldout_rows()[: self.max_rows]
-        masked = choose_masked(rows, data.facts["num_special"], self.mask_ratio)
-        if not masked.any():
+        hidden = choose_masked(rows, data.facts["num_special"], self.mask_ratio)
+        if not hidden.any():
             raise ValueError("evaluators=[mask]: no document was held out; give the data more text or leave mask out")
-        shown = rows.masked_fill(masked, data.facts["mask_id"])
+        shown = rows.masked_fill(hidden, data.facts["mask_id"])
 
         loss, correct = 0.0, 0
         with frozen(context.method), context.precision():
-            parts = (part.split(self.batch_size) for part in (rows, shown, masked))
+            parts = (part.split(self.batch_size) for part in (rows, shown, hidden))
             for true, ids, where in zip(*parts, strict=True):
                 logits = method.masked_logits(ids.to(context.device), *where.to(context.device).nonzero(as_tuple=True))
                 targets = true[where].to(context.device)
                 loss += F.cross_entropy(logits.float(), targets, reduction="sum").item()
                 correct += int((logits.argmax(dim=1) == targets).sum())
-        count = int(masked.sum())
-        floors = self._floors(rows[rows >= data.facts["num_special"]], rows[masked])
+        count = int(hidden.sum())
+        floors = self._floors(rows[rows >= data.facts["num_special"]], rows[hidden])
         return {
             "mask/top1": Proportion(correct / count, count),
             "mask/loss": loss / count,

@@ -50,7 +50,7 @@ class Views:
 
     @torch.no_grad()
     def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
-        """One tensor per view: (B, C, S, S) float32, or (B, L) int64 for token ids.
+        """One tensor a view: (B, C, S, S) float32, or (B, L) int64 for token ids.
 
         images: (B, C, H, W) uint8, or float32 in [0, 1]; or (B, L) int64 token ids; or what `crop_in_worker` gave,
         V tensors (B, C, S, S) uint8. indices: (B,) int64; epochs: one for all or (B,) int64.

@@ -27,7 +27,7 @@ def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     chroma = value - least
     per_sixth = 1 / chroma.clamp(min=1e-12)
-    # Hue in sixths of a circle from red, by the largest channel; of equal ones red counts before green, then blue.
+    # Hue in sixths of a circle from red, told by the largest channel; of equal ones red counts before green, then blue.
     hue = torch.lerp((red - green) * per_sixth + 4, (blue - red) * per_sixth + 2, _equal(green, value))
     hue = torch.lerp(hue, (green - blue) * per_sixth, _equal(red, value)) / 6 + each(turn)
     hue = (hue - hue.floor()) * 6
@@ -114,7 +114,7 @@ class AdditiveNoise(Op):
 
 
 class Normalize(Op):
-    """(x - mean) / std, one number per channel. Comes last, since the other ops expect [0, 1]."""
+    """(x - mean) / std, one number a channel. Comes last, since the other ops expect [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean = [number(self, "mean", value, 0, 1) for value in mean]
@@ -123,7 +123,7 @@ class Normalize(Op):
     def apply(self, x: Tensor, params: Params) -> Tensor:
         if not len(self.mean) == len(self.std) == x.shape[1]:
             raise ValueError(
-                f"views: Normalize.mean={self.mean}, std={self.std}: give {x.shape[1]} numbers each, one per channel"
+                f"views: Normalize.mean={self.mean}, std={self.std}: give {x.shape[1]} numbers each, one a channel"
             )
         mean, std = (constants(x, values).view(-1, 1, 1) for values in (self.mean, self.std))
         return torch.addcmul(-mean / std, x, 1 / std)

@@ -1,4 +1,4 @@
-"""Ops that move pixels: crops, flip, affine map and blur. Separable ones are two small matrix products per image.
+"""Ops that move pixels: crops, flip, affine map and blur. Separable ones are two small matrix products an image.
 
 Equal to torchvision's to rounding, which on a GPU that may use TF32 for products is 1e-3 of a value.
 """

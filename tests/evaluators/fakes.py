@@ -45,7 +45,7 @@ def judge(data: Any, phase: Any = "final", encoder: nn.Module | None = None, **s
 
 
 def blobs(count: int, width: int, classes: int, distance: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """(count, width) points around one centre per class, and their labels. The centres are the same for all seeds."""
+    """(count, width) points around one centre a class, and their labels. The centres are the same for all seeds."""
     centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99)) * distance
     rng = torch.Generator().manual_seed(seed)
     y = torch.arange(count) % classes

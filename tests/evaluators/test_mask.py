@@ -21,7 +21,7 @@ class FakeText:
 
 
 class Oracle(Method):
-    """Knows the text: gives each masked token `certainty` more logit than any other; notes what it was shown."""
+    """Knows the text: gives each hidden token `certainty` more logit than any other; notes what it was shown."""
 
     def __init__(self, rows: Tensor, certainty: float):
         super().__init__(nn.Linear(1, 1))
@@ -51,11 +51,11 @@ def judged(method: nn.Module, data: Any) -> EvalContext:
 
 def test_exact_share_of_ordinary_tokens_in_every_row() -> None:
     rows = text()
-    masked = choose_masked(rows, SPECIAL, 0.15)
+    hidden = choose_masked(rows, SPECIAL, 0.15)
     ordinary = rows >= SPECIAL
-    assert not (masked & ~ordinary).any()
-    assert masked.sum(1).tolist() == [round(0.15 * int(n)) for n in ordinary.sum(1)]
-    assert torch.equal(masked, choose_masked(rows, SPECIAL, 0.15)), "the same in every run"
+    assert not (hidden & ~ordinary).any()
+    assert hidden.sum(1).tolist() == [round(0.15 * int(n)) for n in ordinary.sum(1)]
+    assert torch.equal(hidden, choose_masked(rows, SPECIAL, 0.15)), "the same in every run"
 
 
 def test_a_token_is_masked_and_one_is_seen_where_there_are_two() -> None:
@@ -66,18 +66,18 @@ def test_a_token_is_masked_and_one_is_seen_where_there_are_two() -> None:
 
 
 def test_every_position_is_hidden_alike() -> None:
-    masked = choose_masked(torch.full((4000, 20), 9), SPECIAL, 0.15)
-    assert masked.float().mean(0).sub(0.15).abs().max() < 0.03
+    hidden = choose_masked(torch.full((4000, 20), 9), SPECIAL, 0.15)
+    assert hidden.float().mean(0).sub(0.15).abs().max() < 0.03
 
 
-def test_masked_tokens_are_shown_as_mask_and_all_others_as_they_are() -> None:
+def test_hidden_tokens_are_shown_as_mask_and_all_others_as_they_are() -> None:
     rows = text()
     method = Oracle(rows, 1.0)
     Mask(0.15, max_rows=100, batch_size=7)(judged(method, FakeText(rows)))
     shown = torch.cat([ids for ids, _, _ in method.seen])
-    masked = choose_masked(rows, SPECIAL, 0.15)
-    assert (shown[masked] == MASK).all()
-    assert torch.equal(shown[~masked], rows[~masked])
+    hidden = choose_masked(rows, SPECIAL, 0.15)
+    assert (shown[hidden] == MASK).all()
+    assert torch.equal(shown[~hidden], rows[~hidden])
     assert len(method.seen) == math.ceil(40 / 7)
     assert method.training, "as it was before"
 

@@ -86,7 +86,7 @@ class Finder:
         named = [folder for folder in found if split_name(folder.name) and split_name(folder.name) == file_split(table)]
         if len(found) > 1 and len(named) != 1:
             raise ValueError(
-                f"{table}: the images that it names lie in {some(found)}, so which are meant is not known. Write "
+                f"{table}: the images that it names lie in {some(found)}, so which are meant cannot be told. Write "
                 "their paths relative to the table's folder"
             )
         self.folder = (named or found or [table.parent])[0]
@@ -226,7 +226,7 @@ class Listed:
         return _paths(self.rows[split], self._image_column(self.rows[split]))
 
     def part(self, split: str) -> Part:
-        """Raises: ValueError when a column is missing or cannot be found, or when no image is where the paths say."""
+        """Raises: ValueError when a column is missing or cannot be told, or when no image is where the paths say."""
         paths, rows = self._paths(split), self.rows[split]
         if not any(path.is_file() for path in paths):
             first = f", such as {paths[0]}" if paths else ""

@@ -83,7 +83,7 @@ PREFETCHED = 2
 def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
     """Raises ValueError where batches of workers do not fit into /dev/shm, through which they come.
 
-    A worker that finds it full is killed there, or waits for ever. Containers have 64 MB by default.
+    A worker that finds it full is killed there, or waits for ever. Containers have 64 MB unless told otherwise.
     """
     try:
         free = shutil.disk_usage("/dev/shm").free

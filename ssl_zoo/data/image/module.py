@@ -41,7 +41,7 @@ class ImageData(LightningDataModule):
     bits: those that 16-bit images use: values up to 2^bits - 1 become white; None: 16, and images that are nearly black
         then are refused.
     batch_size: of the global batch, over all processes.
-    num_classes: checked if given. image_column, label_column: of a table; None: found by their types.
+    num_classes: checked if given. image_column, label_column: of a table; None: told by their types.
     store: where pixels are kept. "device", "ram" and "mmap" (a file) hold them decoded, image_size x image_size;
         "encoded" decodes each image anew in every epoch and crops from its full size. "auto" decodes images that are
         squares no larger than image_size, up to 8 GiB in all, and chooses the nearest place with room to spare.

@@ -186,7 +186,7 @@ class ImageTables:
         return list(self.tables)
 
     def part(self, split: str) -> Part:
-        """Raises: ValueError when a column is missing, cannot be found, or holds no images or classes."""
+        """Raises: ValueError when a column is missing, cannot be told, or holds no images or classes."""
         table = self.tables[split]
         image_column = self._column(table, "image")
         assert image_column is not None
@@ -288,6 +288,6 @@ class Digits:
         chosen = np.zeros(len(digits.target), dtype=bool)
         by_class = np.argsort(digits.target, kind="stable")
         chosen[by_class[np.arange(self.num_test) * len(by_class) // self.num_test]] = True
-        rows = chosen if split == "test" else ~chosen
-        pixels = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)
-        return Part(Pixels(pixels, DIGITS), digits.target[rows].astype(np.int64), [str(n) for n in range(10)])
+        mine = chosen if split == "test" else ~chosen
+        pixels = np.round(digits.images[mine] * (255 / 16)).astype(np.uint8)
+        return Part(Pixels(pixels, DIGITS), digits.target[mine].astype(np.int64), [str(n) for n in range(10)])

@@ -41,7 +41,7 @@ class TextRows(NamedTuple):
 class TextData(LightningDataModule):
     """One corpus, tokenized once and memory-mapped.
 
-    batch_size: rows per step, over all processes. seed: of the order, and of the views.
+    batch_size: rows a step, over all processes. seed: of the order, and of the views.
     tokenizer: see `tokenizer.prepare_tokenizer`; replace: `documents.clean`; source: `sources.open_texts`.
     splits: which splits are for what: {"pretrain": [...], "train": ..., "test": ...}. By default pretrain is
         the train split, that is called "train", and test is "test", else "validation", where there is such a split, in
@@ -55,7 +55,7 @@ class TextData(LightningDataModule):
         takes all. eval_rows: the most rows of `heldout_rows`.
 
     facts (after `setup`): what the backbone, the method and the report need to know of the data; its last two say what
-    predicting each masked token by its frequency alone would reach on the held-out rows.
+    predicting each hidden token by its frequency alone would reach on the held-out rows.
     """
 
     def __init__(

@@ -44,8 +44,8 @@ def open_texts(
 ) -> TextSource:
     """The source that `path` stands for.
 
-    path: "python:stdlib"; a file of text or a table; a folder of them (see `files.text_layout`); a folder in the
-        Hub's layout; or a Hub id, of which a local copy is looked for first (see `locate.locate`).
+    path: "python:stdlib"; a file of text or a table; a folder of them (see `text_files.text_layout`); a folder in the
+        Hub's layout; or a Hub id, of which a local copy is looked for first (see `sources.locate`).
     name: the configuration of a Hub data set that has several.
     documents: how plain text is divided: "line", "blank" (paragraphs between blank lines) or "file". By default a
         single file is read by lines, and each file of a folder is a document.

@@ -1,6 +1,6 @@
 """Documents as one flat array of token ids, memory-mapped, and the rows and batches cut from it.
 
-Letters: N tokens, D documents, V vocabulary, B rows, L tokens per row.
+Letters: N tokens, D documents, V vocabulary, B rows, L tokens a row.
 """
 
 import json

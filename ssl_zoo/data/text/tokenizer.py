@@ -173,7 +173,7 @@ def prepare_tokenizer(
 def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> Tokenizer:
     """A tokenizer of at most `vocab_size` tokens, the special ones first.
 
-    The mask token takes the space before it along, so that the words to be filled in keep their own. Words of more than
+    The mask token takes the space before it along, so that the words to be filled in keep theirs. Words of more than
     200 characters, such as sequences of bases, are cut: here only, not where texts are tokenized.
     """
     special = [name for name, _ in SPECIAL.values()]
