@@ -89,7 +89,8 @@ class DINOv2(Method):
         """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
         backbone, projector, token_projector = self.teacher.children()
         pooled, tokens = read_tokens(backbone, x, hidden, mask_token=None)
-        temperature = linear_ramp(*self.teacher_temperature, progress)
+        first, last, until = self.teacher_temperature
+        temperature = linear_ramp(first, last, until, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
         scores, masked = token_projector(tokens).flatten(0, 1), hidden.valid.flatten()
         token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked)

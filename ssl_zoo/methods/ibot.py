@@ -72,7 +72,8 @@ class IBOT(Method):
         """Teacher distributions: (B * V, K) of views, (B, k, K) of hidden tokens; in training moves the centres."""
         pooled, tokens = read_tokens(self.teacher, x, hidden, mask_token=None)
         scores, token_scores = self.teacher_projector(pooled), self.teacher_projector(tokens)
-        temperature = linear_ramp(*self.teacher_temperature, progress)
+        first, last, until = self.teacher_temperature
+        temperature = linear_ramp(first, last, until, progress)
         targets = ((scores - self.center) / temperature).softmax(dim=-1)
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:
