@@ -30,7 +30,7 @@ def test_the_first_command_makes_its_point(tmp_path: Path, cache_root: Path) -> 
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert "1 label a class" in ended.stdout
+    assert "1 label per class" in ended.stdout
     assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
     metrics = results.read_results(tmp_path / "run")["metrics"]
     for labels, margin in ((1, 0.05), (10, 0.005)):

@@ -1,0 +1,1 @@
+"""Data modules for images, text and image-caption pairs."""

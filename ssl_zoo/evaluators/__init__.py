@@ -1,0 +1,1 @@
+"""Evaluators of the frozen encoder, one per file."""

@@ -1,7 +1,7 @@
-"""What evaluators judge: the frozen encoder, through its features of the training and the test part of the data."""
+"""What evaluators get: a method at one moment of its run, and its frozen encoder's features of the two splits."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple, Protocol
@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.method import Batch, Method
+from ssl_zoo.data.base import EvalData
+from ssl_zoo.method import Method
 
 
 class Features(NamedTuple):
-    """N examples of one part of the data, in the order of their indices, on the CPU.
+    """Features of the N examples of one split, in the order of their indices, on the CPU.
 
-    x: (N, D) float32, what the encoder says of each; y: (N,) int64, their labels, -1 where unknown;
-    indices: (N,) int64, the position of each in its data set.
+    Attributes:
+        x: (N, D) float32, outputs of the encoder.
+        y: (N,) int64, labels, -1 where unknown.
+        indices: (N,) int64, the position of each example in its data set.
     """
 
     x: Tensor
@@ -25,85 +28,100 @@ class Features(NamedTuple):
     indices: Tensor
 
 
-class Data(Protocol):
-    """The part of a data module that evaluators use; `ssl_zoo.data` has two of them."""
-
-    facts: dict[str, Any]
-    views: Callable[..., list[Tensor]]
-    """The training views, `ssl_zoo.views.Views`."""
-
-    def eval_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
-        """Batches of labelled examples, one plain view each, every example of `split` ("train" | "test") once."""
-
-
 class Evaluator(Protocol):
-    """Judges what it is shown in plain numbers; it knows nothing of methods, and leaves no trace in them."""
+    """Computes metrics from a context. It knows no particular method and leaves the method unchanged."""
 
     needs_labels: bool
 
-    def __call__(self, context: "EvalContext") -> dict[str, float]: ...
+    def __call__(self, context: "EvalContext") -> dict[str, float]:
+        """Metrics by name."""
 
 
 class EvalContext:
     """A method at one moment of its run. Features are extracted at first use, in one pass, for all evaluators.
 
-    phase: "init" before step 0, "periodic" during training, "final" at its end.
-    precision: makes the autocast context the encoder runs under. batch_size: examples a forward pass.
-    loaded: whether the run started from weights trained elsewhere.
+    Args:
+        method: the method; its encoder is what is evaluated.
+        data: a data module.
+        phase: "init" before step 0, "periodic" during training, "final" at its end.
+        precision: makes the autocast context that the encoder runs under.
+        batch_size: examples per forward pass.
+        loaded: whether the run started from weights trained elsewhere.
     """
 
     def __init__(
         self,
         method: Method,
-        data: Data,
+        data: EvalData,
         phase: Literal["init", "periodic", "final"],
         precision: Callable[[], AbstractContextManager] = nullcontext,
         batch_size: int = 256,
         loaded: bool = False,
     ):
-        self.method, self.data, self.phase = method, data, phase
-        self.precision, self.batch_size, self.loaded = precision, batch_size, loaded
+        self.method = method
+        self.data = data
+        self.phase = phase
+        self.precision = precision
+        self.batch_size = batch_size
+        self.loaded = loaded
 
     @property
     def device(self) -> torch.device:
+        """The device of the method's parameters."""
         return next(self.method.parameters()).device
 
     @cached_property
     def train(self) -> Features:
-        """Of the training part. Raises: FloatingPointError when the encoder returns NaN or Inf."""
+        """Features of the training split.
+
+        Raises:
+            FloatingPointError: when the encoder returns NaN or Inf.
+        """
         return self._encode("train")
 
     @cached_property
     def test(self) -> Features:
-        """Of the test part. Raises: FloatingPointError when the encoder returns NaN or Inf."""
+        """Features of the test split.
+
+        Raises:
+            FloatingPointError: when the encoder returns NaN or Inf.
+        """
         return self._encode("test")
 
     def inputs(self, split: str) -> Features:
-        """The plain views themselves, flattened: what there was before any encoder."""
+        """The plain views of a split, flattened: the data before any encoder."""
         return self.collect(split, lambda view: view.flatten(1))
 
-    def collect(self, split: str, describe: Callable[[Tensor], Tensor]) -> Features:
-        """`describe`, (B, ...) -> (B, D), of every example of `split`; it need not be the encoder."""
-        parts = [
-            (describe(batch.views[0].to(self.device)).float().cpu(), batch.labels.cpu(), batch.indices.cpu())
+    def collect(self, split: str, function: Callable[[Tensor], Tensor]) -> Features:
+        """Features of a split by any function, which need not be the encoder.
+
+        Args:
+            split: "train" or "test".
+            function: maps a view (B, ...) to (B, D).
+        """
+        outputs = [
+            (function(batch.views[0].to(self.device)).float().cpu(), batch.labels.cpu(), batch.indices.cpu())
             for batch in self.data.eval_batches(split, self.batch_size)
         ]
-        x, y, indices = (torch.cat(part) for part in zip(*parts, strict=True))
-        order = indices.argsort()  # text comes in buckets of like length
+        x, y, indices = (torch.cat(tensors) for tensors in zip(*outputs, strict=True))
+        order = indices.argsort()  # text comes in buckets of similar length
         return Features(x[order], y[order], indices[order])
 
     def _encode(self, split: str) -> Features:
         with same_rng(), frozen(self.method), self.precision():
             features = self.collect(split, self.method.encoder)
         if not features.x.isfinite().all():
-            raise FloatingPointError(f"the encoder's features of the {split} part hold NaN or Inf")
+            raise FloatingPointError(f"the encoder's features of the {split} split hold NaN or Inf")
         return features
 
 
 def evaluate(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
-    """All metrics of all evaluators. The method, its mode and every random state are as before afterwards.
+    """Runs all evaluators and leaves the method, its mode and every random state as they were.
 
-    An evaluator that needs labels or a test part the data does not have is left out, which is said once.
+    An evaluator that needs labels or a test split that the data does not have is skipped, with a message.
+
+    Returns:
+        All metrics by name.
 
     Raises:
         ValueError: when two evaluators report the same metric.
@@ -125,36 +143,38 @@ def evaluate(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[
 def _missing(facts: dict[str, Any]) -> str | None:
     if not facts["has_labels"]:
         return "labels"
-    return None if facts["num_test"] else "labelled test part"
+    return None if facts["num_test"] else "labelled test split"
 
 
 @cache
 def print_note(line: str) -> None:
-    """Prints `line`, the first time only: evaluators run before, during and after training."""
+    """Prints `line` the first time only: evaluators run before, during and after training."""
     print(line)
 
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """`module` in evaluation mode without gradient; afterwards each of its parts is in the mode it was in."""
-    modes = [(part, part.training) for part in module.modules()]
+    """Puts `module` in evaluation mode without gradients; on exit every submodule is in its former mode again."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():  # not inference_mode: probes differentiate with respect to weights that meet the features
+        # Not inference_mode: probes differentiate with respect to weights that are multiplied by the features.
+        with torch.no_grad():
             yield
     finally:
-        for part, training in modes:
-            part.training = training
+        for submodule, training in modes:
+            submodule.training = training
 
 
 @contextmanager
 def same_rng() -> Iterator[None]:
-    """Afterwards the random states of Python, NumPy and torch are what they were: evaluation never moves training."""
-    python, array = random.getstate(), np.random.get_state()
+    """Restores the random states of Python, NumPy and torch on exit, so that evaluation never changes training."""
+    python = random.getstate()
+    numpy = np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(array)
+        np.random.set_state(numpy)

@@ -1,8 +1,8 @@
-"""What self-supervision is for: accuracy when only a few examples have labels.
+"""Accuracy when only a few examples have labels.
 
-The frozen encoder (linear probe and nearest neighbours) beside raw pixels, the same network with random weights, and
-the same network trained from scratch with just those labels. With 1 or 10 labels a class none can be spared to choose
-a penalty, so all probes share one that was fixed beforehand; with all labels it is chosen as `linear` does.
+Compares the frozen encoder (linear probe and nearest neighbours) with raw pixels, with the same network at random
+weights, and with the same network trained from scratch on just those labels. With 1 or 10 labels per class there are
+none to spare for choosing a penalty, so these probes share a fixed one; with all labels it is chosen as in `Linear`.
 """
 
 import copy
@@ -23,11 +23,19 @@ from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.scratch import Scratch
 
 Score = Callable[[Tensor | None], Proportion]
-"""Accuracy on the test part when the labels of these rows of the training part are known, or all of them."""
+"""Maps rows of the training split, the ones whose labels are known (None: all), to accuracy on the test split."""
 
 
 def sample_labels(y: Tensor, labels: int, number: int) -> Tensor:
-    """Rows of `labels` examples of each class in y (N,): the same for each `number` in every run and every table row.
+    """Samples `labels` examples per class, the same ones for each `number` in every run.
+
+    Args:
+        y: (N,) int64, labels.
+        labels: examples per class.
+        number: of the sample, from 0.
+
+    Returns:
+        (labels * C,) int64, rows of y in ascending order.
 
     Raises:
         ValueError: when a class has fewer examples.
@@ -38,25 +46,33 @@ def sample_labels(y: Tensor, labels: int, number: int) -> Tensor:
         members = (y == label).nonzero().squeeze(1).numpy()
         if len(members) < labels:
             raise ValueError(
-                f"evaluators.few_labels.labels: {labels} a class, but class {label} has {len(members)} in training"
+                f"evaluators.few_labels.labels: {labels} per class, but class {label} has {len(members)} in training"
             )
         rows.append(rng.choice(members, labels, replace=False))
     return torch.from_numpy(np.concatenate(rows)).sort().values
 
 
 class FewLabels:
-    """Reports, for n labels a class and for n = all, `few/<n>/linear` and `few/<n>/knn` of the encoder.
+    """Reports `few/<n>/linear` and `few/<n>/knn` of the encoder, for n labels per class and for n = all.
 
-    At the end of training of an image model also `few/<n>/pixels_linear` and `few/<n>/pixels_knn`, the same on the
-    pixels, and `few/<n>/scratch`, the network trained from scratch. Each is the mean over the draws of the labels, and
-    `..._std` their standard deviation; with all labels there is one draw. Before training the same metrics are
-    those of random weights, or of the weights that the run started from; the former are kept for `scratch`.
+    At the end of training of an image model it also reports `few/<n>/pixels_linear` and `few/<n>/pixels_knn`, the same
+    on the pixels, and `few/<n>/scratch`, the network trained from scratch. Each is the mean over samples of the labels,
+    and `..._std` their standard deviation; with all labels there is one sample. Before training the same metrics are
+    those of random weights, or of the weights that the run started from; only random ones are kept for `scratch`.
     """
 
     needs_labels = True
 
     def __init__(self, labels: list[int], draws: int, l2: float, linear: Linear, knn: KNN, scratch: Scratch):
-        """labels: numbers a class; l2: the probes' penalty with that many; linear, knn: with all; draws: at least 2.
+        """Keeps the settings.
+
+        Args:
+            labels: numbers of labels per class.
+            draws: samples of the labels, at least 2.
+            l2: penalty of the probes with few labels.
+            linear: the probe with all labels.
+            knn: the nearest neighbours.
+            scratch: supervised training.
 
         Raises:
             ValueError: for numbers of labels or draws that are too small.
@@ -65,39 +81,41 @@ class FewLabels:
             raise ValueError(
                 f"evaluators.few_labels.labels={labels}, draws={draws}: give numbers from 1, and 2 draws or more"
             )
-        self.labels, self.draws, self.l2 = sorted(labels), draws, l2
-        self.linear, self.knn, self.scratch = linear, knn, scratch
+        self.labels = sorted(labels)
+        self.draws = draws
+        self.l2 = l2
+        self.linear = linear
+        self.knn = knn
+        self.scratch = scratch
         self.untrained: nn.Module | None = None
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
-        """Nothing during training, which it would hold up."""
+        """All metrics; none during training, since they take too long."""
         if context.phase == "periodic":
             return {}
         if context.phase == "init" and not context.loaded:
             self.untrained = copy.deepcopy(context.method.encoder)
         x, queries = standardize_features(context.train.x, context.test.x)
         train, test = context.train._replace(x=x), context.test._replace(x=queries)
-        metrics = self._row("linear", train.y, self._probe(context, train, test))
-        metrics |= self._row("knn", train.y, self._neighbours(context, context.train, context.test))
+        metrics = self._score_all("linear", train.y, self._probe(context, train, test))
+        metrics |= self._score_all("knn", train.y, self._neighbours(context, context.train, context.test))
         if context.phase == "final" and context.data.facts["modality"] == "image":
-            metrics |= self._rivals(context)
+            metrics |= self._baselines(context)
         return metrics
 
-    def _rivals(self, context: EvalContext) -> dict[str, float]:
-        """What needs no pretraining. Pixels are probed on the one scale they have: standardising each is worse."""
+    def _baselines(self, context: EvalContext) -> dict[str, float]:
+        """What needs no pretraining. Pixels share one scale already, and standardising each of them was worse."""
         train, test = context.inputs("train"), context.inputs("test")
-        metrics = self._row("pixels_linear", train.y, self._probe(context, train, test))
-        metrics |= self._row("pixels_knn", train.y, self._neighbours(context, train, test))
+        metrics = self._score_all("pixels_linear", train.y, self._probe(context, train, test))
+        metrics |= self._score_all("pixels_knn", train.y, self._neighbours(context, train, test))
         if self.untrained is None:
-            print_note(
-                "few_labels: nothing is trained from scratch, for the untrained network was not seen in this run"
-            )
+            print_note("few_labels: nothing is trained from scratch, since this run never had the untrained network")
             return metrics
-        return metrics | self._row(
+        return metrics | self._score_all(
             "scratch", train.y, self._training(context, self.untrained, train, test), self.scratch.draws
         )
 
-    def _row(self, name: str, y: Tensor, score: Score, draws: int | None = None) -> dict[str, float]:
+    def _score_all(self, name: str, y: Tensor, score: Score, draws: int | None = None) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for n in self.labels:
             scores = [score(sample_labels(y, n, number)) for number in range(draws or self.draws)]
@@ -106,7 +124,7 @@ class FewLabels:
         return metrics | {f"few/all/{name}": score(None)}
 
     def _probe(self, context: EvalContext, train: Features, test: Features) -> Score:
-        x, y, queries, truth = (part.to(context.device) for part in (*train[:2], *test[:2]))
+        x, y, queries, truth = (tensor.to(context.device) for tensor in (*train[:2], *test[:2]))
 
         def score(rows: Tensor | None) -> Proportion:
             probe = self.linear.choose(x, y)[1] if rows is None else fit(x[rows], y[rows], self.l2)
@@ -115,7 +133,7 @@ class FewLabels:
         return score
 
     def _neighbours(self, context: EvalContext, train: Features, test: Features) -> Score:
-        bank, labels, queries, truth = (part.to(context.device) for part in (*train[:2], *test[:2]))
+        bank, labels, queries, truth = (tensor.to(context.device) for tensor in (*train[:2], *test[:2]))
 
         def score(rows: Tensor | None) -> Proportion:
             known = slice(None) if rows is None else rows
@@ -125,23 +143,30 @@ class FewLabels:
 
     def _training(self, context: EvalContext, untrained: nn.Module, train: Features, test: Features) -> Score:
         def score(rows: Tensor | None) -> Proportion:
-            known = train if rows is None else Features(*(part[rows] for part in train))
+            known = train if rows is None else Features(*(tensor[rows] for tensor in train))
             return self.scratch.accuracy(context, untrained, known, test)
 
         return score
 
 
 class FewLabelsRow(NamedTuple):
-    """A row of the table. name: what was judged; cells: (mean, deviation or None) a column, None where unknown."""
+    """A row of the table.
+
+    Attributes:
+        name: what was evaluated.
+        cells: (mean, standard deviation or None) per column, None where unknown.
+    """
 
     name: str
     cells: list[tuple[float, float | None] | None]
 
 
 def summarize(metrics: Mapping[str, float], method: str) -> tuple[list[str], list[FewLabelsRow]]:
-    """The columns' names and the rows of the table, from the metrics of a run (those before training under `init/`).
+    """The columns' names and the rows of the table; rows without any known cell are left out.
 
-    method: what to call the trained network. Rows of which nothing is known are left out.
+    Args:
+        metrics: those of a run, with the ones before training under `init/`.
+        method: what to call the trained network.
     """
     found = {key.split("/")[1] for key in metrics if key.startswith("few/")}
     numbers = [*sorted(found - {"all"}, key=int), *sorted(found & {"all"})]
@@ -160,12 +185,12 @@ def summarize(metrics: Mapping[str, float], method: str) -> tuple[list[str], lis
         cells = [(metrics[key], metrics.get(f"{key}_std")) if key in metrics else None for key in keys]
         if any(cells):
             rows.append(FewLabelsRow(name, cells))
-    columns = [f"{n} label{'s' * (n != '1')} a class" if n != "all" else "all labels" for n in numbers]
+    columns = [f"{n} label{'s' * (n != '1')} per class" if n != "all" else "all labels" for n in numbers]
     return columns, rows
 
 
-def written(cell: tuple[float, float | None] | None) -> str:
-    """A cell in per cent: "77.3 ± 2.1"."""
+def format_cell(cell: tuple[float, float | None] | None) -> str:
+    """A cell in per cent, such as "77.3 ± 2.1"."""
     if cell is None:
         return ""
     mean, deviation = cell
@@ -180,18 +205,18 @@ def _interval(cell: tuple[float, float | None] | None) -> str:
 
 
 def few_labels_table(metrics: Mapping[str, float], method: str) -> Table:
-    """The table to print, the best cell of each column in bold; below each accuracy its binomial interval."""
+    """The table to print, with the best cell of each column in bold and each accuracy's binomial interval below it."""
     columns, rows = summarize(metrics, method)
     counts = {value.n for value in metrics.values() if isinstance(value, Proportion)}
     below = f";\nbelow it the 95 % interval by n = {max(counts):,} test examples" if counts else ""
-    shown = Table(title=f"test accuracy in %, mean ± standard deviation over draws of the labels{below}")
+    shown = Table(title=f"test accuracy in %, mean ± standard deviation over samples of the labels{below}")
     shown.add_column("")
     for column in columns:
         shown.add_column(column, justify="right")
     best = [max(cell[0] for cell in cells if cell) for cells in zip(*(row.cells for row in rows), strict=True)]
     for row in rows:
         cells = [
-            (f"[bold]{written(c)}[/]" if c and c[0] == top else written(c)) + _interval(c)
+            (f"[bold]{format_cell(c)}[/]" if c and c[0] == top else format_cell(c)) + _interval(c)
             for c, top in zip(row.cells, best, strict=True)
         ]
         shown.add_row(escape(row.name), *cells)

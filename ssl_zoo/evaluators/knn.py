@@ -16,10 +16,18 @@ from ssl_zoo.evaluators.proportion import Proportion
 def votes(
     bank: Tensor, labels: Tensor, queries: Tensor, ks: list[int], temperature: float | None, num_classes: int
 ) -> list[Tensor]:
-    """For each k, the votes (M, C) for each class: the sum of exp(cosine / temperature) over the k nearest,
-    or their number with temperature None.
+    """Votes for each class, once per number of neighbours. Exact; computed in chunks of the queries.
 
-    bank: (N, D), labels: (N,) int64, queries: (M, D), all on one device; every k at most N. Exact, in chunks.
+    Args:
+        bank: (N, D) training features.
+        labels: (N,) int64, on the same device as the features.
+        queries: (M, D) test features.
+        ks: numbers of neighbours, each at most N.
+        temperature: each neighbour's vote is exp(cosine / temperature); None: 1.
+        num_classes: C.
+
+    Returns:
+        For each k, (M, C).
     """
     bank = F.normalize(bank, dim=1)
     chunks = []
@@ -35,20 +43,22 @@ def votes(
 
 
 class KNN:
-    """Share of the test part whose label its neighbours in the training part vote for.
+    """Accuracy on the test split of the labels that the nearest training examples vote for.
 
-    Reports `<name>/top1` for the first k, `<name><k>/top1` for each further one. A k beyond the number of training
-    examples stands for all of them, which is said.
+    Reports `<name>/top1` for the first k and `<name><k>/top1` for each further one. Where k exceeds the number of
+    training examples, all of them vote, and a message says so.
     """
 
     needs_labels = True
 
     def __init__(self, k: list[int], temperature: float | None, center: bool, name: str = "knn"):
-        """Args:
+        """Keeps the settings.
+
+        Args:
             k: numbers of neighbours.
             temperature: of the weights of their votes; None gives each neighbour one vote.
-            center: subtract the mean training feature first: the features of text share a direction that says nothing.
-            name: of this evaluator among `evaluators`, with which its metrics begin.
+            center: subtract the mean training feature first, for features that share a direction, as those of text do.
+            name: key of this evaluator among `evaluators`, with which its metrics begin.
 
         Raises:
             ValueError: for a k below 1 or named twice, or a temperature that is not positive.
@@ -59,9 +69,12 @@ class KNN:
         if temperature is not None and not 0 < temperature < float("inf"):
             raise ValueError(f"{key}.temperature={temperature} must be positive, 0.07 for example, or null")
         self.name = name
-        self.k, self.temperature, self.center = k, temperature, center
+        self.k = k
+        self.temperature = temperature
+        self.center = center
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
+        """Accuracy for each k."""
         train, test = context.train, context.test
         for k in self.k:
             if k > len(train.x):
@@ -73,7 +86,14 @@ class KNN:
         return {f"{name}/top1": accuracy for name, accuracy in zip(names, accuracies, strict=True)}
 
     def accuracies(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> list[Proportion]:
-        """For each k, the share of queries (M, D) that the bank (N, D), with labels (N,), gives their truth (M,)."""
+        """Accuracy for each k.
+
+        Args:
+            bank: (N, D) training features.
+            labels: (N,) int64.
+            queries: (M, D) test features.
+            truth: (M,) int64, labels of the queries.
+        """
         if self.center:
             mean = bank.mean(dim=0)
             bank, queries = bank - mean, queries - mean

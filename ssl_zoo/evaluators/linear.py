@@ -1,7 +1,7 @@
 """Linear probe: multinomial logistic regression on frozen features, solved to its optimum.
 
-The penalty is chosen on a part of the training set that is held out for it; the test part is looked at once, last.
-Letters: N examples, D width, C classes.
+This is converged logistic regression, not the probe by SGD of most papers. The penalty is chosen on a validation split
+of the training examples; the test split is used once, at the end. Letters: N examples, D width, C classes.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,26 @@ from ssl_zoo.evaluators.proportion import Proportion
 
 
 class Probe(NamedTuple):
-    """A linear classifier. weight: (C, D), bias: (C,), classes: (C,) int64, the labels its outputs stand for."""
+    """A linear classifier.
+
+    Attributes:
+        weight: (C, D).
+        bias: (C,).
+        classes: (C,) int64, the labels that its outputs stand for.
+    """
 
     weight: Tensor
     bias: Tensor
     classes: Tensor
 
     def accuracy(self, x: Tensor, y: Tensor) -> Proportion:
-        """Share of the examples x (N, D) that get their label in y (N,)."""
+        """Share of the examples x (N, D) that are given their label in y (N,)."""
         predictions = self.classes[F.linear(x, self.weight, self.bias).argmax(dim=1)]
         return Proportion((predictions == y).double().mean().item(), len(y))
 
 
 def standardize_features(train: Tensor, *others: Tensor) -> list[Tensor]:
-    """Each feature with mean 0 and deviation 1 over train (N, D), and the others on that scale; constants become 0."""
+    """Standardises each feature by its mean and deviation over train (N, D), in all tensors; constants become 0."""
     variance, mean = torch.var_mean(train, dim=0, correction=0)
     deviation = variance.sqrt()
     alive = deviation > 1e-6 * deviation.max()
@@ -38,14 +44,18 @@ def standardize_features(train: Tensor, *others: Tensor) -> list[Tensor]:
 
 
 def fit(x: Tensor, y: Tensor, l2: float, start: Probe | None = None) -> Probe:
-    """The minimum of (mean cross-entropy + l2 / 2 * |weight|^2), for x (N, D) float32, y (N,) int64 and l2 > 0.
+    """Minimises mean cross-entropy + l2 / 2 * |weight|^2; the bias is not penalised.
 
-    The bias is not penalised. scikit-learn calls the same problem LogisticRegression(C=1 / (l2 * N)). Classes without
-    an example have no output. start: where to begin, for example the minimum for another l2.
+    scikit-learn calls the same problem LogisticRegression(C=1 / (l2 * N)). Classes without an example get no output.
 
-    L-BFGS takes its steps in coordinates in which the curvature is at first about 1 in all directions: the features'
-    covariance and the penalty give it, and its Cholesky factor, which exists for any features, makes it 1. The minimum
-    is the same, and many times nearer.
+    L-BFGS optimises in whitened coordinates, by the Cholesky factor of feature covariance / C + l2 I, in which the
+    curvature is about 1 in all directions at first: same minimum, several times fewer iterations.
+
+    Args:
+        x: (N, D) float32, features.
+        y: (N,) int64, labels.
+        l2: penalty, above 0.
+        start: where to begin, for example the minimum for another l2.
     """
     classes, target = y.unique(return_inverse=True)
     mean = x.mean(dim=0)
@@ -77,7 +87,7 @@ def fit(x: Tensor, y: Tensor, l2: float, start: Probe | None = None) -> Probe:
 
 
 def _minimise(parameter: Tensor, loss: Callable[[], Tensor]) -> None:
-    """Full-batch L-BFGS until the gradient or the progress is lost in float32; the gap left is about 1e-6."""
+    """Full-batch L-BFGS until gradient or progress vanish in float32; the remaining gap is about 1e-6."""
 
     def closure() -> Tensor:
         parameter.grad = None
@@ -96,12 +106,16 @@ def _minimise(parameter: Tensor, loss: Callable[[], Tensor]) -> None:
 
 
 class Linear:
-    """Reports `linear/top1`, accuracy on the test part, and `linear/l2`, the penalty that was chosen without it."""
+    """Reports `linear/top1`, accuracy on the test split, and `linear/l2`, the penalty, chosen on the training split."""
 
     needs_labels = True
 
     def __init__(self, l2: list[float], validation: float):
-        """l2: the penalties to choose from; validation: share of the training part held out to choose.
+        """Keeps the settings.
+
+        Args:
+            l2: penalties to choose from.
+            validation: share of the training split that is held out to choose.
 
         Raises:
             ValueError: for a penalty that is not positive, or a share outside (0, 1).
@@ -112,19 +126,21 @@ class Linear:
             )
         if not 0 < validation < 1:
             raise ValueError(f"evaluators.linear.validation={validation} must lie between 0 and 1, 0.2 for example")
-        self.l2, self.validation = sorted(l2, reverse=True), validation
+        self.l2 = sorted(l2, reverse=True)
+        self.validation = validation
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
+        """Accuracy and penalty."""
         train, test = context.train, context.test
         x, queries = standardize_features(train.x.to(context.device), test.x.to(context.device))
         l2, probe = self.choose(x, train.y.to(context.device))
         return {"linear/top1": probe.accuracy(queries, test.y.to(context.device)), "linear/l2": l2}
 
     def choose(self, x: Tensor, y: Tensor) -> tuple[float, Probe]:
-        """The penalty with the highest validation accuracy, the greatest of equals, and its fit to all of x.
+        """The penalty with the highest validation accuracy (the greatest of equals), and its fit to all of x.
 
-        Penalties are tried from the greatest, each fit beginning where the last one ended; after two that are no better
-        the smaller ones, whose fits take longest, are not.
+        Penalties are tried from the greatest, each fit starting from the one before; the search stops after two that
+        are no better, since fits with small penalties take longest.
         """
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
         count = min(max(round(self.validation * len(x)), 1), len(x) - 1)

@@ -1,18 +1,22 @@
-"""Accuracies that know how many examples they are of, and their binomial intervals, which stay within 0 and 1."""
+"""Accuracies with the number of examples they were measured on, and binomial intervals that stay within 0 and 1."""
 
 import math
 
 Z = 1.959963984540054
-"""The normal quantile of 97.5 %: two-sided intervals of 95 %."""
+"""The 97.5 % quantile of the normal distribution, for two-sided intervals of 95 %."""
 
 
 class Proportion(float):
-    """A share of n examples, or tokens, in [0, 1]: a float in all respects, with its `n` and `interval`."""
+    """A share of n examples or tokens, in [0, 1]: a float with two more attributes, `n` and `interval`."""
 
     n: int
 
     def __new__(cls, value: float, n: int) -> "Proportion":
-        """Raises: ValueError for a value outside [0, 1] or no examples."""
+        """Makes the number.
+
+        Raises:
+            ValueError: for a value outside [0, 1] or no examples.
+        """
         if not 0 <= value <= 1 or n < 1:
             raise ValueError(f"{value} of {n} examples is no proportion")
         self = super().__new__(cls, value)
@@ -24,30 +28,38 @@ class Proportion(float):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of Wilson (1927), by n independent examples: it says nothing of other seeds."""
+        """The 95 % interval of Wilson (1927) for n independent examples; it does not cover variation between seeds."""
         return wilson(self, self.n)
 
     @property
     def percent(self) -> str:
-        """ "94.0 % (91.2 to 95.9)": the value and its interval."""
+        """The value and its interval, such as "94.0 % (91.2 to 95.9)"."""
         low, high = self.interval
         return f"{100 * self:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
-    """The score interval: all p for which `share` of n lies within Z standard deviations, sqrt(p (1 - p) / n), of p.
+    """The score interval: all p for which `share` is at most Z standard deviations, sqrt(p (1 - p) / n), away from p.
 
     Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
+
+    Args:
+        share: in [0, 1].
+        n: number of examples.
+
+    Returns:
+        Lower and upper end.
     """
     scale = 1 + Z**2 / n
     centre = (share + Z**2 / (2 * n)) / scale
     half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)) / scale
-    return max(min(centre - half, share), 0.0), min(max(centre + half, share), 1.0)  # rounding leaves share inside
+    low, high = centre - half, centre + half
+    return max(min(low, share), 0.0), min(max(high, share), 1.0)  # rounding must not exclude the share itself
 
 
 def is_greater(a: Proportion, b: Proportion) -> bool:
-    """Whether a exceeds b by more than chance: Z standard deviations of the difference of two independent shares.
+    """Whether a exceeds b by more than Z standard deviations of the difference of two independent shares.
 
-    For the same test examples, whose errors go together, that asks for more than it needs to.
+    On the same test examples errors are correlated, so the criterion is stricter than necessary there.
     """
     return a - b > Z * math.sqrt(a * (1 - a) / a.n + b * (1 - b) / b.n)

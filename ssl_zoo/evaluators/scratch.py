@@ -1,4 +1,4 @@
-"""The rival of a pretrained encoder: the same network, trained from scratch with only the labelled examples."""
+"""The baseline without pretraining: the same network, trained from scratch with only the labelled examples."""
 
 import copy
 import math
@@ -16,24 +16,40 @@ from ssl_zoo.evaluators.proportion import Proportion
 class Scratch:
     """Supervised training of image networks: cross-entropy, AdamW, and the first of the data's own training views.
 
-    steps, batch_size: the budget, the same for any number of labels; few examples come by more often, in new views.
-    lr: the peak rate, reached after a tenth of the steps; from there it falls to 0 as a half cosine.
-    draws: how many draws of the labels to train on; probes can afford more of them.
+    Args:
+        steps: optimizer steps, the same for any number of labels; few examples are repeated more often, in new views.
+        batch_size: examples per step.
+        lr: peak learning rate, reached after a tenth of the steps; from there it falls to 0 as a half cosine.
+        weight_decay: of AdamW.
+        draws: how many samples of the labels to train on; probes can afford more of them.
     """
 
     def __init__(self, steps: int, batch_size: int, lr: float, weight_decay: float, draws: int):
-        """Raises: ValueError when there are no steps, or fewer than 2 draws or examples in a batch (for BatchNorm)."""
-        for key, value, least in (("steps", steps, 1), ("batch_size", batch_size, 2), ("draws", draws, 2)):
-            if value < least:
-                raise ValueError(f"evaluators.few_labels.scratch.{key}={value}: give at least {least}")
-        self.steps, self.batch_size, self.lr, self.weight_decay = steps, batch_size, lr, weight_decay
+        """Keeps the settings.
+
+        Raises:
+            ValueError: when there are no steps, or fewer than 2 draws or examples in a batch (for BatchNorm).
+        """
+        for key, value, minimum in (("steps", steps, 1), ("batch_size", batch_size, 2), ("draws", draws, 2)):
+            if value < minimum:
+                raise ValueError(f"evaluators.few_labels.scratch.{key}={value}: give at least {minimum}")
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
         self.draws = draws
 
     def accuracy(self, context: EvalContext, untrained: nn.Module, train: Features, test: Features) -> Proportion:
-        """Accuracy on `test` of a copy of `untrained` and a linear layer on top, trained on `train`.
+        """Trains a copy of `untrained` and a linear layer on top; equal calls give an equal result.
 
-        x of both: plain views of images, flattened (`EvalContext.inputs`). Draws are keyed: equal calls give an equal
-        number.
+        Args:
+            context: the context of the evaluation.
+            untrained: the encoder with random weights.
+            train: plain views of images, flattened (`EvalContext.inputs`), to train on.
+            test: the same of the test split.
+
+        Returns:
+            Accuracy on `test`.
         """
         torch.manual_seed(0)
         head = nn.Linear(context.train.x.shape[1], context.data.facts["num_classes"])
@@ -44,7 +60,9 @@ class Scratch:
         return Proportion((torch.cat(logits).argmax(dim=1) == test.y).double().mean().item(), len(test.y))
 
     def _fit(self, model: nn.Module, context: EvalContext, train: Features) -> None:
-        facts, count = context.data.facts, len(train.y)
+        facts = context.data.facts
+        count = len(train.y)
+        # ---- The examples as images in [0, 1], and the order to train in ----
         mean, std = (torch.tensor(facts[key]).view(-1, 1, 1) for key in ("mean", "std"))
         images = (_images(context, train.x) * std + mean).clamp(0, 1).to(context.device)
         labels, indices = train.y.to(context.device), train.indices.to(context.device)
@@ -52,6 +70,7 @@ class Scratch:
         orders = [epoch_order(count, 0, epoch) for epoch in range(int(epochs[-1]) + 1)]
         order = torch.from_numpy(np.concatenate(orders)[: len(epochs)]).to(context.device)
 
+        # ---- Training ----
         optimizer = torch.optim.AdamW(
             model.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay, fused=True
         )
@@ -74,5 +93,6 @@ class Scratch:
 
 
 def _images(context: EvalContext, x: Tensor) -> Tensor:
+    """Flattened views (N, D) as images (N, C, S, S)."""
     size = context.data.facts["image_size"]
     return x.view(len(x), context.data.facts["in_chans"], size, size)

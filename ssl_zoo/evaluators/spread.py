@@ -1,4 +1,4 @@
-"""How many directions the features use: a label-free sign of health, and of collapse.
+"""How many directions the features use: a measure of collapse that needs no labels.
 
 RankMe: Garrido, Balestriero, Najman, LeCun, "RankMe: Assessing the Downstream Performance of Pretrained Self-Supervised
 Representations by Their Rank", ICML 2023, https://arxiv.org/abs/2210.02885, Equation 1.
@@ -14,7 +14,7 @@ from ssl_zoo.evaluators.base import EvalContext, print_note
 
 
 def rankme(x: Tensor) -> float:
-    """Effective rank of x (N, D), in [1, min(N, D)]: exp of the entropy of the singular values' shares of their sum."""
+    """Effective rank of x (N, D), in [1, min(N, D)]: exp of the entropy of the normalised singular values."""
     x = x.double()
     gram = x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
     shares = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
@@ -23,43 +23,52 @@ def rankme(x: Tensor) -> float:
 
 
 def feature_std(x: Tensor) -> float:
-    """Mean deviation of the features x (N, D) at length 1, times sqrt(D): about 1 when spread out, 0 at a point."""
+    """Mean deviation of the normalised features x (N, D), times sqrt(D): about 1 when spread out, 0 at a point."""
     return F.normalize(x, dim=1).std(dim=0, correction=0).mean().item() * math.sqrt(x.shape[1])
 
 
 class Spread:
-    """Reports `rankme` and `feature_std` of the training features, and says so in one line when they have collapsed.
+    """Reports `rankme` and `feature_std` of the training features, and warns when they have collapsed.
 
-    Neither number is enough alone: features that shrink to a point keep some rank in what is left, and features that
-    lose directions keep their deviation where a BatchNorm holds it up. On a small SimSiam, after a rank of 11 before
-    training and for both numbers: healthy 9 and 0.99, without stop-gradient 5 and 0.98, nothing but attraction 3.5 and
-    0.12. Networks with random weights often have small numbers too, so what counts is what training made of them.
+    Neither number suffices alone: features that shrink to a point keep some rank in what is left, and features that
+    lose directions keep their deviation where a BatchNorm restores it. On a small SimSiam, with a rank of 11 before
+    training, the two were 9 and 0.99 for a healthy run, 5 and 0.98 without stop-gradient, and 3.5 and 0.12 with
+    attraction only. Networks with random weights often have small numbers too, so only the change matters.
     """
 
     needs_labels = False
-    smallest_std = 0.2  # below it, and below what it was before training, features have shrunk to a point
-    smallest_rank = 0.5  # times the highest so far: below it, directions were lost
+    min_std = 0.2  # below it, and below what it was before training, features have shrunk to a point
+    min_rank_ratio = 0.5  # of the highest rank so far: below it, directions were lost
 
     def __init__(self, samples: int):
-        """samples: at most this many training features are looked at."""
+        """Keeps the settings.
+
+        Args:
+            samples: maximum number of training features that are used.
+
+        Raises:
+            ValueError: for fewer than 2 samples.
+        """
         if samples < 2:
             raise ValueError(f"evaluators.spread.samples={samples}: give at least 2, 25600 as in the paper for example")
         self.samples = samples
-        self.first_std, self.highest_rank = math.inf, 0.0
+        self.first_std = math.inf
+        self.max_rank = 0.0
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
+        """Both numbers."""
         x = context.train.x
         if len(x) > self.samples:
             x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: self.samples]]
         rank, std = rankme(x.to(context.device)), feature_std(x)
         if context.phase == "init":
             self.first_std = std
-        elif std < min(self.smallest_std, self.first_std):
+        elif std < min(self.min_std, self.first_std):
             print_note(f"warning: the features have collapsed to a point: feature_std is {std:.2g}, healthy is up to 1")
-        elif rank < self.smallest_rank * self.highest_rank:
+        elif rank < self.min_rank_ratio * self.max_rank:
             print_note(
                 f"warning: the features are collapsing: they use {rank:.1f} of {x.shape[1]} directions (rankme), "
-                f"{self.highest_rank:.1f} earlier in this run"
+                f"{self.max_rank:.1f} earlier in this run"
             )
-        self.highest_rank = max(self.highest_rank, rank)
+        self.max_rank = max(self.max_rank, rank)
         return {"rankme": rank, "feature_std": std}

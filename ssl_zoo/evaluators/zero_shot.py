@@ -1,4 +1,4 @@
-"""Zero-shot classification: an image belongs to the class whose name, put into a sentence, is most like it.
+"""Zero-shot classification: an image is assigned to the class whose name, within a sentence, is most similar to it.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://arxiv.org/abs/2103.00020, Sections 3.1.2 and 3.1.4. Letters: C classes, T templates, L tokens, D width.
@@ -17,31 +17,40 @@ from ssl_zoo.evaluators.proportion import Proportion
 
 @runtime_checkable
 class TwoTowers(Protocol):
-    """A method that puts images and texts into one space; both (B, D), of length 1."""
+    """A method that embeds images and texts in one space."""
 
-    def embed_image(self, images: Tensor) -> Tensor: ...
+    def embed_image(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D), of length 1."""
 
-    def embed_text(self, ids: Tensor) -> Tensor: ...
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """(B, L) int64 -> (B, D), of length 1."""
 
 
 @runtime_checkable
 class Tokenises(Protocol):
-    """Data that know the method's tokens."""
+    """Data that has the method's tokenizer."""
 
     def tokenise(self, texts: Sequence[str]) -> Tensor:
-        """(n, L) int64."""
+        """Token ids of n texts, (n, L) int64."""
 
 
 class ZeroShot:
-    """Reports `zero_shot/top1`, the share of the test part that is nearest to its own class by cosine.
+    """Reports `zero_shot/top1`, the share of test examples whose nearest class, by cosine, is their own.
 
-    A class is the mean of the embeddings, each of length 1, of its name in all templates (Section 3.1.4).
+    A class is the mean of the normalised embeddings of its name in all templates (Section 3.1.4).
     """
 
-    needs_labels = False  # what is missing is refused here, not left out: the user asked for this evaluator by name
+    needs_labels = False  # missing labels raise an error here: the user asked for this evaluator by name
 
     def __init__(self, templates: list[str]):
-        """templates: sentences with {} for the name. Raises: ValueError for none, or one without a place for it."""
+        """Keeps the settings.
+
+        Args:
+            templates: sentences with {} for the name of the class.
+
+        Raises:
+            ValueError: for no template, or one without {}.
+        """
         if not templates or not all("{}" in template for template in templates):
             raise ValueError(
                 f"evaluators.zero_shot.templates={templates}: give one or more sentences with {{}} for the class"
@@ -49,7 +58,11 @@ class ZeroShot:
         self.templates = templates
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
-        """Raises: ValueError when the method embeds no text, or the data have no class names or no test part."""
+        """Accuracy on the test split.
+
+        Raises:
+            ValueError: when the method embeds no text, or the data has no class names or no test split.
+        """
         method, data = context.method, context.data
         if not isinstance(method, TwoTowers):
             raise ValueError(
@@ -63,7 +76,8 @@ class ZeroShot:
             )
         names = data.facts["class_names"]
         if not names or not data.facts["num_test"]:
-            missing = "labelled test part (data.splits.test)" if names else "class names (data.label_column)"
+            missing = "labelled test split (data.splits.test)" if names else "class names (data.label_column)"
+
             raise ValueError(f"evaluators=[zero_shot]: this data has no {missing}; give it one or leave zero_shot out")
         prompts = [template.replace("{}", name) for name in names for template in self.templates]
         with frozen(method), context.precision():

@@ -61,7 +61,8 @@ class DINO(Method):
         """The teacher's distributions (B, K) for each global view; in training, then updates the centre."""
         views = global_views(views)
         scores = torch.cat(embed_views(self.teacher, views))
-        temperature = linear_ramp(*self.teacher_temperature, progress)
+        first, last, until = self.teacher_temperature
+        temperature = linear_ramp(first, last, until, progress)
         distributions = ((scores - self.center) / temperature).softmax(dim=1)
         if self.training:
             self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)  # Eq. 4

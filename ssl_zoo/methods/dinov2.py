@@ -92,7 +92,8 @@ class DINOv2(Method):
         """The teacher's distributions (B * V, K) for views and (B, k, K) for masked tokens."""
         backbone, projector, token_projector = self.teacher.children()
         pooled, tokens = encode_views(backbone, x, masked, mask_token=None)
-        temperature = linear_ramp(*self.teacher_temperature, progress)
+        first, last, until = self.teacher_temperature
+        temperature = linear_ramp(first, last, until, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
         scores = token_projector(tokens).flatten(0, 1)
         token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked.valid.flatten())

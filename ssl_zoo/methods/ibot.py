@@ -78,7 +78,8 @@ class IBOT(Method):
         """The teacher's distributions (B * V, K) for views and (B, k, K) for masked tokens; updates the centres."""
         pooled, tokens = encode_views(self.teacher, x, masked, mask_token=None)
         scores, token_scores = self.teacher_projector(pooled), self.teacher_projector(tokens)
-        temperature = linear_ramp(*self.teacher_temperature, progress)
+        first, last, until = self.teacher_temperature
+        temperature = linear_ramp(first, last, until, progress)
         targets = ((scores - self.center) / temperature).softmax(dim=-1)
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:

@@ -23,16 +23,18 @@ _NOT_SETTINGS = ("seed", "name", "budget", "logger", *_WATCHING)
 
 
 def is_accuracy(key: str) -> bool:
+    """Whether a metric is an accuracy, a fraction that is shown in percent."""
     return key.rpartition("/")[2] in ("top1", "top5")
 
 
 def is_better_low(key: str) -> bool:
+    """Whether a lower value of a metric is better."""
     return key.rpartition("/")[2] in ("perplexity", "loss")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What was measured, one value a run, as a mean with the half width of its 95 % interval (None for one value).
+    """What was measured, one value per run, as a mean with the half width of its 95 % interval (None for one value).
 
     examples: how many test examples an accuracy is of, None if unknown or not the same in all runs.
     """
@@ -42,10 +44,12 @@ class Estimate:
 
     @property
     def mean(self) -> float:
+        """Mean over the runs."""
         return statistics.fmean(self.values)
 
     @property
     def half_width(self) -> float | None:
+        """Half the width of the 95 % interval of the mean by Student's t; None for one run."""
         n = len(self.values)
         if n < 2:
             return None
@@ -74,7 +78,7 @@ class ComparisonRow:
     environment: dict[str, set[str]]  # ENVIRONMENT
 
     def cell(self, key: str) -> str:
-        """ "87.1 ± 0.4", an accuracy in percent; empty if no run has the key, with its own n if some have not.
+        """A cell such as "87.1 ± 0.4"; empty if no run has the key, with its own n if some runs have not.
 
         "98.1 (93.3 to 100.0)" where the interval ends at 0 or 100 %, or is the binomial one of a single run.
         """
@@ -166,7 +170,7 @@ class Comparison:
         ]
 
     def table(self, metrics: Sequence[str]) -> list[list[str]]:
-        """A head and a line a row, as text: names, each metric and its random-init baseline, n, costs."""
+        """A header and a line per row, as text: names, each metric and its random-init baseline, n, costs."""
         keys, costs = self.with_baselines(metrics), self.present(COSTS)
         lines = [[*self.varying, *(f"{key} %" if is_accuracy(key) else key for key in keys), "n", *costs]]
         for row in self.rows:
@@ -175,7 +179,7 @@ class Comparison:
         return lines
 
     def incomplete_table(self) -> list[list[str]]:
-        """A head and a line a run that did not complete, as text."""
+        """A header and a line per run that did not complete, as text."""
         head = ["data", "method", "seed", "status"]
         lines = [[*head, "error", "folder"]]
         for run in self.incomplete:
@@ -186,9 +190,11 @@ class Comparison:
         return lines
 
     def with_baselines(self, metrics: Sequence[str]) -> list[str]:
+        """The measured ones among `metrics`, each followed by its value before training."""
         return self.present(key for metric in metrics for key in (metric, f"init/{metric}"))
 
     def present(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that any row has."""
         return [key for key in keys if any(key in row.estimates for row in self.rows)]
 
 
@@ -246,7 +252,7 @@ def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> ComparisonRow
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What else a run was told to do, in dotted keys."""
+    """Further settings from the command line, in dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

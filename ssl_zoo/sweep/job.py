@@ -32,6 +32,7 @@ def echo(data: bytes) -> None:
 
 
 def print_line(line: str) -> None:
+    """Prints a line whole, also while jobs print."""
     echo(f"{line}\n".encode())
 
 
@@ -80,14 +81,14 @@ class Job:
         self._log = open(self.folder / LOG, "ab+", opener=no_link)  # noqa: SIM115 - closed in `finish`
         self._log.write(f"$ {shlex.join(self.command)}\n".encode())
         self._log.flush()
-        self._output, theirs = os.pipe() if self.prefix or not sys.stdout.isatty() else _terminal()
+        self._output, child_end = os.pipe() if self.prefix or not sys.stdout.isatty() else _terminal()
         os.set_blocking(self._output, False)
         try:
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
+                stdout=child_end,
+                stderr=child_end,
                 env=environment,
                 start_new_session=True,
             )
@@ -95,10 +96,11 @@ class Job:
             os.close(self._output)
             raise
         finally:
-            os.close(theirs)
+            os.close(child_end)
         self.started = time.monotonic()
 
     def fileno(self) -> int:
+        """The job's output, by which `select` waits for it."""
         return self._output
 
     def copy(self) -> None:
@@ -146,6 +148,7 @@ class Job:
         self.process.send_signal(number)
 
     def kill(self) -> None:
+        """Kills the job and the processes that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left; on macOS only zombies
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -166,8 +169,10 @@ class Job:
         return str(self.record["status"])
 
     def _conclude(self, status: str, error: dict[str, str]) -> None:
-        """Records what the job could not. Results beside checkpoints are of an earlier attempt, which can still go on:
-        they stay as they are."""
+        """Records what the job could not record itself.
+
+        Results beside checkpoints are those of an earlier attempt, which can still go on: they stay as they are.
+        """
         is_of_this_attempt = self.record is not None
         known = self.record or results.blank(status, **self.known)
         self.record = {**known, "status": status, "error": error}
@@ -225,9 +230,9 @@ class Job:
 
 def _terminal() -> tuple[int, int]:
     """A terminal as wide as ours: the side we read, and the side a job writes."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, termios.tcgetwinsize(sys.stdout.fileno()))
-    attributes = termios.tcgetattr(theirs)
+    own_end, child_end = pty.openpty()
+    termios.tcsetwinsize(child_end, termios.tcgetwinsize(sys.stdout.fileno()))
+    attributes = termios.tcgetattr(child_end)
     attributes[1] &= ~termios.OPOST  # or \n would become \r\n, in the log too
-    termios.tcsetattr(theirs, termios.TCSANOW, attributes)
-    return ours, theirs
+    termios.tcsetattr(child_end, termios.TCSANOW, attributes)
+    return own_end, child_end

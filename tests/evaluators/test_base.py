@@ -109,7 +109,7 @@ def test_without_labels_what_needs_them_is_left_out_and_said_once(capsys: pytest
     x, _ = blobs(50, 6, 5, 1.0)
     for data, lack in (
         (FakeData((x, torch.full((50,), -1)), (x[:0], torch.empty(0, dtype=torch.int64)), has_labels=False), "labels"),
-        (FakeData(blobs(50, 6, 5, 1.0), (x[:0], torch.empty(0, dtype=torch.int64))), "labelled test part"),
+        (FakeData(blobs(50, 6, 5, 1.0), (x[:0], torch.empty(0, dtype=torch.int64))), "labelled test split"),
     ):
         for _ in range(2):
             assert evaluate({"a": Constant(a=1.0), "b": Free(b=2.0)}, judge(data)) == {"b": 2.0}
@@ -119,7 +119,7 @@ def test_without_labels_what_needs_them_is_left_out_and_said_once(capsys: pytest
 def test_features_that_are_not_finite_are_an_error() -> None:
     x, y = blobs(50, 6, 5, 1.0)
     x[7, 2] = torch.nan
-    with pytest.raises(FloatingPointError, match="train part"):
+    with pytest.raises(FloatingPointError, match="train split"):
         _ = judge(FakeData((x, y), (x, y))).train
 
 

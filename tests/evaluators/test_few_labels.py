@@ -45,7 +45,7 @@ def test_a_draw_has_so_many_of_each_class_and_never_changes() -> None:
 
 
 def test_more_labels_than_a_class_has_are_refused_with_its_name() -> None:
-    with pytest.raises(ValueError, match="10 a class, but class 2 has 3"):
+    with pytest.raises(ValueError, match="10 per class, but class 2 has 3"):
         sample_labels(torch.tensor([0] * 20 + [2] * 3), 10, 0)
 
 
@@ -141,7 +141,7 @@ METRICS = {
 
 def test_summary_orders_columns_and_leaves_out_what_is_unknown() -> None:
     columns, rows = summarize(METRICS, "SimCLR")
-    assert columns == ["1 label a class", "10 labels a class", "all labels"]
+    assert columns == ["1 label per class", "10 labels per class", "all labels"]
     assert [row.name for row in rows] == ["before training, linear probe", "SimCLR, kNN", "SimCLR, linear probe"]
     assert rows[0].cells == [(0.351, 0.02), None, (0.95, None)]
     assert rows[2].cells == [(0.773, 0.0214), (0.965, 0.004), (0.99, None)]

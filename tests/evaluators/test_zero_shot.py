@@ -97,7 +97,7 @@ def test_what_cannot_be_judged_is_refused_at_once() -> None:
         judge(judged(Towers(6), FakeData(blobs(10, 6, 3, 1.0), blobs(10, 6, 3, 1.0))))
     with pytest.raises(ValueError, match="this data has no class names"):
         judge(judged(Towers(6), pairs(class_names=[], has_labels=False)))
-    with pytest.raises(ValueError, match="this data has no labelled test part"):
+    with pytest.raises(ValueError, match="this data has no labelled test split"):
         judge(judged(Towers(6), pairs(num_test=0)))
 
 

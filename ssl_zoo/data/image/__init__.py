@@ -1,0 +1,1 @@
+"""Images: sources, decoding, storage and the data module."""

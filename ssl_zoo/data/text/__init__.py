@@ -1,0 +1,1 @@
+"""Text: sources, tokenizer, token store and the data module."""

@@ -202,7 +202,7 @@ class _Writer:
 
 
 def build(folder: Path, corpus: Corpus, tokenizer: TextTokenizer, found: Survey) -> None:
-    """Fills `folder` with what `token_store.TokenStore` reads, with a progress bar. Documents without a token are left out.
+    """Fills `folder` with what `TokenStore` reads, with a progress bar. Documents without a token are left out.
 
     Raises: ValueError when the tokenizer does not know much of the text.
     """
