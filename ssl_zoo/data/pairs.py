@@ -18,7 +18,7 @@ from ssl_zoo.data.image.parts import choose_splits, read_parts
 from ssl_zoo.data.image.sources import ImageTables
 from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.views import Views
-from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.keyed_random import KeyedRandom
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Captions:
     def __init__(self, ids: Tensor, first: Tensor, count: Tensor):
         self.ids, self.first, self.count = ids, first, count
 
-    def choose(self, indices: Tensor, draws: Draws) -> Tensor:
+    def choose(self, indices: Tensor, draws: KeyedRandom) -> Tensor:
         """One caption of each of the images `indices` (B,), (B, L) int64."""
         self.ids, self.first, self.count = (x.to(indices.device) for x in (self.ids, self.first, self.count))
         number = (draws.uniform(1).squeeze(1) * self.count[indices]).long()
@@ -59,7 +59,7 @@ class PairViews(Views):
     def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
         """(B, C, S, S) float32 each, the last (B, L) int64; arguments as those of `Views`."""
         made = self.images(images, indices, epochs, seed)
-        return [*made, self.captions.choose(indices, Draws(seed, epochs, indices, len(made)))]
+        return [*made, self.captions.choose(indices, KeyedRandom(seed, epochs, indices, len(made)))]
 
 
 class PairData(ImageData):
