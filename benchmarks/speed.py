@@ -77,7 +77,7 @@ def bare(learner: Learner, trainer: Any, batch: Any, steps: int) -> float:
 
 
 def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]:
-    """(examples a second of the loop, of the bare step), from the turn with the median ratio."""
+    """(examples per second of the loop, of the bare step), from the turn with the median ratio."""
     cfg = hydra.compose("config", [*overrides, "logger=csv", "evaluators=[]"])
     precision, _ = hardware.choose_precision(cfg.trainer.precision, environment.device_type(cfg.trainer.accelerator))
     hardware.prepare_torch(environment.device_type(cfg.trainer.accelerator), precision)

@@ -121,8 +121,8 @@ def build_optimizer(cfg: DictConfig) -> Any:
     return hydra.utils.instantiate({key: v for key, v in cfg.optimizer.items() if key != "decay_norms_and_biases"})
 
 
-def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: dict[str, Any]) -> Any:
-    """The LightningModule that steps `method` until `spend` is spent; `card` goes into its checkpoints."""
+def build_learner(cfg: DictConfig, method: Any, budget: Any, trainer: Any, card: dict[str, Any]) -> Any:
+    """The LightningModule that steps `method` until `budget` is used up; `card` goes into its checkpoints."""
     from ssl_zoo.clock import Clock
     from ssl_zoo.learner import Learner
     from ssl_zoo.training import evaluation
@@ -132,8 +132,8 @@ def build_learner(cfg: DictConfig, method: Any, spend: Any, trainer: Any, card: 
         build_optimizer(cfg),
         hydra.utils.instantiate(cfg.schedule),
         seed=cfg.seed,
-        total_steps=spend.steps,
-        minutes=spend.minutes,
+        total_steps=budget.steps,
+        minutes=budget.minutes,
         compile_method=cfg.trainer.compile,
         decay_norms_and_biases=cfg.optimizer.get("decay_norms_and_biases", False),
         card=card,

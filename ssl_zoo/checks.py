@@ -1,6 +1,7 @@
-"""Range checks of a method's settings, with messages that name key, value and remedy."""
+"""Checks of a method's settings; error messages name the key, the value and the remedy."""
 
 import math
+from collections.abc import Sequence
 
 
 def choice(options: tuple[str, ...], **values: str) -> None:
@@ -18,14 +19,21 @@ def positive(**values: float) -> None:
 
 
 def share(**values: float) -> None:
-    """Raises ValueError unless each value is a share of the run, 0 and 1 included; names become keys of `method.`."""
+    """Raises ValueError unless each value is a share of the run in [0, 1]; names become keys of `method.`."""
     for name, value in values.items():
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ValueError(f"method.{name}={value} is a share of the run: give a number from 0 to 1")
 
 
 def fraction(**values: float) -> None:
-    """Raises ValueError unless each value lies inside (0, 1); names become keys of `method.`."""
+    """Raises ValueError unless each value lies in (0, 1), both excluded; names become keys of `method.`."""
     for name, value in values.items():
         if not isinstance(value, int | float) or not 0 < value < 1:
             raise ValueError(f"method.{name}={value} must lie between 0 and 1, both excluded")
+
+
+def ramp(**values: Sequence[float]) -> None:
+    """Raises ValueError unless each value is [first, last, share], all above 0; names become keys of `method.`."""
+    for name, value in values.items():
+        if len(value) != 3 or min(value) <= 0:
+            raise ValueError(f"method.{name}={value}: give [first, last, share] above 0")

@@ -28,7 +28,7 @@ PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 TASKS = ("pretrain", "fill_mask")
 SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer.devices", "trainer.precision")
-"""Beginnings of keys of which the default shows one kind of several; the part they belong to judges them."""
+"""Beginnings of keys of which the default shows one kind of several; the part that they belong to checks them."""
 FREE_TEXT: dict[str, tuple[str, ...]] = {
     "text": (),
     **dict.fromkeys(("name", "checkpoint", "data.path", "data.root", "data.name", "data.tokenizer.name"), ("null",)),
@@ -144,11 +144,11 @@ def check_key(key: str, value: Any, default: Mapping[str, Any]) -> None:
 def check_type(key: str, value: Any, default: Any) -> None:
     """Raises ValueError if `value` is of another kind than the default it replaces.
 
-    A default of null accepts anything; an integer does for a float; an interpolation ("${...}") is not judged here,
+    A default of null accepts anything; an integer does for a float; an interpolation ("${...}") is not checked here,
     nor what takes values of several kinds.
     """
-    unjudged = default is None or value is None or any(isinstance(v, str) and "${" in v for v in (value, default))
-    if unjudged or key.startswith(SEVERAL_KINDS):
+    unchecked = default is None or value is None or any(isinstance(v, str) and "${" in v for v in (value, default))
+    if unchecked or key.startswith(SEVERAL_KINDS):
         return
     for kind, accepted in ((bool, bool), (int, int), (float, int | float), (str, str), (list, list), (dict, dict)):
         if isinstance(default, kind):
@@ -210,11 +210,11 @@ def check_config(cfg: DictConfig) -> None:
     groups = [o for o in given if (CONF / o.split("=")[0].lstrip("+~").split("@")[0]).is_dir()]
     values = [o.split("=")[0].lstrip("+~") for o in given if o not in groups]
     # The default's type is a key's schema: compose once more without the values, and compare.
-    mine, default = (dotted_keys(OmegaConf.to_container(c)) for c in (cfg, hydra.compose("config", groups)))  # type: ignore[arg-type]
+    composed, default = (dotted_keys(OmegaConf.to_container(c)) for c in (cfg, hydra.compose("config", groups)))  # type: ignore[arg-type]
     for key in values:
-        check_key(key, mine.get(key), default)
-        check_type(key, mine.get(key), default.get(key))
-    for key, value in mine.items():
+        check_key(key, composed.get(key), default)
+        check_type(key, composed.get(key), default.get(key))
+    for key, value in composed.items():
         if value == "???":
             raise ValueError(f"{key} must be given, e.g. {key}=...")
     for key, hint in {"seed": int, "text": str | None, "checkpoint": str | None, "name": str | None}.items():

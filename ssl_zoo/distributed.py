@@ -1,4 +1,4 @@
-"""What the processes of one run share: gathers with gradient, means, BatchNorm over all of a batch. W: processes."""
+"""Collectives with gradient, and BatchNorm over the global batch. Letters: B batch, W processes, C channels."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 
 
 def world_size() -> int:
-    """Number of processes that train together, 1 outside distributed training."""
+    """Number of processes, 1 outside distributed training."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process among them, 0 outside distributed training."""
+    """Index of this process, 0 outside distributed training."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 class _AllGather(torch.autograd.Function):
-    """Concatenates every process's tensor; the backward pass sums what each process found for each part."""
+    """Concatenates the tensors of all processes; the backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        gathered = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(gathered, x.contiguous())
+        return torch.cat(gathered)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -35,12 +35,12 @@ class _AllGather(torch.autograd.Function):
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """(B, ...) on each of W processes -> (W * B, ...) on all, in rank order, with gradient; one process: identity."""
+    """Concatenates x (B, ...) of all processes to (W * B, ...) in rank order, with gradient; identity for W = 1."""
     return _AllGather.apply(x) if world_size() > 1 else x
 
 
 def own_rows(x: Tensor) -> Tensor:
-    """(B,) int64: where the rows of x (B, ...) stand in `all_gather(x)`."""
+    """(B,) int64, the indices of this process's rows of x (B, ...) in `all_gather(x)`."""
     return torch.arange(len(x), device=x.device) + rank() * len(x)
 
 
@@ -64,26 +64,26 @@ def all_reduce_mean(x: Tensor) -> Tensor:
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """What rank 0 holds, on every process, without gradient: for a draw that all must share."""
+    """Overwrites x with the values of rank 0, without gradient; for random numbers that all processes share."""
     if world_size() > 1:
         dist.broadcast(x, 0)
     return x
 
 
 def rand_rows(*shape: int, device: torch.device) -> Tensor:
-    """(B, ...) uniform float32 in [0, 1), a row for each example of this process.
+    """Uniform random float32 numbers in [0, 1) of the given shape, whose first dimension is the batch of this process.
 
-    Rank 0 draws for the global batch, so k processes hide the same tokens as one process would.
+    Rank 0 samples them for the global batch, so that k processes mask the same tokens as one process would.
     """
-    draws = torch.rand(world_size() * shape[0], *shape[1:], device=device)
-    return broadcast(draws).chunk(world_size())[rank()]
+    uniform = torch.rand(world_size() * shape[0], *shape[1:], device=device)
+    return broadcast(uniform).chunk(world_size())[rank()]
 
 
 class GatheredBatchNorm(nn.Module):
-    """Wraps a BatchNorm layer so that all processes normalise by the statistics of the global batch.
+    """BatchNorm over the global batch of all processes, built from an ordinary BatchNorm layer.
 
-    torch's SyncBatchNorm does the same on GPUs only. Every process must hold equally many examples. Parameters and
-    buffers stay under the names they had; see `gather_batch_norm`.
+    torch's SyncBatchNorm does the same on GPUs only. Every process must hold the same number of examples. Parameters
+    and buffers keep their names; see `gather_batch_norm`.
     """
 
     running_mean: Tensor
@@ -94,22 +94,24 @@ class GatheredBatchNorm(nn.Module):
         super().__init__()
         if norm.momentum is None or not norm.track_running_stats:
             raise ValueError(f"{norm}: several CPU processes need BatchNorm with a momentum and running statistics")
-        self.weight, self.bias = norm.weight, norm.bias
+        self.weight = norm.weight
+        self.bias = norm.bias
         for name, buffer in norm.named_buffers():
             self.register_buffer(name, buffer)
-        self.eps, self.momentum = norm.eps, norm.momentum
-        # timm's BatchNormAct2d is a BatchNorm followed by dropout and an activation
+        self.eps = norm.eps
+        self.momentum = norm.momentum
+        # timm's BatchNormAct2d is a BatchNorm followed by dropout and an activation.
         self.after = nn.Sequential(*(m for m in (getattr(norm, "drop", None), getattr(norm, "act", None)) if m))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) -> (B, C, ...), computed in float32."""
+        """Normalises (B, C, ...) per channel in float32; returns the shape and dtype of x."""
         if not self.training:
             x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
             return self.after(x)
         dims = [0, *range(2, x.ndim)]
-        wide = x.float()
-        mean = all_reduce_mean(wide.mean(dims))
-        centred = wide - _per_channel(mean, x.ndim)
+        x32 = x.float()
+        mean = all_reduce_mean(x32.mean(dims))
+        centred = x32 - _per_channel(mean, x.ndim)
         var = all_reduce_mean(centred.square().mean(dims))
         count = world_size() * x.numel() / x.shape[1]
         with torch.no_grad():
@@ -128,7 +130,7 @@ def _per_channel(x: Tensor, ndim: int) -> Tensor:
 
 
 def gather_batch_norm(module: nn.Module) -> None:
-    """Replaces every BatchNorm below `module`, in place, by one with global statistics; state_dict keys stay."""
+    """Replaces every BatchNorm inside `module`, in place, by `GatheredBatchNorm`; state_dict keys do not change."""
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             setattr(module, name, GatheredBatchNorm(child))

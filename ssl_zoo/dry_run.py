@@ -165,7 +165,7 @@ def check_modality(part: str, cfg: DictConfig) -> None:
 
 
 def check_crops(cfg: DictConfig, views: Any, backbone: Any) -> None:
-    """Raises ValueError for local crops that are too small for the backbone: see `backbones.check_view_sizes`."""
+    """Raises ValueError for local crops that are too small for the backbone: see `backbones.image.check_view_sizes`."""
     import torch
 
     from ssl_zoo.backbones.image import check_view_sizes

@@ -52,7 +52,7 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
     print(f"error: {masked_text(str(said))}", file=sys.stderr)  # before the record, which a full disk may refuse
     if cfg.task == "pretrain":
-        told = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
+        details = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
         unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
-        record(cfg, folder, "interrupted" if unsaved else "failed", error=told)
+        record(cfg, folder, "interrupted" if unsaved else "failed", error=details)
     return 2 if mistake else 1

@@ -81,7 +81,7 @@ class Learner(LightningModule):
 
     @property
     def progress(self) -> float:
-        """Spent fraction of the budget."""
+        """Elapsed fraction of the budget."""
         if self.minutes is None:
             assert self.total_steps is not None
             return min(self.global_step / self.total_steps, 1.0)
@@ -144,8 +144,8 @@ class Learner(LightningModule):
         scalars: dict[str, Tensor] = self.method(batch, self.now)
         self.last_loss = scalars["loss"].detach()
         if (self.global_step + 1) % self.log_every == 0:
-            told = {f"train/{name}": value.detach() for name, value in scalars.items()}
-            self.log_dict(told, batch_size=1, sync_dist=True)  # the mean over processes is what one would have had
+            metrics = {f"train/{name}": value.detach() for name, value in scalars.items()}
+            self.log_dict(metrics, batch_size=1, sync_dist=True)  # the mean over processes is what one would have had
             self.log_dict({"lr": group["lr"], "progress": self.now, "step": self.global_step + 1.0}, batch_size=1)
             if self.scaler is not None:
                 self.log("train/skipped_steps", float(self.skipped_steps), batch_size=1)

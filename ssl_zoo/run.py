@@ -1,4 +1,4 @@
-"""The entry point: compose a configuration, have its parts built, train, judge, record."""
+"""The entry point: compose a configuration, then run its task."""
 
 import importlib
 import logging

@@ -1,4 +1,4 @@
-"""Functions of a run's progress in [0, 1]."""
+"""Schedules: functions of a run's progress, which goes from 0 to 1."""
 
 import math
 
@@ -9,14 +9,21 @@ def cosine_schedule(start: float, end: float, progress: float) -> float:
 
 
 def linear_ramp(start: float, end: float, share: float, progress: float) -> float:
-    """Linear from `start` to `end` over the first `share` of the run, then `end`."""
+    """Linear from `start` to `end` over the first `share` of the run, then constant."""
     return start + (end - start) * min(progress / share, 1.0)
 
 
 def warmup_cosine(progress: float, warmup: float, final: float) -> float:
-    """Learning-rate factor: linear from 0 over the first `warmup` of the run, then half-cosine from 1 to `final`.
+    """Learning-rate factor: linear warmup from 0 to 1, then half-cosine from 1 to `final`.
 
-    Raises: ValueError unless 0 <= warmup < 1 and final >= 0."""
+    Args:
+        progress: elapsed fraction of the run.
+        warmup: fraction of the run at which the warmup ends.
+        final: factor at the end of the run.
+
+    Raises:
+        ValueError: unless 0 <= warmup < 1 and final >= 0.
+    """
     if not (0 <= warmup < 1 and final >= 0):
         raise ValueError(f"schedule.warmup={warmup}, final={final}: give a share of the run below 1, and 0 or more")
     if progress < warmup:
@@ -25,9 +32,16 @@ def warmup_cosine(progress: float, warmup: float, final: float) -> float:
 
 
 def warmup_linear(progress: float, warmup: float, flat: float) -> float:
-    """Learning-rate factor: linear from 0 over `warmup`, 1 until `flat` of the run is spent, then linear to 0.
+    """Learning-rate factor: linear warmup from 0 to 1, constant, then linear decay to 0.
 
-    Raises: ValueError unless 0 <= warmup <= flat < 1."""
+    Args:
+        progress: elapsed fraction of the run.
+        warmup: fraction of the run at which the warmup ends.
+        flat: fraction of the run at which the decay begins.
+
+    Raises:
+        ValueError: unless 0 <= warmup <= flat < 1.
+    """
     if not 0 <= warmup <= flat < 1:
         raise ValueError(f"schedule.warmup={warmup}, flat={flat}: give shares of the run below 1, warmup no later")
     if progress < warmup:

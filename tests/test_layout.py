@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "methods": {"backbones.tokens", "checks", "distributed", "functional", "method", "nn", "schedules"},
     "nn": {"backbones.tokens", "checks", "distributed", "functional"},
     "method": {"functional"},
-    "functional": {"distributed"},
+    "functional": {"distributed", "schedules"},
     "distributed": set(),
     "schedules": set(),
     "checks": set(),

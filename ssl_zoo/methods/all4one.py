@@ -14,11 +14,10 @@ from torch import Tensor, nn, no_grad
 
 from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import all_gather, own_rows
-from ssl_zoo.functional import ema_copy, ema_update, global_views, info_nce, off_diagonal, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update_cosine, global_views, info_nce, off_diagonal, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 from ssl_zoo.nn.queue import Queue
-from ssl_zoo.schedules import cosine_schedule
 
 SMALLEST_LENGTH = 1e-2
 """Of a feature over the batch, in `feature_contrast`. Below it, as for examples that are all equal, the slope of
@@ -28,7 +27,7 @@ dividing by the length would outgrow all others; a feature of standard deviation
 def match(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """InfoNCE of picking the key of the same example among those of all processes; mean over the B queries."""
     own = own_rows(queries)
-    return info_nce(queries, all_gather(keys), own, temperature, hidden=None)
+    return info_nce(queries, all_gather(keys), own, temperature, excluded=None)
 
 
 def feature_contrast(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -130,6 +129,5 @@ class All4One(Method):
         return {"loss": loss, "neighbour": neighbour, "centroid": centroid, "feature": feature}
 
     def after_step(self, progress: float) -> None:
-        ema_update(
-            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
-        )
+        online = nn.Sequential(self.backbone, self.projector)
+        ema_update_cosine(self.target, online, self.ema_decay, progress)

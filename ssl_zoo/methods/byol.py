@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn, no_grad
 
 from ssl_zoo.checks import fraction, positive
-from ssl_zoo.functional import cosine_distance, ema_copy, ema_update, global_views, view_pairs
+from ssl_zoo.functional import cosine_distance, ema_copy, ema_update_cosine, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
-from ssl_zoo.schedules import cosine_schedule
 
 
 class BYOL(Method):
@@ -44,6 +43,5 @@ class BYOL(Method):
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
-        ema_update(
-            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
-        )
+        online = nn.Sequential(self.backbone, self.projector)
+        ema_update_cosine(self.target, online, self.ema_decay, progress)

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.checks import fraction, positive, share
+from ssl_zoo.checks import fraction, positive, ramp, share
 from ssl_zoo.distributed import all_reduce_mean
-from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update_cosine, embed_views, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
-from ssl_zoo.schedules import cosine_schedule, linear_ramp
+from ssl_zoo.schedules import linear_ramp
 
 
 class DINO(Method):
@@ -42,8 +42,7 @@ class DINO(Method):
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         fraction(center_decay=center_decay, ema_decay=ema_decay)
-        if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
-            raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
+        ramp(teacher_temperature=teacher_temperature)
         share(freeze_until=freeze_until)
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.teacher = ema_copy(nn.Sequential(backbone, self.projector))
@@ -56,8 +55,7 @@ class DINO(Method):
         """The teacher's distributions, (B, K) for each global view; moves the centre in training, after use."""
         views = global_views(views)
         scores = torch.cat(embed_views(self.teacher, views))
-        first, last, until = self.teacher_temperature
-        temperature = linear_ramp(first, last, until, progress)
+        temperature = linear_ramp(*self.teacher_temperature, progress)
         distributions = ((scores - self.center) / temperature).softmax(dim=1)
         if self.training:
             self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)  # Eq. 4
@@ -72,6 +70,5 @@ class DINO(Method):
         return {"loss": torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
-        ema_update(
-            self.teacher, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
-        )
+        online = nn.Sequential(self.backbone, self.projector)
+        ema_update_cosine(self.teacher, online, self.ema_decay, progress)

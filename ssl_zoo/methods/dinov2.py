@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.backbones.tokens import require_tokens
-from ssl_zoo.checks import fraction, positive, share
+from ssl_zoo.checks import fraction, positive, ramp, share
 from ssl_zoo.distributed import all_gather
-from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, mean_over, sinkhorn, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update_cosine, embed_views, global_views, mean_over, sinkhorn, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
 from ssl_zoo.nn.token_masking import Hidden, hide, read_tokens
-from ssl_zoo.schedules import cosine_schedule, linear_ramp
+from ssl_zoo.schedules import linear_ramp
 
 SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
 
@@ -74,8 +74,7 @@ class DINOv2(Method):
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         positive(koleo_weight=koleo_weight)
         fraction(ema_decay=ema_decay)
-        if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
-            raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
+        ramp(teacher_temperature=teacher_temperature)
         share(freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
         self.mask_token = mask_token(self.backbone.num_features)
@@ -90,8 +89,7 @@ class DINOv2(Method):
         """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
         backbone, projector, token_projector = self.teacher.children()
         pooled, tokens = read_tokens(backbone, x, hidden, mask_token=None)
-        first, last, until = self.teacher_temperature
-        temperature = linear_ramp(first, last, until, progress)
+        temperature = linear_ramp(*self.teacher_temperature, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
         scores, masked = token_projector(tokens).flatten(0, 1), hidden.valid.flatten()
         token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked)
@@ -118,4 +116,4 @@ class DINOv2(Method):
 
     def after_step(self, progress: float) -> None:
         online = nn.ModuleList([self.backbone, self.projector, self.token_projector])
-        ema_update(self.teacher, online, cosine_schedule(self.ema_decay, 1.0, progress))
+        ema_update_cosine(self.teacher, online, self.ema_decay, progress)

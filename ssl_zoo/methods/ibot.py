@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.backbones.tokens import require_tokens
-from ssl_zoo.checks import fraction, positive, share
+from ssl_zoo.checks import fraction, positive, ramp, share
 from ssl_zoo.distributed import all_reduce_mean
-from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, mean_over, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update_cosine, embed_views, global_views, mean_over, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
 from ssl_zoo.nn.token_masking import Hidden, hide, read_tokens
-from ssl_zoo.schedules import cosine_schedule, linear_ramp
+from ssl_zoo.schedules import linear_ramp
 
 
 class IBOT(Method):
@@ -56,8 +56,7 @@ class IBOT(Method):
         require_tokens(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         fraction(center_decay=center_decay, ema_decay=ema_decay)
-        if len(teacher_temperature) != 3 or min(teacher_temperature) <= 0:
-            raise ValueError(f"method.teacher_temperature={teacher_temperature}: give [first, last, share] above 0")
+        ramp(teacher_temperature=teacher_temperature)
         share(freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
         self.mask_token = mask_token(self.backbone.num_features)
@@ -73,8 +72,7 @@ class IBOT(Method):
         """Teacher distributions: (B * V, K) of views, (B, k, K) of hidden tokens; in training moves the centres."""
         pooled, tokens = read_tokens(self.teacher, x, hidden, mask_token=None)
         scores, token_scores = self.teacher_projector(pooled), self.teacher_projector(tokens)
-        first, last, until = self.teacher_temperature
-        temperature = linear_ramp(first, last, until, progress)
+        temperature = linear_ramp(*self.teacher_temperature, progress)
         targets = ((scores - self.center) / temperature).softmax(dim=-1)
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:
@@ -102,6 +100,5 @@ class IBOT(Method):
         return {"loss": view_loss + token_loss, "pooled": view_loss, "tokens": token_loss}
 
     def after_step(self, progress: float) -> None:
-        decay = cosine_schedule(self.ema_decay, 1.0, progress)
-        ema_update(self.teacher, self.backbone, decay)
-        ema_update(self.teacher_projector, self.projector, decay)
+        ema_update_cosine(self.teacher, self.backbone, self.ema_decay, progress)
+        ema_update_cosine(self.teacher_projector, self.projector, self.ema_decay, progress)

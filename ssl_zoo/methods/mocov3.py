@@ -11,10 +11,9 @@ from torch import Tensor, nn, no_grad
 
 from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import all_gather, own_rows
-from ssl_zoo.functional import ema_copy, ema_update, global_views, info_nce, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update_cosine, global_views, info_nce, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
-from ssl_zoo.schedules import cosine_schedule
 
 
 class MoCoV3(Method):
@@ -41,7 +40,7 @@ class MoCoV3(Method):
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """2 * temperature * InfoNCE (Algorithm 1), mean over the B queries. q: (B, D); k: (WB, D), of all processes."""
         own = own_rows(q)
-        return 2 * self.temperature * info_nce(q, k, own, self.temperature, hidden=None)
+        return 2 * self.temperature * info_nce(q, k, own, self.temperature, excluded=None)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Sum of the loss over both directions, as the paper; more views: twice the mean over all directions."""
@@ -52,6 +51,5 @@ class MoCoV3(Method):
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
-        ema_update(
-            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
-        )
+        online = nn.Sequential(self.backbone, self.projector)
+        ema_update_cosine(self.target, online, self.ema_decay, progress)

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from ssl_zoo.backbones.tokens import eligible, encode, grid, require_tokens
 from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import all_reduce_mean
-from ssl_zoo.functional import ema_copy, ema_update, embed_views, global_views, view_pairs
+from ssl_zoo.functional import ema_copy, ema_update_cosine, embed_views, global_views, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import Prototypes, mlp
 from ssl_zoo.nn.masks import RandomMask, unmasked
-from ssl_zoo.schedules import cosine_schedule
 
 
 class MSN(Method):
@@ -81,6 +80,5 @@ class MSN(Method):
         return {"loss": match + self.entropy_weight * missing, "match": match, "missing_entropy": missing}
 
     def after_step(self, progress: float) -> None:
-        ema_update(
-            self.target, nn.Sequential(self.backbone, self.projector), cosine_schedule(self.ema_decay, 1.0, progress)
-        )
+        online = nn.Sequential(self.backbone, self.projector)
+        ema_update_cosine(self.target, online, self.ema_decay, progress)

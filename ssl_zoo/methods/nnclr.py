@@ -48,7 +48,9 @@ class NNCLR(Method):
         p = [all_gather(self.predictor(x)) for x in z]  # (WB, D), so that negatives come from all processes
         neighbours = [self.queue.nearest(x, 1)[:, 0] for x in z[: len(global_views(batch.views))]]
         own = own_rows(z[0])
-        losses = [info_nce(neighbours[i], p[j], own, self.temperature, hidden=None) for i, j in view_pairs(batch.views)]
+        losses = [
+            info_nce(neighbours[i], p[j], own, self.temperature, excluded=None) for i, j in view_pairs(batch.views)
+        ]
         if self.training:
             self.queue.push(F.normalize(z[0].float(), dim=1), batch.indices)  # of the first view only, as Algorithm 1
         return {"loss": torch.stack(losses).mean()}

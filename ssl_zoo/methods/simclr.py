@@ -25,7 +25,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     keys = all_gather(z)  # (2BW, D)
     own = own_rows(z)  # where each query sits among the keys
     itself = own[:, None] == torch.arange(len(keys), device=z.device)
-    return info_nce(z, keys, positives=own.roll(len(z1)), temperature=temperature, hidden=itself)
+    return info_nce(z, keys, positives=own.roll(len(z1)), temperature=temperature, excluded=itself)
 
 
 class SimCLR(Method):

@@ -12,7 +12,7 @@ COLOUR, BASELINE, INK, FAINT = "#2f6f8f", "#c3c9d0", "#22303c", "#6b7785"
 
 @dataclass(frozen=True)
 class Bar:
-    """values: one a run; interval: of their mean, None if unknown; baseline: None if not measured."""
+    """values: one per run; interval: of their mean, None if unknown; baseline: None if not measured."""
 
     label: str
     text: str  # the value as it is to be read

@@ -32,7 +32,7 @@ def is_better_low(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What was measured, one value a run, as a mean with the half width of its 95 % interval (None for one value).
+    """What was measured, one value per run, as a mean with the half width of its 95 % interval (None for one value).
 
     examples: how many test examples an accuracy is of, None if unknown or not the same in all runs.
     """
@@ -166,7 +166,7 @@ class Comparison:
         ]
 
     def table(self, metrics: Sequence[str]) -> list[list[str]]:
-        """A head and a line a row, as text: names, each metric and its random-init baseline, n, costs."""
+        """A header and a line per row, as text: names, each metric and its random-init baseline, n, costs."""
         keys, costs = self.with_baselines(metrics), self.present(COSTS)
         lines = [[*self.varying, *(f"{key} %" if is_accuracy(key) else key for key in keys), "n", *costs]]
         for row in self.rows:
@@ -175,7 +175,7 @@ class Comparison:
         return lines
 
     def incomplete_table(self) -> list[list[str]]:
-        """A head and a line a run that did not complete, as text."""
+        """A header and a line per run that did not complete, as text."""
         head = ["data", "method", "seed", "status"]
         lines = [[*head, "error", "folder"]]
         for run in self.incomplete:
@@ -246,7 +246,7 @@ def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> ComparisonRow
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What else a run was told to do, in dotted keys."""
+    """Further settings from the command line, in dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

@@ -86,9 +86,9 @@ def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[s
     palette = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "gist_rainbow"
     colours = colormaps[palette].resampled(len(classes))
     for number, label in enumerate(classes):
-        mine = places[(labels == label).numpy()]
+        points = places[(labels == label).numpy()]
         name = display.figure(class_names[label]) if 0 <= label < len(class_names) else None
-        axes.scatter(mine[:, 0], mine[:, 1], s=10, color=colours(number), label=name, linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=10, color=colours(number), label=name, linewidths=0)
     if len(classes) <= 20 and class_names:
         axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xticks([])

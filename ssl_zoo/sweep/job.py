@@ -80,14 +80,14 @@ class Job:
         self._log = open(self.folder / LOG, "ab+", opener=no_link)  # noqa: SIM115 - closed in `finish`
         self._log.write(f"$ {shlex.join(self.command)}\n".encode())
         self._log.flush()
-        self._output, theirs = os.pipe() if self.prefix or not sys.stdout.isatty() else _terminal()
+        self._output, child_end = os.pipe() if self.prefix or not sys.stdout.isatty() else _terminal()
         os.set_blocking(self._output, False)
         try:
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
+                stdout=child_end,
+                stderr=child_end,
                 env=environment,
                 start_new_session=True,
             )
@@ -95,7 +95,7 @@ class Job:
             os.close(self._output)
             raise
         finally:
-            os.close(theirs)
+            os.close(child_end)
         self.started = time.monotonic()
 
     def fileno(self) -> int:
@@ -225,9 +225,9 @@ class Job:
 
 def _terminal() -> tuple[int, int]:
     """A terminal as wide as ours: the side we read, and the side a job writes."""
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, termios.tcgetwinsize(sys.stdout.fileno()))
-    attributes = termios.tcgetattr(theirs)
+    own_end, child_end = pty.openpty()
+    termios.tcsetwinsize(child_end, termios.tcgetwinsize(sys.stdout.fileno()))
+    attributes = termios.tcgetattr(child_end)
     attributes[1] &= ~termios.OPOST  # or \n would become \r\n, in the log too
-    termios.tcsetattr(theirs, termios.TCSANOW, attributes)
-    return ours, theirs
+    termios.tcsetattr(child_end, termios.TCSANOW, attributes)
+    return own_end, child_end

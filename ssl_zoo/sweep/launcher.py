@@ -42,7 +42,7 @@ from ssl_zoo.sweep.job import LOG, Job, print_line
 from ssl_zoo.training.stop_signals import STOP_SIGNALS
 from ssl_zoo.training.stop_signals import write_message as tell
 
-# What the sweep is told about itself. A job is told by its command line.
+# Settings of the sweep itself. A job gets its own on its command line.
 _OF_THE_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|run|mode)\b")
 # What a distributed run or an earlier job leaves behind, and what would make two jobs one.
 _LEFTOVERS = re.compile(

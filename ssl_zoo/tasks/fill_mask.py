@@ -76,7 +76,7 @@ def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) ->
 
 
 def guesses_table(text: str, found: list[list[Guess]]) -> Any:
-    """A rich table with one line a guess: the blank's number, the word, its probability and a bar."""
+    """A rich table with one line per guess: the blank's number, the word, its probability and a bar."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""What a run may spend, given as exactly one of epochs, steps, examples, training FLOPs or minutes."""
+"""The budget of a run, given as exactly one of epochs, steps, examples, training FLOPs or minutes."""
 
 import copy
 import math

@@ -109,10 +109,10 @@ def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] |
         raise ValueError(f"checkpoint={checkpoint} holds backbone={choice}, which conf/backbone does not have")
     if "backbone" in keys and choices["backbone"] != choice:
         raise ValueError(mismatch("backbone", choices["backbone"], choice, checkpoint))
-    mine: Any = OmegaConf.to_container(cfg.backbone)
+    chosen: Any = OmegaConf.to_container(cfg.backbone)
     for key in sorted(key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")):
-        if not is_free(key) and mine.get(key) != arguments.get(key):
-            raise ValueError(mismatch(f"backbone.{key}", mine.get(key), arguments.get(key), checkpoint))
+        if not is_free(key) and chosen.get(key) != arguments.get(key):
+            raise ValueError(mismatch(f"backbone.{key}", chosen.get(key), arguments.get(key), checkpoint))
     for_images = "image_size" in facts
     if for_images != ("image_size" in cfg.data):
         kind = "images" if for_images else "text"
@@ -121,7 +121,7 @@ def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] |
         )
 
     shipped = OmegaConf.load(CONF / "backbone" / f"{choice}.yaml")
-    free = {key: value for key, value in mine.items() if is_free(key)}
+    free = {key: value for key, value in chosen.items() if is_free(key)}
     cfg.backbone = {"_target_": OmegaConf.select(shipped, "_target_"), **arguments, **free}
     with read_write(choices):
         choices["backbone"] = choice

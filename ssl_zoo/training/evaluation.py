@@ -20,28 +20,28 @@ def eval_context(trainer: Trainer, method: Method, data: Any, phase: Any, loaded
 
 
 class PeriodicEvaluation(Callback):
-    """Judges the encoder every `every` optimizer steps and logs it under eval/; rank 0 works, the others wait.
+    """Evaluates the encoder every `every` optimizer steps and logs it under eval/; rank 0 works, the others wait.
 
     seconds: what that has cost in this session.
     """
 
     def __init__(self, data: Any, evaluators: Mapping[str, Evaluator], every: int):
         self.data, self.evaluators, self.every = data, evaluators, every
-        self.judged_at = 0
+        self.evaluated_at = 0
         self.seconds = 0.0
 
     def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, *_: Any) -> None:
         assert isinstance(learner, Learner)
         step = learner.global_step
-        if step == self.judged_at or step % self.every or learner.now >= 1:
+        if step == self.evaluated_at or step % self.every or learner.now >= 1:
             return
-        self.judged_at, started = step, time.perf_counter()
+        self.evaluated_at, started = step, time.perf_counter()
         if trainer.is_global_zero:
             metrics = evaluate(self.evaluators, eval_context(trainer, learner.method, self.data, "periodic"))
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
-            told = [f"{name} {value.percent}" for name, value in metrics.items() if isinstance(value, Proportion)]
-            print(f"step {step}: {', '.join(told)}")
+            accuracies = [f"{name} {value.percent}" for name, value in metrics.items() if isinstance(value, Proportion)]
+            print(f"step {step}: {', '.join(accuracies)}")
         trainer.strategy.barrier()
         self.seconds += time.perf_counter() - started
 

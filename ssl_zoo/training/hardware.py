@@ -23,8 +23,8 @@ def tune_allocator() -> None:
 
 def processor() -> str:
     """The name of this processor where the system tells it, as Linux does, else its architecture."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
 

@@ -11,7 +11,7 @@ from ssl_zoo.learner import Learner
 
 
 class ProgressBar(Callback):
-    """Shows the spent share of the budget, the loss and the examples per second over all processes; rank 0 only."""
+    """Shows the elapsed share of the budget, the loss and the examples per second over all processes; rank 0 only."""
 
     def __init__(self, batch_size: int, lines: int = 10):
         """batch_size: examples a global batch; lines: how many lines a log file gets instead of the bar."""
@@ -21,7 +21,7 @@ class ProgressBar(Callback):
         self.lines_written = 0
 
     def share(self, learner: Learner) -> float:
-        """Spent fraction of the budget after this step, by this process's own clock."""
+        """Elapsed fraction of the budget after this step, by this process's own clock."""
         if learner.total_steps is not None:
             return min(learner.global_step / learner.total_steps, 1.0)
         assert learner.minutes is not None

@@ -23,7 +23,7 @@ class LocalNegatives(SimCLR):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         z1, z2 = (self.projector(self.backbone(view)) for view in batch.views[:2])
         positives = torch.arange(len(z1))
-        return {"loss": info_nce(z1, z2, positives, self.temperature, hidden=None)}
+        return {"loss": info_nce(z1, z2, positives, self.temperature, excluded=None)}
 
 
 class OwnDraws(SimCLR):
