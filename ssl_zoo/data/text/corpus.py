@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ssl_zoo.data.labels import in_order
+from ssl_zoo.data.labels import sort_names
 from ssl_zoo.data.text.documents import clean
 from ssl_zoo.data.text.sources import TextSource
 from ssl_zoo.data.text.tokenizer import TextTokenizer
@@ -108,7 +108,7 @@ def survey(corpus: Corpus, sample_bytes: int = 0) -> Survey:
     filled = Counter({part: sum(map(len, by_class.values())) for part, by_class in found.items()})
     classes = {part: {label for label in by_class if label is not None} for part, by_class in found.items()}
     _check_parts(corpus, filled, classes)
-    names = (corpus.source.class_names() or in_order(classes["train"])) if classes["train"] else []
+    names = (corpus.source.class_names() or sort_names(classes["train"])) if classes["train"] else []
     held_out = frozenset(h for its in found["test"].values() for h in its.tolist() if corpus.test is None)
     return Survey(total, names, [text for negative, text in sorted(sample) if -negative not in held_out], held_out)
 
@@ -155,7 +155,7 @@ def _check_parts(corpus: Corpus, filled: Counter[str], classes: dict[str, set[st
         )
     if only := classes["test"] - classes["train"]:
         raise ValueError(
-            f"data.splits: the classes {', '.join(in_order(only))} are only in the test part, so nothing could learn "
+            f"data.splits: the classes {', '.join(sort_names(only))} are only in the test part, so nothing could learn "
             "them. Correct the labels, or set data.label_column=null to go without"
         )
 

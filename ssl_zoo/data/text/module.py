@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.labels import describe_labels
-from ssl_zoo.data.locate import as_path, print_once
+from ssl_zoo.data.locate import as_path, print_on_rank_zero
 from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
 from ssl_zoo.data.splits import TEST_NAMES, find_split
 from ssl_zoo.data.text.corpus import Corpus, Survey, build, survey
@@ -169,11 +169,11 @@ class TextData(LightningDataModule):
         """Says what was read, and what was not."""
         corpus = self._corpus()
         for note in self.source.notes(corpus.splits()):
-            print_once(f"{self.path}: {note}")
+            print_on_rank_zero(f"{self.path}: {note}")
         parts = {part: np.arange(ends.start, ends.stop) for part, ends in tokens.parts.items()}
         training = np.union1d(parts["pretrain"], parts["train"])
         unknown = bool(len(parts["test"]) and len(tokens.labelled("train")) and not len(tokens.labelled("test")))
-        print_once(
+        print_on_rank_zero(
             f"{self.path}: {len(training):,} training and {len(parts['test']):,} test documents"
             f"{' without a label' * unknown}, "
             f"{tokens.dropped:,} empty ones left out, {tokens.starts[-1]:,} tokens; "

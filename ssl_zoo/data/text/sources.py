@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ssl_zoo.data.labels import as_label
 from ssl_zoo.data.layout import Walk, ending
-from ssl_zoo.data.locate import data_files, data_layout, fingerprint, has_card, load_split, locate, read_first_line
+from ssl_zoo.data.locate import data_files, data_layout, error_summary, fingerprint, has_card, load_split, locate
 from ssl_zoo.data.text.documents import Document, as_text, check_columns
 from ssl_zoo.data.text.files import STDLIB, StandardLibrary, TextFiles, text_layout
 
@@ -97,7 +97,7 @@ class TextTables:
             remedy = "Give a file, a folder in the Hub's layout, or a Hub id"
             if isinstance(self.place, str):
                 remedy = "There is no folder of this name either. Check the id and the network, or give a local folder"
-            raise ValueError(f"data.path={self.path}{config}: {read_first_line(error)}. {remedy}") from error
+            raise ValueError(f"data.path={self.path}{config}: {error_summary(error)}. {remedy}") from error
 
     def key(self) -> dict[str, Any]:
         read_as = [self.name, self.text_column, self.label_column]
@@ -146,4 +146,4 @@ class TextTables:
                         label = names[int(label)]
                     yield Document(as_text(text, where, self.text_column), label)
         except (OSError, pyarrow.ArrowInvalid) as error:
-            raise ValueError(f"{where} cannot be read: {read_first_line(error)}. Replace the file") from error
+            raise ValueError(f"{where} cannot be read: {error_summary(error)}. Replace the file") from error
