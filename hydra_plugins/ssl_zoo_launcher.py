@@ -19,6 +19,8 @@ class GridSweeper(launcher.GridSweeper):
 
 @dataclass
 class ProcessLauncherConf:
+    """Settings of `hydra/launcher=process`."""
+
     _target_: str = "hydra_plugins.ssl_zoo_launcher.ProcessLauncher"
     module: str = "ssl_zoo.run"  # run as `python -m <module>`
     jobs: int = 1  # how many at once
@@ -28,6 +30,8 @@ class ProcessLauncherConf:
 
 @dataclass
 class GridSweeperConf(BasicSweeperConf):
+    """Settings of `hydra/sweeper=grid`."""
+
     _target_: str = "hydra_plugins.ssl_zoo_launcher.GridSweeper"
 
 

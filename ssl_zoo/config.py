@@ -65,6 +65,7 @@ class Run:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> "Run":
+        """Describes the run that `cfg` configures, inside of Hydra's main function."""
         choices = HydraConfig.get().runtime.choices
         config: Any = OmegaConf.to_container(cfg)
         config.pop("facts")
@@ -86,7 +87,7 @@ class Run:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean a or b?" with the known names closest to `name`, or "." when none is close."""
+    """Returns ', did you mean a or b?' with the known names closest to `name`, or '.' when none is close."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f", did you mean {' or '.join(close)}?" if close else "."
 

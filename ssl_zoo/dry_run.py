@@ -86,8 +86,11 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def check_trainer(cfg: DictConfig) -> None:
-    """Raises ValueError for a key of `trainer` that a run does not leave open, a value that Lightning or we refuse, or
-    processes that cannot share a batch evenly."""
+    """Checks the keys and values of `trainer`, and that processes can share a batch evenly.
+
+    Raises:
+        ValueError: for a key that a run does not leave open, or a value that Lightning or this package refuses.
+    """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch import Trainer
 

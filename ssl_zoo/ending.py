@@ -17,8 +17,10 @@ from ssl_zoo.training.credentials import masked_text
 
 
 def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
-    """Writes what is known of a run that did not complete, unless the folder is another's. A disk that refuses it costs
-    a line, no exit status."""
+    """Writes what is known of a run that did not complete, unless the folder is another run's.
+
+    A disk that refuses the file costs a line on stderr, and changes no exit status.
+    """
     try:
         if run_folder.may_record(folder):
             results.write(folder, results.blank(status, **Run.of(cfg).record(), **known))
@@ -27,8 +29,10 @@ def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
 
 
 def cause(error: Exception) -> BaseException:
-    """What a part raised, which lies inside Hydra's own exception; that it lacks an argument or does not know one is
-    the user's mistake."""
+    """Returns what a part raised, which lies inside Hydra's own exception.
+
+    A missing or unknown argument of a part is a mistake of the user, and becomes a ValueError.
+    """
     if not isinstance(error, InstantiationException) or error.__cause__ is None:
         return error
     inner, key = error.__cause__, str(error).rpartition("full_key: ")[2].strip()

@@ -96,6 +96,7 @@ class Learner(LightningModule):
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def setup(self, stage: str) -> None:
+        """Makes BatchNorm statistics those of all processes, and compiles the method."""
         if self.trainer.world_size > 1:  # the same statistics, and so the same loss, as one process would have
             if self.trainer.strategy.root_device.type == "cpu":
                 gather_batch_norm(self.method)
@@ -105,8 +106,11 @@ class Learner(LightningModule):
             self.method.compile()  # in place: checkpoint keys keep their names
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Weight decay spares norms, biases and what a backbone lists in `no_weight_decay()`, as most papers do, unless
-        `decay_norms_and_biases` asks for it on every parameter."""
+        """Builds the optimizer with its parameter groups.
+
+        Weight decay spares norms, biases and what a backbone lists in `no_weight_decay()`, as in most papers, unless
+        `decay_norms_and_biases` applies it to every parameter.
+        """
         decay = self.make_optimizer.keywords.get("weight_decay", 0.0)  # type: ignore[attr-defined]
         spared = [
             f"{name}.{parameter}".lstrip(".")
@@ -132,9 +136,11 @@ class Learner(LightningModule):
         return optimizer
 
     def on_train_start(self) -> None:
+        """Starts the clock."""
         self.clock.start()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Computes the loss of one batch at the current progress, and logs the method's scalars."""
         # The step's own draws (masks, dropout) depend on these three numbers alone, so a resumed run repeats them.
         torch.manual_seed(int(np.random.SeedSequence((self.seed, self.batches_seen, rank())).generate_state(1)[0]))
         self.batches_seen += 1
@@ -152,11 +158,11 @@ class Learner(LightningModule):
         return scalars["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raises NonFiniteLoss before a NaN can reach the weights. On a GPU the flag is read only when metrics are
-        logged, since reading it waits for the device; a checkpoint is refused if it holds a NaN.
+        """Raises NonFiniteLoss before a NaN can reach the weights.
 
-        With a gradient scaler only the loss counts: gradients that overflow are how it finds its scale, and it skips
-        their step by itself.
+        On a GPU the flag is read only when metrics are logged, since reading it waits for the device; a checkpoint with
+        a NaN is never written. With a gradient scaler only the loss counts: the scaler finds its scale by gradients
+        that overflow, and skips their step by itself.
         """
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -171,6 +177,7 @@ class Learner(LightningModule):
             )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps the optimizer, then the method's EMA networks, unless the gradient scaler skipped the step."""
         scale = 0.0 if self.scaler is None else self.scaler.get_scale()
         super().optimizer_step(*args, **kwargs)
         new_scale = 0.0 if self.scaler is None else self.scaler.get_scale()
@@ -184,8 +191,11 @@ class Learner(LightningModule):
             self.trainer.should_stop = True
 
     def _count_skipped_step(self, scale: float) -> None:
-        """Counts a step whose gradients overflowed, so that the scaler left the weights as they were and lowered its
-        `scale`. Raises NonFiniteLoss below 1, where gradients overflow that are not even scaled up."""
+        """Counts a step whose gradients overflowed, after which the scaler lowered its `scale`.
+
+        Raises:
+            NonFiniteLoss: for a scale below 1, where gradients overflow without being scaled up.
+        """
         self.skipped_steps += 1
         if scale < 1:
             raise NonFiniteLoss(
@@ -195,6 +205,7 @@ class Learner(LightningModule):
             )
 
     def on_train_end(self) -> None:
+        """Warns if steps were skipped."""
         if self.skipped_steps:
             log.warning(
                 "%d of %d optimizer steps were skipped because gradients overflowed float16; they count as steps",
@@ -203,6 +214,7 @@ class Learner(LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the card, the place of the encoder's weights and the counters of the run."""
         encoder = next((k for k, part in self.method.named_modules() if part is self.method.encoder), "backbone")
         checkpoint["ssl_zoo"] = {
             "card": self.card,
@@ -213,6 +225,7 @@ class Learner(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the counters, and where the order of the data goes on."""
         self.batches_seen = checkpoint["ssl_zoo"]["batches_seen"]
         self.clock.earlier = checkpoint["ssl_zoo"]["elapsed"]
         self.skipped_steps = checkpoint["ssl_zoo"].get("skipped_steps", 0)  # older ones have none

@@ -161,7 +161,9 @@ def _shrink_stem(model: Any, name: str, stride: int) -> None:
     new, stride, padding = (2, 2, 0) if conv.kernel_size == conv.stride else (3, 1, 1)
     middle = slice((old - new) // 2, (old + new) // 2)
     conv.weight = nn.Parameter(conv.weight.detach()[:, :, middle, middle].contiguous() * (old / new))
-    conv.kernel_size, conv.stride, conv.padding = (new, new), (stride, stride), (padding, padding)
+    conv.kernel_size = (new, new)
+    conv.stride = (stride, stride)
+    conv.padding = (padding, padding)
 
 
 def _first_conv(model: Any) -> nn.Conv2d:

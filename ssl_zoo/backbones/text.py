@@ -39,7 +39,8 @@ class TextEncoder(nn.Module):
         super().__init__()
         if pool not in ("mean", "cls", "max"):
             raise ValueError(f"backbone.pool={pool}: choose mean, cls or max.")
-        self.pool, self.pad_id = pool, pad_id
+        self.pool = pool
+        self.pad_id = pad_id
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, L) int64 -> (B, D). Padding has no influence; a row of nothing but padding gives finite values."""
@@ -109,8 +110,11 @@ class TextTransformer(TextEncoder):
         **trunk_kwargs: Any,
     ):
         super().__init__(pool, pad_id)
-        self.grad_checkpointing, self.max_length = grad_checkpointing, max_length
-        self.sep_id, self.isolate_documents, self.causal = sep_id, isolate_documents, causal
+        self.grad_checkpointing = grad_checkpointing
+        self.max_length = max_length
+        self.sep_id = sep_id
+        self.isolate_documents = isolate_documents
+        self.causal = causal
         self.blocks, self.num_features, self.rope = _harvest(trunk, trunk_kwargs)
         self.depth = len(self.blocks)
         self.embedding = nn.Embedding(vocab_size, self.num_features)
@@ -205,7 +209,9 @@ class TransformersEncoder(TextEncoder):
 
     def __init__(self, model: Any, pool: str, grad_checkpointing: bool, pad_id: int):
         super().__init__(pool, pad_id)
-        self.model, self.num_features, self.depth = model, model.config.hidden_size, model.config.num_hidden_layers
+        self.model = model
+        self.num_features = model.config.hidden_size
+        self.depth = model.config.num_hidden_layers
         if "pooler" in dict(model.named_children()):
             model.pooler = None  # it would never get a gradient, which DistributedDataParallel refuses
         if grad_checkpointing:

@@ -115,7 +115,8 @@ def trial_of_class(path: str, arguments: Mapping[str, Any], kind: str, seed: int
 def _parts(cfg: DictConfig, seed: int, budget: LearningBudget) -> tuple[Any, nn.Module]:
     """The data, and a small backbone of the kind that `cfg` asks for with the weights of this seed."""
     OmegaConf.set_struct(cfg, False)
-    cfg.seed, cfg.data.batch_size = seed, budget.batch_size
+    cfg.seed = seed
+    cfg.data.batch_size = budget.batch_size
     data = build_data(cfg)
     torch.manual_seed(seed)
     if kind_of(cfg.backbone) == "conv":

@@ -1,4 +1,4 @@
-"""BYOL: predict the projection that a slowly moving copy of the network gives of another view; no negatives.
+"""BYOL: predict an EMA target network's projection of another view; no negatives.
 
 Grill et al., "Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning", NeurIPS 2020,
 https://arxiv.org/abs/2006.07733, Section 3.1 and Eq. 2. Official code:
@@ -17,12 +17,15 @@ from ssl_zoo.nn.heads import mlp
 
 
 class BYOL(Method):
-    """The online network is backbone, projector, predictor; the target is an EMA of backbone and projector."""
+    """The online network is backbone, projector and predictor; the target is an EMA of backbone and projector.
+
+    Args:
+        ema_decay: tau_base in the paper; rises to 1 over the run along a half-cosine (Section 3.3).
+    """
 
     min_views: ClassVar[int] = 2
 
     def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, ema_decay: float):
-        """`ema_decay`: tau_base of the paper; it grows to 1 over the run by half a cosine (Section 3.3)."""
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim)
         fraction(ema_decay=ema_decay)
@@ -32,10 +35,11 @@ class BYOL(Method):
         self.ema_decay = ema_decay
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Sum over both directions of 2 - 2 cos (the paper's symmetric loss); in [0, 8], mean over the batch.
+        """2 - 2 cos, summed over both directions (the paper's symmetric loss), mean over the batch; in [0, 8].
 
-        With more than two views: twice the mean over all directions that predict a global view."""
-        # One view at a time: BatchNorm statistics are those of a view, as in the official code.
+        More than two views: twice the mean over all predictions of a global view.
+        """
+        # One view at a time: each view has its own BatchNorm statistics, as in the official code.
         p = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
         with no_grad():
             t = [self.target(view) for view in global_views(batch.views)]
@@ -43,5 +47,6 @@ class BYOL(Method):
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
+        """Updates the target."""
         online = nn.Sequential(self.backbone, self.projector)
         ema_update_cosine(self.target, online, self.ema_decay, progress)

@@ -1,4 +1,4 @@
-"""CLIP: an image and its caption find each other among all images and captions of the batch.
+"""CLIP: identify the caption of each image, and the image of each caption, among those of the batch.
 
 Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://arxiv.org/abs/2103.00020, Section 2.3 and Figure 3. Official code (inference only): github.com/openai/CLIP.
@@ -19,10 +19,15 @@ from ssl_zoo.method import Batch, Method
 
 
 def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Mean of two cross-entropies, of picking each image's text and each text's image (Figure 3).
+    """Mean of two cross-entropies: identify the text of each image, and the image of each text (Figure 3).
 
-    images, texts: (B, D) of length 1, row i of both being a pair; scale: what multiplies their cosines. The candidates
-    come from all processes, the mean is over the B pairs of this one; computed in float32.
+    Args:
+        images: (B, D) unit vectors.
+        texts: (B, D) unit vectors; row i belongs to image i.
+        scale: factor on the cosine similarities.
+
+    Returns:
+        Scalar float32, mean over the B pairs of this process; the candidates come from all processes.
     """
     with torch.autocast(device_type=images.device.type, enabled=False):
         images, texts = images.float(), texts.float()
@@ -33,25 +38,27 @@ def clip_loss(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 
 
 class CLIP(Method):
-    """Two encoders and a linear map from each to a shared space; the image encoder is evaluated, exported and kept.
+    """Two encoders with a linear projection each to a shared space; the image encoder is evaluated and exported.
 
-    The batch's last view is the text, (B, L) token ids; all views before it are images, each of them paired with it.
-    Differs from the paper: the text encoder is whatever `text_backbone` is and pools as it does (there: causal, read at
-    the last token).
+    The last view of a batch is the text, (B, L) token ids; each view before it is an image paired with this text.
+    Differs from the paper: any text encoder may serve, with its own pooling (paper: causal, the last token).
+
+    Args:
+        temperature: initial temperature; cosine similarities are multiplied by its inverse, which is learned.
+        max_scale: upper bound on the inverse temperature.
+
+    Raises:
+        ValueError: for numbers that are not positive, or an initial scale above `max_scale`.
     """
 
     min_views: ClassVar[int] = 2
 
     text_backbone: Any
-    """What turns token ids into features, as `backbone` does images."""
+    """Maps token ids (B, L) to features (B, D'), and has D' as `num_features`."""
 
     def __init__(
         self, backbone: nn.Module, text_backbone: nn.Module, out_dim: int, temperature: float, max_scale: float
     ):
-        """temperature: at the start; cosines are multiplied by its inverse, which is learned and never above max_scale.
-
-        Raises ValueError for numbers that are not positive, or a start beyond the limit.
-        """
         super().__init__(backbone)
         positive(out_dim=out_dim, temperature=temperature, max_scale=max_scale)
         if 1 / temperature > max_scale:
@@ -65,22 +72,23 @@ class CLIP(Method):
         self.max_log_scale = math.log(max_scale)
 
     def embed_image(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float -> (B, D) float32 of length 1."""
+        """Maps images (B, C, H, W) to unit vectors (B, D) float32."""
         return self._project(self.backbone(images))
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """(B, L) int64 -> (B, D) float32 of length 1."""
+        """Maps token ids (B, L) int64 to unit vectors (B, D) float32."""
         return F.normalize(self.text_projector(self.text_backbone(ids)).float(), dim=1)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """With several image views the loss is the mean over them."""
+        """`clip_loss`, mean over the image views."""
         *views, ids = batch.views
         texts, scale = self.embed_text(ids), self.log_scale.exp()
         losses = [clip_loss(self._project(h), texts, scale) for h in embed_views(self.backbone, views)]
         return {"loss": torch.stack(losses).mean(), "scale": scale.detach()}
 
     def after_step(self, progress: float) -> None:
-        # The parameter itself is clipped (Section 2.5): a clip in `forward` would leave it no gradient to return by.
+        """Limits the learned scale to `max_scale` (Section 2.5)."""
+        # The parameter itself is clamped: with a clamp in `forward` it would get no gradient above the limit.
         self.log_scale.clamp_(max=self.max_log_scale)
 
     def _project(self, features: Tensor) -> Tensor:

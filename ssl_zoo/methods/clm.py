@@ -1,8 +1,8 @@
-"""Causal language modelling: predict each token of a text from those before it.
+"""Causal language modelling: predict each token of a text from the tokens before it.
 
 Radford, Narasimhan, Salimans, Sutskever, "Improving Language Understanding by Generative Pre-Training", 2018,
 https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf, Eq. 1 and 2.
-Official code: github.com/openai/finetune-transformer-lm. Letters: B rows, L tokens a row, V vocabulary, D width.
+Official code: github.com/openai/finetune-transformer-lm. Letters: B rows, L tokens per row, V vocabulary, D width.
 """
 
 import torch
@@ -16,7 +16,7 @@ from ssl_zoo.method import Batch, Method
 
 
 class CLM(Method):
-    """Tied token embeddings plus a bias (the paper has none) predict the next token at every place."""
+    """Predicts the next token at every position through the tied token embedding plus a bias (the paper has none)."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__(backbone)
@@ -28,12 +28,14 @@ class CLM(Method):
         self.bias = nn.Parameter(torch.zeros(self.backbone.embedding.num_embeddings))
 
     def next_logits(self, ids: Tensor) -> Tensor:
-        """ids (B, L) -> (B, L, V) float32: for each place, logits of the token after it."""
+        """Logits (B, L, V) float32 of the token that follows each position of ids (B, L)."""
         return F.linear(encode(self.backbone, ids).tokens, self.backbone.embedding.weight, self.bias).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over all tokens of a view but the first of each row and padding, then over the views;
-        perplexity and accuracy of the same tokens."""
+        """Cross-entropy of the next token, and its perplexity and accuracy.
+
+        The mean is over all tokens of a view except padding and the first of each row, then over the views.
+        """
         losses, hits = zip(*(self.losses(view) for view in batch.views), strict=True)
         loss = torch.stack(losses).mean()
         return {"loss": loss, "perplexity": all_reduce_mean(loss.detach()).exp(), "accuracy": torch.stack(hits).mean()}
@@ -42,6 +44,6 @@ class CLM(Method):
         """Loss and accuracy of one view (B, L)."""
         logits, targets = self.next_logits(ids)[:, :-1], ids[:, 1:]
         real = eligible(self.backbone, ids)[:, 1:]
-        surprise = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-        right = (logits.argmax(dim=-1) == targets).float()
-        return mean_over(surprise, real), mean_over(right, real)
+        errors = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        correct = (logits.argmax(dim=-1) == targets).float()
+        return mean_over(errors, real), mean_over(correct, real)

@@ -1,4 +1,4 @@
-"""DCL: SimCLR's loss without the positive pair in its denominator, so that small batches do as well as large ones.
+"""DCL: SimCLR's loss without the positive pair in the denominator, which makes it less dependent on batch size.
 
 Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, https://arxiv.org/abs/2110.06848, Section 3: DCL, and
 DCLW, which weights the positive term by a negative von Mises-Fisher function.
@@ -17,11 +17,17 @@ from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 
 
-def dcl(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tensor:
-    """Mean over the 2B queries, in float32 (the paper sums). z1, z2: (B, D), projections of two views of B examples.
+def dcl_loss(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tensor:
+    """Decoupled contrastive loss in float32, mean over the 2B queries (the paper sums).
 
-    Both views of a query's own example are left out of its negatives, which come from all processes. With `sigma` the
-    positive term of example i is weighted by 2 - exp(cos_i / sigma) / (its mean over the global batch), a constant.
+    Negatives come from all processes; both views of a query's own example are excluded.
+
+    Args:
+        z1: (B, D) projections of the first view.
+        z2: (B, D) projections of the second view of the same examples.
+        temperature: divides the cosine similarities.
+        sigma: None for DCL. For DCLW, the positive term of example i is weighted by 2 - exp(cos_i / sigma) / (mean of
+            this over the global batch), without gradient.
     """
     z1, z2 = F.normalize(z1.float(), dim=1), F.normalize(z2.float(), dim=1)
     agreement = (z1 * z2).sum(dim=1)  # (B,)
@@ -38,7 +44,12 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> Tens
 
 
 class DCL(Method):
-    """SimCLR with a decoupled loss; the backbone is kept."""
+    """SimCLR with a decoupled loss.
+
+    Args:
+        sigma: None for DCL, a number for DCLW.
+        views_per_batch_norm: see `functional.project_views`.
+    """
 
     min_views: ClassVar[int] = 2
 
@@ -51,18 +62,18 @@ class DCL(Method):
         sigma: float | None,
         views_per_batch_norm: str = "joint",
     ):
-        """sigma: None for DCL, a number for DCLW; views_per_batch_norm: see `functional.project_views`."""
         super().__init__(backbone)
         choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
         if sigma is not None:
             positive(sigma=sigma)
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
-        self.temperature, self.sigma = temperature, sigma
+        self.temperature = temperature
+        self.sigma = sigma
         self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """With more than two views the loss is the mean over all pairs with a global view in them."""
+        """`dcl_loss`, mean over all pairs of a global view and another view."""
         z = project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
         pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
-        return {"loss": torch.stack([dcl(a, b, self.temperature, self.sigma) for a, b in pairs]).mean()}
+        return {"loss": torch.stack([dcl_loss(a, b, self.temperature, self.sigma) for a, b in pairs]).mean()}

@@ -1,4 +1,4 @@
-"""Denoising autoencoder: add noise to an image, squeeze it through the features, and give back the clean image.
+"""Denoising autoencoder: reconstruct a clean image from the features of a noisy one.
 
 Vincent, Larochelle, Bengio, Manzagol, "Extracting and Composing Robust Features with Denoising Autoencoders", ICML
 2008, Section 2.3, https://www.cs.toronto.edu/~larocheh/publications/icml-2008-denoising-autoencoders.pdf; Gaussian
@@ -20,14 +20,16 @@ from ssl_zoo.method import Batch, Method
 
 
 def randn_rows(*shape: int, device: torch.device) -> Tensor:
-    """(B, ...) standard normals, a row for each example; the draws of `rand_rows` by the inverse of their law."""
-    # The shift keeps away from erfinv(-1), which is infinite; none is beyond 5.5.
+    """(B, ...) standard normal float32, computed from `rand_rows` by the inverse of the distribution function."""
+    # The shift avoids erfinv(-1), which is infinite; no value exceeds 5.5 in magnitude.
     return torch.erfinv(rand_rows(*shape, device=device) * 2 - (1 - 2**-24)) * math.sqrt(2)
 
 
 class Decoder(nn.Sequential):
-    """(B, D) -> (B, C, S, S) with S >= image_size, equal to it for 8, 28, 32, 64, 96, 224, ...: a linear layer to at
-    most 7x7 places, then doublings, each followed by a convolution."""
+    """Maps (B, D) to (B, C, S, S) with S >= image_size; S equals it for 8, 28, 32, 64, 96, 224, ...
+
+    A linear layer gives at most 7x7 positions; each doubling of the resolution is followed by a convolution.
+    """
 
     def __init__(self, dim: int, hidden_dim: int, in_chans: int, image_size: int):
         side, doublings = image_size, 0
@@ -42,11 +44,17 @@ class Decoder(nn.Sequential):
 
 
 class Denoise(Method):
-    """Differs from the papers: one deep network trained at once, not a stack of layers trained one after another; the
-    decoder is convolutional and has weights of its own."""
+    """A backbone as encoder and a convolutional decoder.
+
+    Differs from the papers: the network is trained end to end, not layer by layer, and encoder and decoder do not share
+    weights.
+
+    Args:
+        noise_std: standard deviation of the noise, relative to pixels of the data with standard deviation 1.
+        hidden_dim: channels of the decoder.
+    """
 
     def __init__(self, backbone: nn.Module, noise_std: float, hidden_dim: int, in_chans: int, image_size: int):
-        """noise_std: of the noise, where the pixels of the data have 1; hidden_dim: channels of the decoder."""
         super().__init__(backbone)
         positive(noise_std=noise_std, hidden_dim=hidden_dim)
         self.noise_std = noise_std
@@ -57,7 +65,7 @@ class Denoise(Method):
         if batch.views[0].ndim != 4:
             raise ValueError(f"method=denoise needs images (B, C, H, W), not views of {tuple(batch.views[0].shape)}")
         views = global_views(batch.views)
-        # One draw for each view: its rows are shared out over the processes as the examples are.
+        # Random numbers are generated per view, so that they are distributed over processes as the examples are.
         noisy = [view + self.noise_std * randn_rows(*view.shape, device=view.device) for view in views]
         clean = torch.cat(views).float()
         images = self.decoder(self.backbone(torch.cat(noisy)))[..., : clean.shape[-2], : clean.shape[-1]]

@@ -1,4 +1,4 @@
-"""DINO: match the output distribution of an EMA teacher, which is centred and sharpened, across views.
+"""DINO: predict the centred and sharpened output distribution of an EMA teacher for another view.
 
 Caron, Touvron, Misra, Jegou, Mairal, Bojanowski, Joulin, "Emerging Properties in Self-Supervised Vision Transformers",
 ICCV 2021, https://arxiv.org/abs/2104.14294, Algorithm 1, Eqs. 1-4. Official code: github.com/facebookresearch/dino.
@@ -19,7 +19,13 @@ from ssl_zoo.schedules import linear_ramp
 
 
 class DINO(Method):
-    """Student: backbone and projector, on all views; teacher: an EMA of both, on the global views."""
+    """The student, backbone and projector, sees all views; the teacher, an EMA of both, sees the global views.
+
+    Args:
+        teacher_temperature: [first, last, share]; linear from first to last over this share of the run, then constant.
+        freeze_until: share of the run during which the prototypes (DINO's last layer) are frozen.
+        ema_decay: of the teacher; rises to 1 over the run along a half-cosine.
+    """
 
     min_views: ClassVar[int] = 2
     center: Tensor
@@ -36,9 +42,6 @@ class DINO(Method):
         center_decay: float,
         ema_decay: float,
     ):
-        """teacher_temperature: [first, last, share]: from first to last, linearly over this share of the run.
-        freeze_until: the prototypes (DINO's last layer) learn from this share of the run on.
-        ema_decay: of the teacher; it grows to 1 over the run by half a cosine."""
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         fraction(center_decay=center_decay, ema_decay=ema_decay)
@@ -47,15 +50,19 @@ class DINO(Method):
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.teacher = ema_copy(nn.Sequential(backbone, self.projector))
         self.register_buffer("center", torch.zeros(num_prototypes))
-        self.temperature, self.teacher_temperature = temperature, list(teacher_temperature)
-        self.freeze_until, self.center_decay, self.ema_decay = freeze_until, center_decay, ema_decay
+        self.temperature = temperature
+        self.teacher_temperature = list(teacher_temperature)
+        self.freeze_until = freeze_until
+        self.center_decay = center_decay
+        self.ema_decay = ema_decay
 
     @torch.no_grad()
     def targets(self, views: list[Tensor], progress: float) -> tuple[Tensor, ...]:
-        """The teacher's distributions, (B, K) for each global view; moves the centre in training, after use."""
+        """The teacher's distributions (B, K) for each global view; in training, then updates the centre."""
         views = global_views(views)
         scores = torch.cat(embed_views(self.teacher, views))
-        temperature = linear_ramp(*self.teacher_temperature, progress)
+        first, last, until = self.teacher_temperature
+        temperature = linear_ramp(first, last, until, progress)
         distributions = ((scores - self.center) / temperature).softmax(dim=1)
         if self.training:
             self.center.lerp_(all_reduce_mean(scores.mean(dim=0)), 1 - self.center_decay)  # Eq. 4
@@ -70,5 +77,6 @@ class DINO(Method):
         return {"loss": torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
+        """Updates the teacher."""
         online = nn.Sequential(self.backbone, self.projector)
         ema_update_cosine(self.teacher, online, self.ema_decay, progress)

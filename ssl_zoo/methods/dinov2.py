@@ -1,10 +1,9 @@
-"""DINOv2: DINO on whole views, iBOT on hidden tokens with a head of its own, and a term that keeps neighbours apart.
+"""DINOv2: DINO on whole views, iBOT on masked tokens with a separate head, and a term that spreads the features.
 
 Oquab, Darcet, Moutakanni et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024,
 https://arxiv.org/abs/2304.07193, Section 4. KoLeo: Sablayrolles et al., "Spreading vectors for similarity search",
 2019, https://arxiv.org/abs/1806.03198. Official code: github.com/facebookresearch/dinov2.
-Letters: B batch, V global views, N tokens of a view, k columns that hold the masked tokens of an
-example, D width, K prototypes, W processes.
+Letters: B batch, V global views, N tokens of a view, k masked tokens of an example, D width, K prototypes, W processes.
 """
 
 from typing import ClassVar
@@ -20,37 +19,39 @@ from ssl_zoo.functional import ema_copy, ema_update_cosine, embed_views, global_
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
-from ssl_zoo.nn.token_masking import Hidden, hide, read_tokens
+from ssl_zoo.nn.token_masking import MaskedTokens, encode_views, mask_one_view
 from ssl_zoo.schedules import linear_ramp
 
 SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
-
-
-KOLEO_FLOOR = 1e-2
+KOLEO_MIN_DISTANCE = 1e-2
 
 
 def koleo(x: Tensor) -> Tensor:
-    """Mean of -log(distance to the nearest other example) over the global batch, of unit vectors. x: (B, D).
+    """Mean of -log(distance to the nearest other example) over the global batch, for x (B, D) after normalisation.
 
-    Distances below KOLEO_FLOOR count as that, without a gradient. There the official code's gradient, 1 / distance in
-    the direction of what rounding left of it, outgrows all others: examples that are equal, which no step can tell
-    apart, have one of 1e5 and more.
+    Distances are clamped at KOLEO_MIN_DISTANCE and have no gradient below it. The gradient of the official code is
+    1 / distance, in a direction determined by rounding; for equal examples it exceeds 1e5 and dominates all others.
     """
     with torch.autocast(device_type=x.device.type, enabled=False):
         x = F.normalize(all_gather(x.float()), dim=1)  # (WB, D)
         itself = torch.eye(len(x), dtype=torch.bool, device=x.device)
         nearest = (x @ x.T).masked_fill(itself, -2).argmax(dim=1)
-        return -F.pairwise_distance(x, x[nearest], eps=1e-8).clamp(min=KOLEO_FLOOR).log().mean()
+        return -F.pairwise_distance(x, x[nearest], eps=1e-8).clamp(min=KOLEO_MIN_DISTANCE).log().mean()
 
 
 class DINOv2(Method):
-    """Teacher scores are balanced by Sinkhorn-Knopp over the global batch, views and tokens each on their own.
+    """Teacher scores are balanced by Sinkhorn-Knopp over the global batch, separately for views and tokens.
 
-    Differs from the official code: (1) KoLeo is the mean over the global views, there the sum over two; (2) it is over
-    the global batch, not a GPU's; (3) it and the loss on views act on the pooled vector, the mean of the tokens by
-    default, not the class token; (4) a draw picks one global view of each example to be masked and `mask_ratio` is
-    fixed, where half of all views are masked, by [0.1, 0.5]; (5) every masked token counts alike, where there each view
-    does: it matters for texts, whose lengths differ; (6) KoLeo has a floor, see `koleo`.
+    Differs from the official code (named second): (1) KoLeo is the mean over the global views, not the sum over two;
+    (2) KoLeo is over the global batch, not that of one GPU; (3) KoLeo and the loss on views use the pooled vector, by
+    default the mean of the tokens, not the class token; (4) one global view of each example is masked, with a fixed
+    ratio, instead of half of all views with a ratio in [0.1, 0.5]; (5) all masked tokens have equal weight, instead of
+    all views, which matters for texts of different lengths; (6) KoLeo has a minimum distance, see `koleo`.
+
+    Args:
+        teacher_temperature: [first, last, share]; linear from first to last over this share of the run, then constant.
+        freeze_until: share of the run during which the prototypes are frozen.
+        ema_decay: of the teacher; rises to 1 over the run along a half-cosine.
     """
 
     min_views: ClassVar[int] = 2
@@ -68,7 +69,6 @@ class DINOv2(Method):
         mask_ratio: float,
         koleo_weight: float,
     ):
-        """teacher_temperature: [first, last, share of the run]; freeze_until: prototypes learn from this share on."""
         super().__init__(backbone)
         require_tokens(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
@@ -81,39 +81,48 @@ class DINOv2(Method):
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.token_projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.teacher = ema_copy(nn.ModuleList([backbone, self.projector, self.token_projector]))
-        self.temperature, self.teacher_temperature = temperature, list(teacher_temperature)
-        self.freeze_until, self.ema_decay, self.koleo_weight = freeze_until, ema_decay, koleo_weight
+        self.temperature = temperature
+        self.teacher_temperature = list(teacher_temperature)
+        self.freeze_until = freeze_until
+        self.ema_decay = ema_decay
+        self.koleo_weight = koleo_weight
 
     @torch.no_grad()
-    def targets(self, x: Tensor, hidden: Hidden, progress: float) -> tuple[Tensor, Tensor]:
-        """The teacher's distributions: (B * V, K) of views, (B, k, K) of hidden tokens."""
+    def targets(self, x: Tensor, masked: MaskedTokens, progress: float) -> tuple[Tensor, Tensor]:
+        """The teacher's distributions (B * V, K) for views and (B, k, K) for masked tokens."""
         backbone, projector, token_projector = self.teacher.children()
-        pooled, tokens = read_tokens(backbone, x, hidden, mask_token=None)
-        temperature = linear_ramp(*self.teacher_temperature, progress)
+        pooled, tokens = encode_views(backbone, x, masked, mask_token=None)
+        first, last, until = self.teacher_temperature
+        temperature = linear_ramp(first, last, until, progress)
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
-        scores, masked = token_projector(tokens).flatten(0, 1), hidden.valid.flatten()
-        token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked)
+        scores = token_projector(tokens).flatten(0, 1)
+        token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked.valid.flatten())
         return targets, token_targets.unflatten(0, tokens.shape[:2])
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """ "pooled": cross-entropy of views, mean over the batch and over all pairs of a global view and another.
-        "tokens": that of masked tokens, mean over those of the global batch, over V as unmasked views count 0.
-        "koleo": mean over the global views."""
+        """Sum of three losses: `pooled`, `tokens` and `koleo_weight` times `koleo`, a mean over the global views.
+
+        `pooled` is the cross-entropy of views, mean over the batch and all pairs of a global view and another view.
+        `tokens` is the cross-entropy of masked tokens, mean over those of the global batch; it is divided by V, since
+        views that are not masked count as 0.
+        """
         x = torch.stack(global_views(batch.views), dim=1)  # (B, V, ...)
-        hidden, frozen = hide(x, self.backbone, self.mask), progress < self.freeze_until
-        targets, token_targets = self.targets(x, hidden, progress)
+        masked = mask_one_view(x, self.backbone, self.mask)
+        frozen = progress < self.freeze_until
+        targets, token_targets = self.targets(x, masked, progress)
         t = targets.unflatten(0, x.shape[:2]).unbind(dim=1)
-        pooled, tokens = read_tokens(self.backbone, x, hidden, self.mask_token)
-        own = pooled.unflatten(0, x.shape[:2]).unbind(dim=1)
-        h = [*own, *embed_views(self.backbone, batch.views[x.shape[1] :])]
+        pooled, tokens = encode_views(self.backbone, x, masked, self.mask_token)
+        global_h = pooled.unflatten(0, x.shape[:2]).unbind(dim=1)
+        h = [*global_h, *embed_views(self.backbone, batch.views[x.shape[1] :])]
         s = (self.projector(torch.cat(h), frozen) / self.temperature).chunk(len(h))
         view_loss = torch.stack([F.cross_entropy(s[j], t[i]) for i, j in view_pairs(batch.views)]).mean()
         logs = (self.token_projector(tokens, frozen) / self.temperature).log_softmax(dim=-1)  # (B, k, K)
-        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), hidden.valid) / x.shape[1]
-        spread = torch.stack([koleo(view) for view in own]).mean()
+        token_loss = mean_over(-(token_targets * logs).sum(dim=-1), masked.valid) / x.shape[1]
+        spread = torch.stack([koleo(view) for view in global_h]).mean()
         scalars = {"pooled": view_loss, "tokens": token_loss, "koleo": spread}
         return {"loss": view_loss + token_loss + self.koleo_weight * spread, **scalars}
 
     def after_step(self, progress: float) -> None:
+        """Updates the teacher."""
         online = nn.ModuleList([self.backbone, self.projector, self.token_projector])
         ema_update_cosine(self.teacher, online, self.ema_decay, progress)

@@ -1,4 +1,4 @@
-"""LeJEPA: views agree, and SIGReg makes the embeddings an isotropic Gaussian: no teacher, no predictor, one weight.
+"""LeJEPA: views agree, and SIGReg makes the embeddings an isotropic Gaussian; no teacher, no predictor, one weight.
 
 Balestriero, LeCun, "LeJEPA: Provable and Scalable Self-Supervised Learning Without the Heuristics", 2025,
 https://arxiv.org/abs/2511.08544, Sections 4 (SIGReg) and 5 (LeJEPA), Algorithms 1 and 2. Written from the paper.
@@ -19,11 +19,11 @@ from ssl_zoo.nn.heads import mlp
 
 
 def epps_pulley(x: Tensor, num_knots: int, max_frequency: float) -> Tensor:
-    """How far each column of x (B, M) is from samples of N(0, 1): (M,), at least 0, grows with the global batch.
+    """Epps-Pulley statistic (M,): distance of each column of x (B, M) from N(0, 1); grows with the global batch.
 
-    N * integral over [-max_frequency, max_frequency] of |ecf(t) - phi(t)|^2 phi(t), where ecf is the empirical
-    characteristic function of all N = W * B samples and phi(t) = exp(-t^2 / 2) that of the Gaussian, by the trapezoidal
-    rule. The integrand is even, so `num_knots` points lie on its positive half.
+    N * integral over [-max_frequency, max_frequency] of |ecf(t) - phi(t)|^2 phi(t) by the trapezoidal rule, where ecf
+    is the empirical characteristic function of all N = W * B samples, and phi(t) = exp(-t^2 / 2) that of the Gaussian.
+    The integrand is even, so `num_knots` points on the positive half suffice.
     """
     t = torch.linspace(0, max_frequency, num_knots, device=x.device)
     angles = x.unsqueeze(-1) * t  # (B, M, T)
@@ -34,14 +34,19 @@ def epps_pulley(x: Tensor, num_knots: int, max_frequency: float) -> Tensor:
 
 
 def sigreg(z: Tensor, directions: Tensor, num_knots: int, max_frequency: float) -> Tensor:
-    """Mean Epps-Pulley statistic of z (B, D) along `directions` (D, M), which need not have unit length. In float32."""
+    """Mean Epps-Pulley statistic of z (B, D) along `directions` (D, M) of any length, in float32."""
     with torch.autocast(z.device.type, enabled=False):
         x = z.float() @ F.normalize(directions, dim=0)  # (B, M)
     return epps_pulley(x, num_knots, max_frequency).mean()
 
 
 class LeJEPA(Method):
-    """Projector of three layers; any number of views, each of which is drawn to the mean of the global ones."""
+    """The projector has three layers; each view is attracted to the mean of the global views.
+
+    Args:
+        sigreg_weight: lambda in the paper; conf/method/lejepa.yaml explains the other numbers.
+        views_per_batch_norm: see `functional.project_views`.
+    """
 
     min_views: ClassVar[int] = 2
 
@@ -56,7 +61,6 @@ class LeJEPA(Method):
         max_frequency: float,
         views_per_batch_norm: str = "joint",
     ):
-        """views_per_batch_norm: see `functional.project_views`; for the other numbers see conf/method/lejepa.yaml."""
         super().__init__(backbone)
         choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_directions=num_directions, max_frequency=max_frequency)
@@ -64,19 +68,24 @@ class LeJEPA(Method):
         if num_knots < 2:
             raise ValueError(f"method.num_knots={num_knots} must be 2 or more: the integral needs both ends")
         self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim)
-        self.sigreg_weight, self.num_directions = sigreg_weight, num_directions
-        self.num_knots, self.max_frequency = num_knots, max_frequency
+        self.sigreg_weight = sigreg_weight
+        self.num_directions = num_directions
+        self.num_knots = num_knots
+        self.max_frequency = max_frequency
         self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """(1 - lambda) * invariance + lambda * SIGReg. Invariance: squared distance to the mean of the global views,
-        mean over views, batch and (as in the official code) features. SIGReg: mean over views and directions."""
+        """(1 - lambda) * invariance + lambda * SIGReg.
+
+        Invariance is the squared distance to the mean of the global views, mean over views, batch and (as in the
+        official code) features. SIGReg is the mean over views and directions.
+        """
         z = torch.stack(
             project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
         ).float()  # (V, B, D)
         centre = z[: len(global_views(batch.views))].mean(dim=0)
         invariance = (z - centre).square().mean()
-        # New directions at each step, the same ones on all processes (Section 4.3).
+        # New random directions at each step, the same on all processes (Section 4.3).
         directions = broadcast(torch.randn(z.shape[-1], self.num_directions, device=z.device))
         gaussianity = torch.stack([sigreg(x, directions, self.num_knots, self.max_frequency) for x in z]).mean()
         loss = (1 - self.sigreg_weight) * invariance + self.sigreg_weight * gaussianity

@@ -15,7 +15,7 @@ from ssl_zoo.checks import fraction, positive
 from ssl_zoo.distributed import rand_rows
 from ssl_zoo.functional import global_views
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.nn.masks import num_hidden
+from ssl_zoo.nn.masks import num_masked
 
 
 def pixel_targets(view: Tensor, patch_size: tuple[int, int], normalise: bool) -> Tensor:
@@ -56,7 +56,8 @@ class MAE(Method):
                 f"method.decoder_dim={decoder_dim} must be a multiple of 4, for its positions, and of "
                 f"method.decoder_num_heads={decoder_num_heads}"
             )
-        self.mask_ratio, self.normalise_targets = mask_ratio, normalise_targets
+        self.mask_ratio = mask_ratio
+        self.normalise_targets = normalise_targets
         self.patch_size = projection.kernel_size
         self.project = nn.Linear(self.backbone.num_features, decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(decoder_dim).normal_(std=0.02))
@@ -68,7 +69,7 @@ class MAE(Method):
         """The hidden patches (B, M) of a view and those kept (B, N - M), int64, in random order."""
         rows, columns = grid(self.backbone, view)
         order = rand_rows(len(view), rows * columns, device=view.device).argsort(dim=1)
-        count = num_hidden(self.mask_ratio, rows * columns)
+        count = num_masked(self.mask_ratio, rows * columns)
         return order[:, :count], order[:, count:]
 
     def reconstruct(self, view: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ class MaskFeat(Method):
         super().__init__(backbone)
         projection = patch_convolution(backbone)
         positive(num_bins=num_bins, cell_size=cell_size)
-        self.mask, self.num_bins = BlockMask(mask_ratio), num_bins
+        self.mask = BlockMask(mask_ratio)
+        self.num_bins = num_bins
         p, q = projection.kernel_size
         self.cell = math.gcd(p, cell_size), math.gcd(q, cell_size)
         self.cells = p // self.cell[0], q // self.cell[1]  # of a patch

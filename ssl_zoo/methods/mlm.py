@@ -16,7 +16,7 @@ from ssl_zoo.checks import fraction
 from ssl_zoo.distributed import all_reduce_mean, rand_rows
 from ssl_zoo.functional import mean_over
 from ssl_zoo.method import Batch, Method
-from ssl_zoo.nn.masks import Chosen, choose_tokens
+from ssl_zoo.nn.masks import ChosenTokens, choose_tokens
 
 
 class Masked(NamedTuple):
@@ -57,12 +57,15 @@ class MLM(Method):
             raise ValueError(f"method.replace={replace} must be three shares that sum to 1, e.g. [0.8,0.1,0.1]")
         vocab_size = self.backbone.embedding.num_embeddings
         self.bias = nn.Parameter(torch.zeros(vocab_size))
-        self.mask_ratio, self.replace, self.whole_words = mask_ratio, replace, whole_words
-        self.mask_id, self.num_special = mask_id, num_special
+        self.mask_ratio = mask_ratio
+        self.replace = replace
+        self.whole_words = whole_words
+        self.mask_id = mask_id
+        self.num_special = num_special
         starts = torch.tensor([c == "1" for c in word_starts])
         self.register_buffer("word_starts", starts, persistent=False)
 
-    def choose(self, ids: Tensor) -> Chosen:
+    def choose(self, ids: Tensor) -> ChosenTokens:
         """The tokens to mask in ids (B, L): uniform over ordinary tokens, or whole words (the last one cut)."""
         scores = rand_rows(len(ids), ids.shape[1] + 1, device=ids.device)
         special = ids < self.num_special

@@ -60,7 +60,8 @@ class MoCo(Method):
         )
         self.target = ema_copy(nn.Sequential(backbone, self.projector))
         self.queue = Queue(queue_size, out_dim)
-        self.temperature, self.ema_decay = temperature, ema_decay
+        self.temperature = temperature
+        self.ema_decay = ema_decay
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Mean over both directions (the demo sums them), or over all that have a key of a global view."""

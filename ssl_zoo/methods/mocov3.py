@@ -35,7 +35,8 @@ class MoCoV3(Method):
         self.projector = nn.Sequential(*layers[:-1], nn.BatchNorm1d(out_dim, affine=False))
         self.predictor = mlp(out_dim, hidden_dim, out_dim)
         self.target = ema_copy(nn.Sequential(backbone, self.projector))
-        self.temperature, self.ema_decay = temperature, ema_decay
+        self.temperature = temperature
+        self.ema_decay = ema_decay
 
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
         """2 * temperature * InfoNCE (Algorithm 1), mean over the B queries. q: (B, D); k: (WB, D), of all processes."""

@@ -55,8 +55,10 @@ class MSN(Method):
         self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim)
         self.prototypes = Prototypes(out_dim, num_prototypes)
         self.target = ema_copy(nn.Sequential(backbone, self.projector))
-        self.temperature, self.sharpening = temperature, sharpening
-        self.entropy_weight, self.ema_decay = entropy_weight, ema_decay
+        self.temperature = temperature
+        self.sharpening = sharpening
+        self.entropy_weight = entropy_weight
+        self.ema_decay = ema_decay
 
     def drop(self, view: Tensor) -> Tensor:
         """The pooled vector (B, D) of what is left of a view once `mask_ratio` of its tokens are dropped."""

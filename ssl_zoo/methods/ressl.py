@@ -58,7 +58,9 @@ class ReSSL(Method):
         )
         self.teacher = ema_copy(nn.Sequential(backbone, self.projector))
         self.queue = Queue(queue_size, out_dim)
-        self.temperature, self.teacher_temperature, self.ema_decay = temperature, teacher_temperature, ema_decay
+        self.temperature = temperature
+        self.teacher_temperature = teacher_temperature
+        self.ema_decay = ema_decay
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Cross-entropy between the teacher's relations and the student's, mean over the batch and student views."""

@@ -25,7 +25,8 @@ class SimMIM(Method):
         super().__init__(backbone)
         projection = patch_convolution(backbone)
         positive(mask_unit=mask_unit)
-        self.mask, self.mask_unit = RandomMask(mask_ratio), mask_unit
+        self.mask = RandomMask(mask_ratio)
+        self.mask_unit = mask_unit
         self.patch_size = projection.kernel_size
         self.mask_token = mask_token(projection.out_channels)
         self.head = nn.Linear(

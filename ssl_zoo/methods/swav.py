@@ -63,8 +63,11 @@ class SwAV(Method):
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.prototypes = Prototypes(out_dim, num_prototypes)
         self.queue = Queue(queue_size, out_dim) if queue_size else None
-        self.temperature, self.freeze_until, self.queue_from = temperature, freeze_until, queue_from
-        self.sinkhorn_temperature, self.sinkhorn_iterations = sinkhorn_temperature, sinkhorn_iterations
+        self.temperature = temperature
+        self.freeze_until = freeze_until
+        self.queue_from = queue_from
+        self.sinkhorn_temperature = sinkhorn_temperature
+        self.sinkhorn_iterations = sinkhorn_iterations
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Cross-entropy with the assignments, mean over the batch and over all pairs of a global view and another."""

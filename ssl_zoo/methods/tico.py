@@ -40,7 +40,9 @@ class TiCo(Method):
         fraction(covariance_decay=covariance_decay, ema_decay=ema_decay)
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
         self.target = ema_copy(nn.Sequential(backbone, self.projector))
-        self.contrast_weight, self.covariance_decay, self.ema_decay = contrast_weight, covariance_decay, ema_decay
+        self.contrast_weight = contrast_weight
+        self.covariance_decay = covariance_decay
+        self.ema_decay = ema_decay
         self.register_buffer("covariance", torch.zeros(out_dim, out_dim))
 
     def remember(self, z: list[Tensor]) -> Tensor:

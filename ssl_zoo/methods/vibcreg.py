@@ -30,8 +30,10 @@ class IterNorm(nn.Module):
 
     def __init__(self, dim: int, num_groups: int, iterations: int):
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
-        self.num_groups, self.iterations = num_groups, iterations
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.num_groups = num_groups
+        self.iterations = iterations
 
     def forward(self, z: Tensor) -> Tensor:
         x = z.float().unflatten(1, (self.num_groups, -1)).transpose(0, 1)  # (G, B, d)
@@ -82,7 +84,8 @@ class VIbCReg(Method):
             mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim), IterNorm(out_dim, num_groups, iterations)
         )
         self.invariance_weight = invariance_weight
-        self.variance_weight, self.covariance_weight = variance_weight, covariance_weight
+        self.variance_weight = variance_weight
+        self.covariance_weight = covariance_weight
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two views: variance and correlation terms are summed over them, as in the official code (VICReg's official

@@ -45,7 +45,8 @@ class VICReg(Method):
         positive(variance_weight=variance_weight, covariance_weight=covariance_weight)
         self.projector = mlp(self.backbone.num_features, hidden_dim, hidden_dim, out_dim)
         self.invariance_weight = invariance_weight
-        self.variance_weight, self.covariance_weight = variance_weight, covariance_weight
+        self.variance_weight = variance_weight
+        self.covariance_weight = covariance_weight
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Scaled as in the official code: Eq. 5 is divided by D, and in Eq. 6 the variance is the mean of the two views

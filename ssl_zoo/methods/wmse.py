@@ -49,7 +49,8 @@ class WMSE(Method):
                 "the covariance of fewer rows is too noisy to invert"
             )
         self.projector = mlp(self.backbone.num_features, hidden_dim, out_dim)
-        self.whitening_size, self.eps = whitening_size, eps
+        self.whitening_size = whitening_size
+        self.eps = eps
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """2 - 2 cos of the whitened rows of two views, mean over the global batch and over all pairs of views

@@ -1,0 +1,1 @@
+"""Building blocks of methods: heads, prototypes, queues and masks."""

@@ -1,4 +1,4 @@
-"""What methods remember between steps."""
+"""A queue of embeddings from past steps."""
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,13 @@ from ssl_zoo.functional import similarities
 
 
 class Queue(nn.Module):
-    """The last `size` vectors of all processes, oldest overwritten first; a buffer, so checkpoints carry it.
+    """First-in first-out queue of the last `size` vectors of all processes, stored in buffers and so in checkpoints.
 
-    It starts with random unit vectors, as MoCo's does.
-    keys: (size, D) float32.
-    indices: (size,) int64, which example of the data set each key is of; -1 for the random ones at the start.
+    It is initialised with random unit vectors, as MoCo's is.
+
+    Attributes:
+        keys: (size, D) float32.
+        indices: (size,) int64, the position in the data set of the example of each key; -1 for the initial vectors.
     """
 
     keys: Tensor
@@ -28,24 +30,32 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def nearest(self, z: Tensor, count: int) -> Tensor:
-        """The `count` keys of largest dot product with each row of z, best first: (B, D) -> (B, count, D)."""
+        """The `count` keys with the largest dot product with each row of z (B, D), best first: (B, count, D)."""
         return self.keys[similarities(z, self.keys).topk(count, dim=1).indices]
 
     def same_example(self, indices: Tensor) -> Tensor:
-        """(B,) int64 positions in the data set -> (B, size) bool: which keys are of the same example as each query.
+        """(B, size) bool, True where a key comes from the same example as a query.
 
-        Such a key is no negative. The queue holds some as soon as it is longer than an epoch, and around the border of
-        two epochs, whose orders differ, in any case.
+        Such a key must not serve as a negative. The queue holds some if it is longer than an epoch, and always around
+        the boundary of two epochs, because their orders differ.
+
+        Args:
+            indices: (B,) int64, the position in the data set of the example of each query.
         """
         return indices[:, None] == self.indices
 
     @torch.no_grad()
     def push(self, x: Tensor, indices: Tensor) -> None:
-        """Adds x (B, D), of the examples `indices` (B,), of every process, in rank order; for a training `forward`,
-        after `keys` was used."""
-        x, indices = (all_gather(part)[-len(self.keys) :] for part in (x.detach().float(), indices))
+        """Adds the vectors of all processes in rank order; call it in `forward` during training, after using `keys`.
+
+        Args:
+            x: (B, D) vectors of this process.
+            indices: (B,) int64, the position in the data set of the example of each vector.
+        """
+        x = all_gather(x.detach().float())[-len(self.keys) :]
+        indices = all_gather(indices)[-len(self.keys) :]
         where = (self.position + torch.arange(len(x), device=x.device)) % len(self.keys)
-        # A new tensor: the loss of this step may still need the old keys for its backward pass.
+        # Out of place: the backward pass of this step may still need the old keys.
         self.keys = self.keys.index_copy(0, where, x)
         self.indices = self.indices.index_copy(0, where, indices)
         self.position = (self.position + len(x)) % len(self.keys)

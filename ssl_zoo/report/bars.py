@@ -22,6 +22,7 @@ class Bar:
 
     @property
     def mean(self) -> float:
+        """Mean over the runs."""
         return sum(self.values) / len(self.values)
 
 

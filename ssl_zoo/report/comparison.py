@@ -23,10 +23,12 @@ _NOT_SETTINGS = ("seed", "name", "budget", "logger", *_WATCHING)
 
 
 def is_accuracy(key: str) -> bool:
+    """Whether a metric is an accuracy, a fraction that is shown in percent."""
     return key.rpartition("/")[2] in ("top1", "top5")
 
 
 def is_better_low(key: str) -> bool:
+    """Whether a lower value of a metric is better."""
     return key.rpartition("/")[2] in ("perplexity", "loss")
 
 
@@ -42,10 +44,12 @@ class Estimate:
 
     @property
     def mean(self) -> float:
+        """Mean over the runs."""
         return statistics.fmean(self.values)
 
     @property
     def half_width(self) -> float | None:
+        """Half the width of the 95 % interval of the mean by Student's t; None for one run."""
         n = len(self.values)
         if n < 2:
             return None
@@ -74,7 +78,7 @@ class ComparisonRow:
     environment: dict[str, set[str]]  # ENVIRONMENT
 
     def cell(self, key: str) -> str:
-        """ "87.1 ± 0.4", an accuracy in percent; empty if no run has the key, with its own n if some have not.
+        """A cell such as "87.1 ± 0.4"; empty if no run has the key, with its own n if some runs have not.
 
         "98.1 (93.3 to 100.0)" where the interval ends at 0 or 100 %, or is the binomial one of a single run.
         """
@@ -186,9 +190,11 @@ class Comparison:
         return lines
 
     def with_baselines(self, metrics: Sequence[str]) -> list[str]:
+        """The measured ones among `metrics`, each followed by its value before training."""
         return self.present(key for metric in metrics for key in (metric, f"init/{metric}"))
 
     def present(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that any row has."""
         return [key for key in keys if any(key in row.estimates for row in self.rows)]
 
 

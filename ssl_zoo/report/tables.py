@@ -43,6 +43,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def to_markdown(comparison: Comparison) -> str:
+    """The comparison as Markdown: the table, the notes, and the runs that did not complete."""
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
     parts.append("\n".join(f"- {display.markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
@@ -51,8 +52,11 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Plain numbers: of each metric the mean, the half width and the ends of its 95 % interval, the count of runs and
-    that of the test examples that an accuracy is of."""
+    """The comparison as CSV, with plain numbers.
+
+    For each metric: the mean, the half width and the ends of its 95 % interval, the number of runs, and the number of
+    test examples of an accuracy.
+    """
     keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -165,6 +169,7 @@ def publish(runs: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, or 2 for a mistake of the user."""
     parser = argparse.ArgumentParser("python -m ssl_zoo.report", description="Compare runs by their results.json.")
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")

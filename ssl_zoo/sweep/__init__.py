@@ -1,0 +1,1 @@
+"""One process per job of a `-m` sweep."""

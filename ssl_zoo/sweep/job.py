@@ -32,6 +32,7 @@ def echo(data: bytes) -> None:
 
 
 def print_line(line: str) -> None:
+    """Prints a line whole, also while jobs print."""
     echo(f"{line}\n".encode())
 
 
@@ -99,6 +100,7 @@ class Job:
         self.started = time.monotonic()
 
     def fileno(self) -> int:
+        """The job's output, by which `select` waits for it."""
         return self._output
 
     def copy(self) -> None:
@@ -146,6 +148,7 @@ class Job:
         self.process.send_signal(number)
 
     def kill(self) -> None:
+        """Kills the job and the processes that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left; on macOS only zombies
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -166,8 +169,10 @@ class Job:
         return str(self.record["status"])
 
     def _conclude(self, status: str, error: dict[str, str]) -> None:
-        """Records what the job could not. Results beside checkpoints are of an earlier attempt, which can still go on:
-        they stay as they are."""
+        """Records what the job could not record itself.
+
+        Results beside checkpoints are those of an earlier attempt, which can still go on: they stay as they are.
+        """
         is_of_this_attempt = self.record is not None
         known = self.record or results.blank(status, **self.known)
         self.record = {**known, "status": status, "error": error}

@@ -52,10 +52,13 @@ _LEFTOVERS = re.compile(
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, but for one file: multirun.yaml, which that one writes before it is known whose folder the
-    sweep's is. Here the launcher does, once the folder is the sweep's."""
+    """Hydra's own sweeper, except that the launcher writes multirun.yaml.
+
+    Hydra's writes it before it is known whether the folder belongs to this sweep; the launcher knows.
+    """
 
     def sweep(self, arguments: list[str]) -> Any:
+        """Launches one job for each point of the grid."""
         assert self.hydra_context is not None  # `setup` came before
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -65,10 +68,20 @@ class GridSweeper(BasicSweeper):
 
 
 class ProcessLauncher(Launcher):
+    """Runs each job of a sweep in a process of its own.
+
+    Args:
+        module: run as `python -m <module>`.
+        jobs: how many run at once.
+        timeout: minutes that a job may take; None: no limit.
+        grace: seconds between asking a job to stop and killing it.
+    """
+
     def __init__(self, module: str, jobs: int, timeout: float | None, grace: float):
         self.module, self.jobs, self.timeout, self.grace = module, jobs, timeout, grace
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Checks the settings; Hydra calls it before `launch`."""
         self.loader, self.config = hydra_context.config_loader, config
         if self.jobs < 1:
             raise CompactHydraException(f"hydra.launcher.jobs={self.jobs}: give 1 or more jobs at once")
@@ -79,6 +92,7 @@ class ProcessLauncher(Launcher):
             raise CompactHydraException("hydra.sweeper.max_batch_size: use hydra.launcher.jobs=<how many at once>")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs that are not completed, prints the report, and exits with status 1 if any job failed."""
         sweep = Path(self.config.hydra.sweep.dir)
         jobs = self._jobs(sweep, job_overrides, initial_job_idx)
         _refuse_run(sweep)

@@ -1,0 +1,1 @@
+"""What a command can do: one file per `task=`."""

@@ -173,6 +173,7 @@ class SafeCheckpointIO(CheckpointIO):
         return load_checkpoint(path, "cpu" if map_location is None else map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
+        """Deletes a checkpoint, if it is there."""
         Path(path).unlink(missing_ok=True)
 
 

@@ -46,6 +46,7 @@ class Filter(logging.Filter):
     """Masks every log record that passes a handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Masks credentials in a log record."""
         record.msg, record.args = masked_text(record.getMessage()), None
         return True
 
@@ -54,9 +55,11 @@ class Move(Callback):
     """Hydra's hook between composing and writing; see above."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Moves credentials out of the configuration before a run."""
         move(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Moves credentials out of the configuration before a sweep."""
         move(config)
 
 

@@ -85,10 +85,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
-    """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on, so that nothing has to
-    be repeated on the command line. Dropout and what saves memory stay as configured.
+    """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on.
+
+    So nothing has to be repeated on the command line. Dropout and what saves memory stay as configured.
 
     Args:
+        cfg: the composed configuration; its backbone and data are changed.
         given: overrides of the command line, "key=value".
         choices: the names of the chosen files by group; the backbone's becomes that of the checkpoint.
 

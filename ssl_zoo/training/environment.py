@@ -17,7 +17,7 @@ from ssl_zoo.training import hardware
 
 
 def device_type(accelerator: str) -> str:
-    """ "cuda" or "cpu": where `trainer.accelerator` will train."""
+    """Returns where `trainer.accelerator` will train, "cuda" or "cpu"."""
     wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     if wants_gpu and not torch.cuda.is_available():
         raise ValueError(f"trainer.accelerator={accelerator}: no GPU is visible. Give trainer=cpu or trainer=auto")

@@ -50,8 +50,10 @@ def seconds_per_example(
 
 
 def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """What `work` returns and the seconds it takes, the second time if the first was short or on a GPU, which loads
-    its kernels then."""
+    """Returns what `work` returns and the seconds it takes.
+
+    Of two calls if the first was short, or on a GPU, which loads its kernels then; the second counts.
+    """
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()
@@ -65,7 +67,7 @@ def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
 
 
 def in_words(seconds: float) -> str:
-    """ "40 s", "12 min", "3.5 h" or "2.1 days": two digits, which is more than an estimate is worth."""
+    """Returns a duration in words: "40 s", "12 min", "3.5 h" or "2.1 days", with two digits."""
     for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
         limit = {"s": 90, "min": 90, "h": 48}[unit]
         if seconds / size < limit:

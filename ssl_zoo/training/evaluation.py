@@ -31,6 +31,7 @@ class PeriodicEvaluation(Callback):
         self.seconds = 0.0
 
     def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, *_: Any) -> None:
+        """Evaluates after every `every`-th optimizer step but the last."""
         assert isinstance(learner, Learner)
         step = learner.global_step
         if step == self.evaluated_at or step % self.every or learner.now >= 1:

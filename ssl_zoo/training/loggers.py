@@ -43,16 +43,19 @@ def finish(loggers: Iterable[Logger], failed: bool = False) -> None:
 
 
 class MetricsCSV(Logger):
-    """`metrics.csv` in the run folder: a column `step`, one for each metric, a row for each call; blanks where a row
-    has no value. One line gives a table with one row a step:
+    """`metrics.csv` in the run folder: a column `step`, a column per metric, a row per call.
+
+    Cells without a value are blank. One line gives a table with one row per step:
 
         pandas.read_csv("metrics.csv").groupby("step").last()
 
     Every row is on disk when the call returns. A new metric gets a new column (the file is rewritten, which is rare).
     What a full disk refuses is reported once, held, and written as soon as there is room again.
 
-    resumed_at: the optimizer step of the checkpoint the run goes on from; rows of later steps, which will come again,
-        are dropped. 0 begins a new file; so does a file that cannot be read, with a warning.
+    Args:
+        folder: the run folder.
+        resumed_at: the optimizer step of the checkpoint the run goes on from; rows of later steps, which will come
+            again, are dropped. 0 begins a new file; so does a file that cannot be read, with a warning.
     """
 
     def __init__(self, folder: str | Path, resumed_at: int = 0):
@@ -65,14 +68,17 @@ class MetricsCSV(Logger):
 
     @property
     def name(self) -> str:
+        """Lightning's name of this logger."""
         return "csv"
 
     @property
     def version(self) -> str:
+        """Lightning asks for one; a run folder has none."""
         return ""
 
     @property
     def save_dir(self) -> str:
+        """The run folder."""
         return str(self.path.parent)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -80,6 +86,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Appends a row."""
         if step is None:
             raise ValueError("log_metrics needs the step")
         row = {"step": str(step)} | {name: f"{float(value):.9g}" for name, value in metrics.items()}
@@ -170,6 +177,7 @@ class Wandb(Logger):
 
     @property
     def name(self) -> str | None:
+        """Name of the run on wandb."""
         name: str | None = self.about["name"]
         return name
 
@@ -181,6 +189,7 @@ class Wandb(Logger):
 
     @property
     def save_dir(self) -> str:
+        """The run folder."""
         return str(self.folder)
 
     @property
@@ -207,6 +216,7 @@ class Wandb(Logger):
                 self._run.config.update(params, allow_val_change=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Sends metrics; a failure of wandb is a warning."""
         if (run := self.experiment) is not None:
             with self._guarded("logging"):
                 run.log({**metrics, "step": step})
@@ -272,7 +282,7 @@ def tensorboard(folder: str | Path) -> Logger:
 
 
 def _mode() -> str:
-    """ "online", "offline" or what $WANDB_MODE says."""
+    """Returns $WANDB_MODE, or else "online" or "offline"."""
     import wandb
 
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")

@@ -28,6 +28,7 @@ class ProgressBar(Callback):
         return min(learner.clock.seconds / (60 * learner.minutes), 1.0)
 
     def on_train_start(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
+        """Opens the bar on a terminal."""
         if trainer.is_global_zero and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
             self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
@@ -36,6 +37,7 @@ class ProgressBar(Callback):
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *_: Any) -> None:  # type: ignore[override]
+        """Moves the bar, or prints a line now and then where there is no terminal."""
         if not trainer.is_global_zero:
             return
         share, step = self.share(learner), learner.global_step
@@ -54,9 +56,11 @@ class ProgressBar(Callback):
             print(f"{share:4.0%}  {text}", flush=True)
 
     def on_train_end(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
+        """Completes and closes the bar."""
         self._close(completed=1.0)
 
     def on_exception(self, trainer: Trainer, learner: Learner, error: BaseException) -> None:  # type: ignore[override]
+        """Closes the bar."""
         self._close()
 
     def _close(self, **update: Any) -> None:

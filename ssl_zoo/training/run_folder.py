@@ -198,10 +198,15 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def continuity(before: Mapping[str, Any], now: Mapping[str, Any], found: Found) -> list[str]:
-    """What a resumed run has in common with the one that was interrupted, one sentence per difference; none if it goes
-    on bit for bit.
+    """Returns what a resumed run does not have in common with the interrupted one, one sentence per difference.
 
-    before, now: precision, processes, device and torch of the earlier and of this session.
+    Args:
+        before: precision, processes, device and torch of the earlier session.
+        now: the same of this one.
+        found: what the folder holds.
+
+    Returns:
+        Nothing if the run goes on bit for bit.
     """
     same = "batches, views and masks stay the same, rounding does not"
     meaning = {

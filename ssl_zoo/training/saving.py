@@ -72,9 +72,11 @@ class PeriodicCheckpoint(Callback):
         self._saved_step = 0  # of the newest checkpoint, the same on every process
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Holds stop signals until a step is complete."""
         self._signals.hold()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remembers the step that is saved already."""
         self._step = self._saved_step = trainer.global_step
         if trainer.is_global_zero and self.folder.is_dir():
             for part in self.folder.glob(".*.part"):  # of a process killed while it saved
@@ -86,12 +88,14 @@ class PeriodicCheckpoint(Callback):
         self._leave_if_stopped()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stops here if a stop signal came."""
         # Not at the end of the batch before, because Lightning logs that step's metrics only after its hooks.
         self._leave_if_stopped()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Saves every `checkpoint_every` steps, and checks for stop signals."""
         if trainer.global_step == self._step:  # gradients are still being accumulated
             return
         self._step = trainer.global_step
@@ -107,15 +111,18 @@ class PeriodicCheckpoint(Callback):
             log.error("%s Training goes on, the next attempt is in %d steps.", failure, self.every)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the last step."""
         self._save_last(trainer, pl_module)
         self._agree(trainer, pl_module)
         self._leave_if_stopped()
         self._signals.release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives stop signals back."""
         self._signals.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gives stop signals back."""
         self._signals.release()  # a resumed run that was already done never comes to on_train_end
 
     def _agree(self, trainer: Trainer, module: LightningModule) -> None:

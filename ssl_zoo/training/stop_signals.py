@@ -47,7 +47,6 @@ def _is_main_thread() -> bool:
 @contextmanager
 def at_once() -> Iterator[None]:
     """While nothing is trained there is nothing to save: inside, a stop signal says so and raises `Interrupted`."""
-
     owner = os.getpid()
 
     def leave(number: int, frame: FrameType | None) -> None:

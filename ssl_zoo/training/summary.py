@@ -74,11 +74,15 @@ def shown(value: float | None) -> str:
 
 
 def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str | None:
-    """A sentence for a run none of whose accuracies is better, by more than chance, than before training and than
-    always giving the most frequent answer; None for any other. Few labels, whose noise is their own, do not count.
+    """Returns a sentence for a run that did not learn anything these evaluations show; None for any other.
 
-    metrics: those before training under `init/`. majority: the share of the largest class in the test part, None if
-    unknown; masked tokens have their own, `mask/majority_top1`.
+    That is a run none of whose accuracies is better, by more than chance, than before training and than always giving
+    the most frequent answer. Accuracies with few labels do not count.
+
+    Args:
+        metrics: of the trained encoder, and those before training under `init/`.
+        majority: fraction of the largest class in the test split, None if unknown; masked tokens have their own,
+            `mask/majority_top1`.
     """
     compared = []
     for key, value in metrics.items():

@@ -79,8 +79,10 @@ def _redirect(instead: dict[Any, Any]) -> None:
 
 
 class _Copied:
-    """A text stream whose whole lines also go to `lines`, without colours; of a line that is drawn over and over, such
-    as a progress bar, what was left of it at its end."""
+    """A text stream whose whole lines also go to `lines`, without colours.
+
+    Of a line that is drawn over and over, such as a progress bar, the last state goes there.
+    """
 
     def __init__(self, stream: Any, lines: _Lines):
         self.stream, self.lines = stream, lines

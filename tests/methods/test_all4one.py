@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.all4one import All4One, feature_contrast, match, sinusoids
+from ssl_zoo.methods.all4one import All4One, batch_info_nce, feature_contrast, sinusoids
 from ssl_zoo.schedules import cosine_schedule
 
 
@@ -29,7 +29,7 @@ def test_match_equals_a_loop() -> None:
     for i in range(6):
         sims = [math.exp(float(F.cosine_similarity(queries[i], k, dim=0)) / 0.3) for k in keys]
         total -= math.log(sims[i] / sum(sims)) / 6
-    assert match(queries, keys, 0.3).item() == pytest.approx(total, rel=1e-5)
+    assert batch_info_nce(queries, keys, 0.3).item() == pytest.approx(total, rel=1e-5)
 
 
 def test_feature_contrast_equals_a_loop() -> None:
@@ -92,11 +92,13 @@ def test_loss_is_the_weighted_sum_of_section_3(weights: tuple[float, ...]) -> No
     def summary(*tokens: torch.Tensor) -> torch.Tensor:
         return method.transformer(torch.stack(tokens, dim=1) + sinusoids(3, 8))[:, 0]
 
-    neighbour = (match(n1[:, 0], method.predictor(z2), 0.2) + match(n2[:, 0], method.predictor(z1), 0.2)) / 2
+    neighbour = (
+        batch_info_nce(n1[:, 0], method.predictor(z2), 0.2) + batch_info_nce(n2[:, 0], method.predictor(z1), 0.2)
+    ) / 2
     c1, c2 = summary(*n1.unbind(1)), summary(*n2.unbind(1))
     s1 = summary(method.centroid_predictor(z1), n1[:, 0], n1[:, 1])
     s2 = summary(method.centroid_predictor(z2), n2[:, 0], n2[:, 1])
-    centroid = (match(c1, s2, 0.2) + match(c2, s1, 0.2)) / 2
+    centroid = (batch_info_nce(c1, s2, 0.2) + batch_info_nce(c2, s1, 0.2)) / 2
     feature = feature_contrast([(t1, z2), (t2, z1)])
     scalars = method(batch, 0.0)
     for name, expected in (("neighbour", neighbour), ("centroid", centroid), ("feature", feature)):

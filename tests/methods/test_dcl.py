@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.distributed import all_reduce_mean, rank, world_size
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.dcl import DCL, dcl
+from ssl_zoo.methods.dcl import DCL, dcl_loss
 from ssl_zoo.methods.simclr import nt_xent
 from tests import distributed
 
@@ -33,7 +33,7 @@ def naive(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None) -> fl
 @pytest.mark.parametrize("sigma", [None, 0.5, 0.1])
 def test_the_loop_over_equation_6(sigma: float | None) -> None:
     z1, z2 = torch.randn(6, 8), torch.randn(6, 8)
-    assert dcl(z1, z2, 0.2, sigma).item() == pytest.approx(naive(z1, z2, 0.2, sigma), rel=1e-5)
+    assert dcl_loss(z1, z2, 0.2, sigma).item() == pytest.approx(naive(z1, z2, 0.2, sigma), rel=1e-5)
 
 
 def test_lightly_has_the_same_loss_and_gradient() -> None:
@@ -44,7 +44,7 @@ def test_lightly_has_the_same_loss_and_gradient() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # theirs copies a tensor in a way torch warns about
             expected = theirs(z1, z2)
-        ours = dcl(z1, z2, 0.2, sigma)
+        ours = dcl_loss(z1, z2, 0.2, sigma)
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
         (mine,), (their,) = torch.autograd.grad(ours, z1), torch.autograd.grad(expected, z1)
         torch.testing.assert_close(mine, their, atol=1e-5, rtol=1e-4)
@@ -53,27 +53,31 @@ def test_lightly_has_the_same_loss_and_gradient() -> None:
 def test_collapsed_projections() -> None:
     z = torch.ones(10, 4)
     for sigma in (None, 0.5):  # all weights are 1
-        assert dcl(z, z, 0.2, sigma).item() == pytest.approx(math.log(18), abs=1e-5)  # 2B - 2 negatives
+        assert dcl_loss(z, z, 0.2, sigma).item() == pytest.approx(math.log(18), abs=1e-5)  # 2B - 2 negatives
 
 
 def test_simclr_differs_by_the_positive_in_the_denominator() -> None:
     """For each query exp(NT-Xent) = exp(DCL) + 1; one value for all queries where all are alike by symmetry."""
     z = F.normalize(torch.eye(4))
-    assert math.exp(nt_xent(z, z, 0.5)) == pytest.approx(math.exp(dcl(z, z, 0.5, None)) + 1, rel=1e-5)
+    assert math.exp(nt_xent(z, z, 0.5)) == pytest.approx(math.exp(dcl_loss(z, z, 0.5, None)) + 1, rel=1e-5)
 
 
 @pytest.mark.parametrize("sigma", [None, 0.5])
 def test_views_are_exchangeable_and_scale_and_order_do_not_matter(sigma: float | None) -> None:
     z1, z2 = torch.randn(9, 5), torch.randn(9, 5)
-    loss, order = dcl(z1, z2, 0.3, sigma), torch.randperm(9)
-    for other in (dcl(z2, z1, 0.3, sigma), dcl(3 * z1, 7 * z2, 0.3, sigma), dcl(z1[order], z2[order], 0.3, sigma)):
+    loss, order = dcl_loss(z1, z2, 0.3, sigma), torch.randperm(9)
+    for other in (
+        dcl_loss(z2, z1, 0.3, sigma),
+        dcl_loss(3 * z1, 7 * z2, 0.3, sigma),
+        dcl_loss(z1[order], z2[order], 0.3, sigma),
+    ):
         torch.testing.assert_close(other, loss)
 
 
 def test_a_wide_sigma_is_dcl_and_a_narrow_one_stays_finite() -> None:
     z1, z2 = torch.randn(9, 5), torch.randn(9, 5)
-    torch.testing.assert_close(dcl(z1, z2, 0.3, 1e6), dcl(z1, z2, 0.3, None))
-    assert dcl(z1, z2, 0.3, 1e-4).isfinite()
+    torch.testing.assert_close(dcl_loss(z1, z2, 0.3, 1e6), dcl_loss(z1, z2, 0.3, None))
+    assert dcl_loss(z1, z2, 0.3, 1e-4).isfinite()
 
 
 def backbone() -> nn.Module:
@@ -86,7 +90,7 @@ def test_more_views_average_the_pairs() -> None:
     method = DCL(backbone(), hidden_dim=8, out_dim=4, temperature=0.2, sigma=0.5).eval()
     views, labels = [torch.randn(5, 3, 2, 2) for _ in range(3)], torch.zeros(5, dtype=torch.long)
     z = [method.projector(method.backbone(view)) for view in views]
-    expected = sum(dcl(z[i], z[j], 0.2, 0.5) for i, j in ((0, 1), (0, 2), (1, 2))) / 3
+    expected = sum(dcl_loss(z[i], z[j], 0.2, 0.5) for i, j in ((0, 1), (0, 2), (1, 2))) / 3
     torch.testing.assert_close(method(Batch(views, labels, labels), 0.0)["loss"], expected)
 
 
@@ -100,7 +104,7 @@ def shared(sigma: float | None) -> tuple[Tensor, Tensor]:
     """Loss and gradient as DistributedDataParallel would average them."""
     torch.manual_seed(0)
     mine = [torch.randn(8, 4).chunk(world_size())[rank()].clone().requires_grad_() for _ in range(2)]
-    loss = dcl(mine[0], mine[1], 0.2, sigma)
+    loss = dcl_loss(mine[0], mine[1], 0.2, sigma)
     loss.backward()
     return all_reduce_mean(loss.detach()), torch.stack([view.grad for view in mine]) / world_size()  # type: ignore[misc]
 

@@ -12,11 +12,11 @@ from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.backbones.tokens import embed, encode
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.dinov2 import DINOv2, koleo
-from ssl_zoo.nn.token_masking import hide
+from ssl_zoo.nn.token_masking import mask_one_view
 from ssl_zoo.schedules import cosine_schedule
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
-B, N, HIDDEN = 5, 16, 5  # tokens of a view; round(0.3 * 16) are hidden
+B, N, NUM_MASKED = 5, 16, 5  # tokens of a view; round(0.3 * 16) are masked
 
 
 def make(text: bool = False, **changes: Any) -> DINOv2:
@@ -55,8 +55,8 @@ def test_all_losses_equal_loops(local: int) -> None:
     torch.manual_seed(3)
     scalars = method(batch, 0.25)
     torch.manual_seed(3)
-    hidden = hide(torch.stack(batch.views[:2], dim=1), method.backbone, method.mask)
-    mask = hidden.mask.view(B, 2, N)
+    masked = mask_one_view(torch.stack(batch.views[:2], dim=1), method.backbone, method.mask)
+    mask = masked.mask.view(B, 2, N)
     teacher, t_projector, t_token_projector = method.teacher.children()
     pooled, t_pooled, tokens, t_tokens = [], [], [], []
     for v, view in enumerate(batch.views[:2]):
@@ -74,7 +74,7 @@ def test_all_losses_equal_loops(local: int) -> None:
     torch.testing.assert_close(scalars["pooled"], torch.stack(views).mean(), rtol=1e-4, atol=1e-5)
     token_t = balanced(torch.cat(t_tokens), 0.055)
     each = -(token_t * F.log_softmax(torch.cat(tokens) / 0.1, dim=1)).sum(1)
-    torch.testing.assert_close(scalars["tokens"], each.sum() / HIDDEN / (2 * B), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scalars["tokens"], each.sum() / NUM_MASKED / (2 * B), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scalars["koleo"], (koleo(pooled[0]) + koleo(pooled[1])) / 2)
     torch.testing.assert_close(scalars["loss"], scalars["pooled"] + scalars["tokens"] + 0.1 * scalars["koleo"])
 
@@ -134,14 +134,14 @@ def test_padding_counts_neither_in_the_token_loss_nor_in_the_balance() -> None:
     torch.manual_seed(3)
     scalars = method(Batch(list(ids.unbind(1)), ids[:, 0, 0], ids[:, 0, 0]), 0.5)
     torch.manual_seed(3)
-    hidden = hide(ids, method.backbone, method.mask)
-    rows, mask = ids.flatten(0, 1), hidden.mask.view(2 * B, N)
+    masked = mask_one_view(ids, method.backbone, method.mask)
+    rows, mask = ids.flatten(0, 1), masked.mask.view(2 * B, N)
     teacher, _, token_projector = method.teacher.children()
     t = balanced(token_projector(encode(teacher, rows).tokens[mask]), 0.07)
     x = torch.where(mask.unsqueeze(-1), method.mask_token, embed(method.backbone, rows))
     s = method.token_projector(encode(method.backbone, rows, embeddings=x).tokens[mask])
     each = -(t * F.log_softmax(s / 0.1, dim=1)).sum(1)
-    assert len(each) == 1 + HIDDEN * (B - 1)
+    assert len(each) == 1 + NUM_MASKED * (B - 1)
     torch.testing.assert_close(scalars["tokens"], each.mean() / 2, rtol=1e-4, atol=1e-5)
 
 

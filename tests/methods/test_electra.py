@@ -40,8 +40,8 @@ def test_a_share_of_ordinary_tokens_is_hidden_and_replaced_by_ordinary_ones() ->
     found = method.corrupt(ids)
     assert found.positions.shape == (8, 6)
     assert found.logits.shape == (8, 6, VOCABULARY)
-    assert found.hidden.sum(1).tolist() == [1, *[6] * 7]  # round(0.25 * n) of 4 and of 23
-    untouched = torch.ones_like(ids, dtype=torch.bool).scatter(1, found.positions, ~found.hidden)
+    assert found.masked.sum(1).tolist() == [1, *[6] * 7]  # round(0.25 * n) of 4 and of 23
+    untouched = torch.ones_like(ids, dtype=torch.bool).scatter(1, found.positions, ~found.masked)
     assert torch.equal(found.ids[untouched], ids[untouched])
     assert (found.ids[~untouched] >= SPECIAL).all()
 
@@ -49,7 +49,7 @@ def test_a_share_of_ordinary_tokens_is_hidden_and_replaced_by_ordinary_ones() ->
 def test_the_generator_sees_masks_where_it_guesses() -> None:
     method, ids = make().eval(), rows()
     found = method.corrupt(ids)
-    shown = ids.scatter(1, found.positions, torch.where(found.hidden, MASK, ids.gather(1, found.positions)))
+    shown = ids.scatter(1, found.positions, torch.where(found.masked, MASK, ids.gather(1, found.positions)))
     columns = found.positions.flatten()
     again = method.masked_logits(shown, torch.arange(8).repeat_interleave(6), columns)
     torch.testing.assert_close(again.view_as(found.logits), found.logits)
@@ -57,11 +57,11 @@ def test_the_generator_sees_masks_where_it_guesses() -> None:
 
 def test_draws_follow_the_generator_and_are_never_special() -> None:
     method, logits = make(), torch.randn(VOCABULARY).mul(2)
-    drawn = method.draw(logits.expand(40_000, -1), torch.rand(40_000))
+    drawn = method.sample(logits.expand(40_000, -1), torch.rand(40_000))
     shares = drawn.bincount(minlength=VOCABULARY) / 40_000
     expected = logits.masked_fill(torch.arange(VOCABULARY) < SPECIAL, -torch.inf).softmax(dim=0)
     torch.testing.assert_close(shares, expected, atol=0.01, rtol=0)
-    assert (method.draw(logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-24])) >= SPECIAL).all()
+    assert (method.sample(logits.expand(2, -1), torch.tensor([0.0, 1 - 2**-24])) >= SPECIAL).all()
 
 
 def test_the_loss_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +71,8 @@ def test_the_loss_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     verdicts = method.discriminator_head(method.backbone.forward_tokens(found.ids))[..., 0]
     generator, discriminator, right, replaced = [], [], 0, 0
     for b in range(8):
-        for place, logits, hidden in zip(found.positions[b], found.logits[b], found.hidden[b], strict=True):
-            if hidden:
+        for place, logits, masked in zip(found.positions[b], found.logits[b], found.masked[b], strict=True):
+            if masked:
                 generator.append(-logits.log_softmax(0)[ids[b, place]].item())
         for t in range(24):
             if ids[b, t] >= SPECIAL:

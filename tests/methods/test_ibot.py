@@ -12,11 +12,11 @@ from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.backbones.tokens import embed, encode
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.ibot import IBOT
-from ssl_zoo.nn.token_masking import Hidden, hide
+from ssl_zoo.nn.token_masking import MaskedTokens, mask_one_view
 from ssl_zoo.schedules import cosine_schedule
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
-B, N, HIDDEN = 5, 16, 5  # tokens of a view; round(0.3 * 16) are hidden
+B, N, NUM_MASKED = 5, 16, 5  # tokens of a view; round(0.3 * 16) are masked
 
 
 def make(text: bool = False, **changes: Any) -> IBOT:
@@ -40,9 +40,9 @@ def make_batch(local: int = 0) -> Batch:
     return Batch([torch.randn(B, 3, size, size) for size in [8, 8] + [4] * local], labels, labels)
 
 
-def scores(method: IBOT, batch: Batch, hidden: Hidden) -> dict[str, Tensor]:
+def scores(method: IBOT, batch: Batch, masked: MaskedTokens) -> dict[str, Tensor]:
     """What student and teacher say, one view at a time: views (V, B, K) and all tokens (B, V, N, K)."""
-    mask = hidden.mask.view(B, 2, N)
+    mask = masked.mask.view(B, 2, N)
     pooled, tokens, t_pooled, t_tokens = [], [], [], []
     for v, view in enumerate(batch.views):
         if v >= 2:
@@ -59,12 +59,12 @@ def scores(method: IBOT, batch: Batch, hidden: Hidden) -> dict[str, Tensor]:
     return found | {"s_tokens": torch.stack(tokens, 1), "t_tokens": torch.stack(t_tokens, 1)}
 
 
-def seeded(method: IBOT, batch: Batch, progress: float) -> tuple[dict[str, Tensor], Hidden]:
+def seeded(method: IBOT, batch: Batch, progress: float) -> tuple[dict[str, Tensor], MaskedTokens]:
     """One forward pass and what it hid."""
     torch.manual_seed(3)
     scalars = method(batch, progress)
     torch.manual_seed(3)
-    return scalars, hide(torch.stack(batch.views[:2], dim=1), method.backbone, method.mask)
+    return scalars, mask_one_view(torch.stack(batch.views[:2], dim=1), method.backbone, method.mask)
 
 
 @pytest.mark.parametrize("local", [0, 2])
@@ -72,8 +72,8 @@ def test_both_losses_equal_loops(local: int) -> None:
     method, batch = make().eval(), make_batch(local)
     method.center.copy_(torch.randn(10) / 10)
     method.token_center.copy_(torch.randn(10) / 10)
-    scalars, hidden = seeded(method, batch, 0.25)
-    found = scores(method, batch, hidden)
+    scalars, masked = seeded(method, batch, 0.25)
+    found = scores(method, batch, masked)
     views = []
     for i in range(2):
         for j in range(2 + local):
@@ -85,10 +85,10 @@ def test_both_losses_equal_loops(local: int) -> None:
     for b in range(B):
         for v in range(2):
             for n in range(N):
-                if hidden.mask.view(B, 2, N)[b, v, n]:
+                if masked.mask.view(B, 2, N)[b, v, n]:
                     t = F.softmax((found["t_tokens"][b, v, n] - method.token_center) / 0.055, dim=0)
                     s = F.log_softmax(found["s_tokens"][b, v, n] / 0.1, dim=0)
-                    total -= (t * s).sum().item() / HIDDEN / (2 * B)
+                    total -= (t * s).sum().item() / NUM_MASKED / (2 * B)
     assert scalars["tokens"].item() == pytest.approx(total, rel=1e-4)
     torch.testing.assert_close(scalars["loss"], scalars["pooled"] + scalars["tokens"])
 
@@ -100,9 +100,9 @@ def test_losses_and_centres_equal_lightly() -> None:
     method, batch = make(), make_batch()
     dino, ibot = DINOLoss(10), IBOTPatchLoss(10)
     for _ in range(2):  # the second time with centres
-        scalars, hidden = seeded(method, batch, 0.8)
-        found = scores(method, batch, hidden)
-        mask = hidden.mask.view(B, 2 * N)
+        scalars, masked = seeded(method, batch, 0.8)
+        found = scores(method, batch, masked)
+        mask = masked.mask.view(B, 2 * N)
         grid_mask = mask.unsqueeze(1)  # (B, 1, VN): one row of tokens
         t = found["t_tokens"].flatten(1, 2)[mask]
         s = found["s_tokens"].flatten(1, 2)[mask]
@@ -136,9 +136,9 @@ def test_text_with_padding_hides_no_padding() -> None:
     method = make(text=True)
     ids = torch.randint(5, 30, (B, 2, N))
     ids[0, :, 3:] = 0
-    hidden = hide(ids, method.backbone, method.mask)
-    assert not (hidden.mask & (ids.flatten(1) == 0)).any()
-    assert hidden.valid.sum(1).tolist() == [1, *[HIDDEN] * (B - 1)]  # of three tokens, of sixteen
+    masked = mask_one_view(ids, method.backbone, method.mask)
+    assert not (masked.mask & (ids.flatten(1) == 0)).any()
+    assert masked.valid.sum(1).tolist() == [1, *[NUM_MASKED] * (B - 1)]  # of three tokens, of sixteen
 
 
 def test_every_masked_token_of_texts_counts_alike() -> None:
@@ -146,11 +146,11 @@ def test_every_masked_token_of_texts_counts_alike() -> None:
     ids = torch.randint(5, 30, (B, 2, N))
     ids[0, :, 3:] = 0
     batch = Batch(list(ids.unbind(1)), ids[:, 0, 0], ids[:, 0, 0])
-    scalars, hidden = seeded(method, batch, 0.5)
-    found, mask = scores(method, batch, hidden), hidden.mask.view(B, 2, N)
+    scalars, masked = seeded(method, batch, 0.5)
+    found, mask = scores(method, batch, masked), masked.mask.view(B, 2, N)
     t = F.softmax(found["t_tokens"][mask] / 0.07, dim=1)
     each = -(t * F.log_softmax(found["s_tokens"][mask] / 0.1, dim=1)).sum(1)
-    assert len(each) == 1 + HIDDEN * (B - 1)
+    assert len(each) == 1 + NUM_MASKED * (B - 1)
     torch.testing.assert_close(scalars["tokens"], each.mean() / 2)
 
 

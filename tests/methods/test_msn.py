@@ -12,7 +12,7 @@ from ssl_zoo.backbones.text import TextTransformer
 from ssl_zoo.backbones.tokens import encode
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.msn import MSN
-from ssl_zoo.nn.masks import num_hidden
+from ssl_zoo.nn.masks import num_masked
 from ssl_zoo.schedules import cosine_schedule
 
 TINY: dict[str, Any] = {"depth": 2, "embed_dim": 16, "num_heads": 2, "mlp_ratio": 2}
@@ -107,7 +107,7 @@ def test_dropped_tokens_have_no_influence_and_the_rest_keep_their_places() -> No
     h = method.drop(view)
     torch.manual_seed(3)
     mask = method.mask(torch.ones(B, N, dtype=torch.bool), (4, 4))
-    assert torch.equal(mask.sum(1), torch.full((B,), num_hidden(0.3, N)))
+    assert torch.equal(mask.sum(1), torch.full((B,), num_masked(0.3, N)))
     keep = torch.stack([(~row).nonzero().flatten() for row in mask])
     torch.testing.assert_close(h, encode(method.backbone, view, keep=keep).pooled)
     patch = mask.view(B, 1, 4, 4).repeat_interleave(2, 2).repeat_interleave(2, 3)

@@ -23,7 +23,7 @@ def test_counts_are_shares_of_each_rows_own_tokens(ratio: float) -> None:
     counts = masks.mask_counts(ratio, lengths(*range(201), width=200)).tolist()
     for n, k in enumerate(counts):
         assert k == (min(max(round(ratio * n), 1), n - 1) if n >= 2 else 0)
-        assert k == masks.num_hidden(ratio, n)
+        assert k == masks.num_masked(ratio, n)
     left = [n - k for n, k in enumerate(counts)]
     assert counts == sorted(counts)  # so that the longest row's count suffices for all,
     assert left == sorted(left)  # and so does its number of unmasked tokens
@@ -36,7 +36,7 @@ def test_padding_changes_no_share_and_is_never_masked(maker: type[masks.RandomMa
     for width in (20, 21, 64):
         eligible = lengths(*n, width=width)
         mask = maker(ratio)(eligible, (1, width))
-        assert mask.sum(1).tolist() == [masks.num_hidden(ratio, length) for length in n]
+        assert mask.sum(1).tolist() == [masks.num_masked(ratio, length) for length in n]
         assert not (mask & ~eligible).any()
 
 
@@ -60,7 +60,7 @@ def test_what_a_mask_leaves_is_kept_in_order_and_masked_tokens_never_are() -> No
             assert row[: len(kept)].tolist() == kept
             assert not own[row[len(kept) :]].any()
             assert len(set(row.tolist())) == len(row)
-        assert columns.shape[1] == 12 - masks.num_hidden(ratio, 12)
+        assert columns.shape[1] == 12 - masks.num_masked(ratio, 12)
 
 
 def test_target_blocks_are_rectangles_inside_the_grid() -> None:
