@@ -66,21 +66,23 @@ class ColorJitter(Op):
         """
         u = random.uniform(8)
         ranges = [(max(0.0, 1 - s), 1 + s) for s in self.strengths] + [(-self.hue, self.hue)]
-        amounts = [between(low, high, u[:, part]) for part, (low, high) in enumerate(ranges)]
+        amounts = [between(low, high, u[:, i]) for i, (low, high) in enumerate(ranges)]
         return u[:, 4:].argsort(1), torch.stack(amounts, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
         """Applies the four adjustments."""
         order, amounts = params
-        for part in order.unbind(1):
-            x = self._apply_part(x, part, amounts.gather(1, part[:, None]).squeeze(1))
+        for adjustment in order.unbind(1):
+            x = self._apply_adjustment(x, adjustment, amounts.gather(1, adjustment[:, None]).squeeze(1))
         return x
 
-    def _apply_part(self, x: Tensor, part: Tensor, amount: Tensor) -> Tensor:
-        """Applies adjustment `part` (B,) to each example. All but hue interpolate between x and a plainer image."""
-        turned = part == self.HUE
+    def _apply_adjustment(self, x: Tensor, adjustment: Tensor, amount: Tensor) -> Tensor:
+        """Applies one adjustment, (B,) int64, to each example. All but hue interpolate between x and a plainer image."""
+        turned = adjustment == self.HUE
         gray = _gray(x)
-        plainer = gray * each(part == self.SATURATION) + each(gray.mean((1, 2, 3)) * (part == self.CONTRAST))
+        plainer = gray * each(adjustment == self.SATURATION) + each(
+            gray.mean((1, 2, 3)) * (adjustment == self.CONTRAST)
+        )
         x = torch.lerp(plainer, x, each(amount.masked_fill(turned, 1))).clamp_(0, 1)
         if x.shape[1] != 3 or self.hue == 0:
             return x

@@ -122,14 +122,14 @@ class ImageData(LightningDataModule):
             if value not in allowed:
                 raise ValueError(f"data.{key}={value}: give one of {', '.join(map(str, allowed))}")
         counts = {"image_size": 1, "in_chans": 1, "num_workers": 0, "eval_examples": 1}
-        for key, least in counts.items():
+        for key, minimum in counts.items():
             number = getattr(self, key)
             if number is None and key not in ("image_size", "in_chans"):
                 continue
             if type(number) is not int:
-                raise ValueError(f"data.{key}={number}: give a whole number, {least} or more")
-            if number < least:
-                raise ValueError(f"data.{key}={number}: give {least} or more")
+                raise ValueError(f"data.{key}={number}: give a whole number, {minimum} or more")
+            if number < minimum:
+                raise ValueError(f"data.{key}={number}: give {minimum} or more")
         for key, values in (("mean", self.mean), ("std", self.std)):
             numbers = all(isinstance(value, int | float) for value in values)
             if not numbers or len(values) != self.in_chans or (key == "std" and min(values) <= 0):
