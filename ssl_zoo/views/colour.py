@@ -77,7 +77,7 @@ class ColorJitter(Op):
         return x
 
     def _apply_adjustment(self, x: Tensor, adjustment: Tensor, amount: Tensor) -> Tensor:
-        """Applies one adjustment, (B,) int64, to each example. All but hue interpolate between x and a plainer image."""
+        """Applies one adjustment, (B,) int64, to each example. All but hue interpolate with a plainer image."""
         turned = adjustment == self.HUE
         gray = _gray(x)
         plainer = gray * each(adjustment == self.SATURATION) + each(
