@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from ssl_zoo.views import Views
 from ssl_zoo.views.colour import Normalize
-from ssl_zoo.views.draws import Draws
 from ssl_zoo.views.geometry import CenterCrop, HorizontalFlip
+from ssl_zoo.views.keyed_random import KeyedRandom
 from ssl_zoo.views.op import each
 from tests.views.examples import MEAN, STD, pictures, reference, simclr
 
@@ -25,9 +25,9 @@ def test_whole_simclr_pipeline_equals_torchvision_per_sample() -> None:
     for index in range(64):
         y = x[index : index + 1] / 255
         for position, op in enumerate(ops):
-            stream = Draws(3, 2, torch.tensor([index]), 0).at(position)
+            stream = KeyedRandom(3, 2, torch.tensor([index]), 0).at(position)
             if op.p == 1 or stream.chance() < op.p:
-                y = reference(op, y, op.draw(stream, y))
+                y = reference(op, y, op.sample(stream, y))
         expected.append(y)
     (view,) = Views([ops])(x, torch.arange(64), 2, 3)
     worst = (view - torch.cat(expected)).abs().max()

@@ -1,4 +1,7 @@
-"""A folder per key, built once: whoever finds it finds it complete and sound, however many processes start or die."""
+"""Content-addressed cache: each key's folder is built once and published atomically, also with concurrent processes.
+
+A process that is killed while it builds leaves nothing that a later one would take for complete.
+"""
 
 import errno
 import hashlib
@@ -17,16 +20,17 @@ from filelock import FileLock, Timeout
 log = logging.getLogger(__name__)
 
 SUMS = "sums.json"
-"""In each folder: the size in bytes and the hash of every other file, as they were when it was built."""
+"""In each folder, the size in bytes and the hash of every other file at the time it was built."""
 KEY = "key.json"
 _sound: dict[Path, list[tuple[str, str, int, int]]] = {}
-"""Folders whose hashes this process has checked, with what would show that a file was written since."""
+"""Folders whose hashes this process has checked, with the state of their files (inode, time) at that moment."""
 
 
 def cache_root() -> Path:
-    """`$SSL_ZOO_CACHE`, else `~/.cache/ssl_zoo`.
+    """The folder of the cache: `$SSL_ZOO_CACHE`, else `~/.cache/ssl_zoo`.
 
-    Raises: ValueError when there is no home folder, as for a user whom the system does not know.
+    Raises:
+        ValueError: when there is no home folder, as for a user whom the system does not know.
     """
     try:
         return Path(os.environ.get("SSL_ZOO_CACHE") or "~/.cache/ssl_zoo").expanduser()
@@ -38,18 +42,20 @@ def cache_root() -> Path:
 
 
 def cached(kind: str, key: dict[str, Any], build: Callable[[Path], None]) -> Path:
-    """The complete and sound folder that `build` makes for `key`; built now if no process has built it before.
+    """The complete and verified folder for `key`, built now if no process has built it before.
 
-    `build` fills the empty folder it is given. That folder is a sibling of the final one and takes its name by one
-    rename when `build` has returned, so a half-written folder is never seen; what a killed process left is removed by
-    the next one. A lock lets one process build while others that want the same folder wait.
+    `build` fills an empty folder beside the final one, which is renamed when `build` has returned, so that incomplete
+    folders are never visible; what a killed process left is removed by the next one. A lock lets one process build
+    while others that want the same folder wait.
 
-    Each process reads the folder once and compares it with the sizes and hashes kept when it was built. One that
-    differs, as after a disk error or a copy that broke off, is built again, with a warning. The hash is XXH3, which
-    keeps up with memory (10 GB/s): it finds damage, not an attacker, who could write the hashes too.
+    Each process reads the folder once and compares it with the sizes and hashes of the time when it was built. If it
+    differs, as after a disk error or an incomplete copy, it is built again, with a warning. The hash is XXH3, which is
+    as fast as memory (10 GB/s): it detects damage, but not an attacker, who could write the hashes too.
 
-    kind: a readable name, the folder one level up, such as "images".
-    key: JSON values that determine the content, a format version among them; kept in the folder as `key.json`.
+    Args:
+        kind: a readable name, such as "images", of the folder one level up.
+        key: JSON values that determine the content, including a format version; also written to `key.json`.
+        build: fills the empty folder that it is given.
 
     Raises:
         ValueError: when the cache folder cannot be written or its disk is full.
@@ -57,16 +63,16 @@ def cached(kind: str, key: dict[str, Any], build: Callable[[Path], None]) -> Pat
     """
     written_key = json.dumps(key, sort_keys=True, indent=1)
     folder = cache_root() / kind / hashlib.sha256(written_key.encode()).hexdigest()[:20]
-    if wrong(folder) is not None:
+    if find_damage(folder) is not None:
         with _locked(folder):
-            why = wrong(folder)  # None now if another process built it while this one waited
+            why = find_damage(folder)  # None now if another process built it while this one waited
             if why is not None:
                 _build(folder, written_key, build, why)
     return folder
 
 
-def wrong(folder: Path) -> str | None:
-    """What distinguishes the folder from what was built: "" if there is none, None if nothing does."""
+def find_damage(folder: Path) -> str | None:
+    """How the folder differs from what was built: None if it does not, "" if it does not exist."""
     if not folder.is_dir():
         return ""
     try:
@@ -101,7 +107,7 @@ def _digest(path: Path) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds the lock that belongs to `folder`, waiting for it if need be. It ends with the process that holds it."""
+    """Holds the lock that belongs to `folder`, waiting for it if need be; it is released if the process dies."""
     lock = FileLock(folder.with_suffix(".lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +163,7 @@ def _build(folder: Path, written_key: str, build: Callable[[Path], None], why: s
 
 
 def _remove(place: Path) -> None:
-    """Whatever is there; of a link, the link and nothing that it leads to."""
+    """Removes a file, a folder, or a link but not its target."""
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     else:
@@ -165,6 +171,6 @@ def _remove(place: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Puts the bytes on the disk before the folder's name is: a power cut must not publish empty files."""
+    """Writes the bytes to the disk before the folder is renamed: a power cut must not publish empty files."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What counts as the label of an example: one rule for every table and file, of images and of text."""
+"""What counts as the label of an example: one rule for all tables and files, of images and of text."""
 
 import math
 import re
@@ -10,15 +10,18 @@ NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
 def as_label(value: object, where: str) -> str | None:
-    """The name of the class that a cell stands for, None where it is unknown.
+    """The name of the class in a cell of a table, None where it is unknown.
 
-    Null, NaN, an empty cell and negative numbers mean "unknown"; whole floats are integers, in text formats too, where
-    "1.0", "+1" and 1 are one class. Any other string is a name as it stands ("NA", "nan" and "null" are names), without
-    white space at its ends; booleans are named "True" and "False".
+    Null, NaN, an empty cell and negative numbers mean "unknown". Whole floats are integers, in text formats too, where
+    "1.0", "+1" and 1 are one class. Any other string is a name ("NA", "nan" and "null" are names), without white space
+    at its ends; booleans are named "True" and "False".
+
+    Args:
+        value: the cell.
+        where: the key and the place of the cell, with which the error message begins.
 
     Raises:
-        ValueError: for a number with a fraction, a list and whatever else names no class. The message begins with
-            `where`, the key and the place of the cell.
+        ValueError: for a number with a fraction, a list, or anything else that names no class.
     """
     if value is None or isinstance(value, bool):
         return None if value is None else str(value)
@@ -36,16 +39,20 @@ def as_label(value: object, where: str) -> str | None:
     raise ValueError(f"{where} holds {value!r}, which is no class. Give an integer or a name, or nothing for unknown")
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """The distinct names: by value if all are numbers, else by the alphabet."""
+def sort_names(names: Iterable[str]) -> list[str]:
+    """The distinct names, sorted by value if all are numbers, else alphabetically."""
     distinct = sorted(set(names))
     return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else distinct
 
 
 def describe_labels(labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """ "2 classes (cat 5, dog 7), 3 unlabelled": how many of the labels (N,) each class has, for a line about the data.
+    """Counts the labels of each class for a message: "2 classes (cat 5, dog 7), 3 unlabelled".
 
-    One class alone is said to be none: no accuracy means anything then.
+    With a single class it adds that no accuracy is measured.
+
+    Args:
+        labels: (N,) int64, -1 where unknown.
+        class_names: by label.
     """
     counts = np.bincount(labels[labels >= 0], minlength=len(class_names))
     unknown = len(labels) - int(counts.sum())

@@ -1,4 +1,4 @@
-"""What a folder is: its splits, the classes of each split, and the files that are neither. For images and for text."""
+"""The structure of a folder of images or text: its splits, the classes of each, and files that belong to neither."""
 
 import os
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Literal
 from ssl_zoo.data.splits import file_split, like_splits, split_name, stem
 
 IGNORED = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"}
-"""What operating systems leave behind, beside names that begin with a dot."""
+"""Files that operating systems leave behind, besides names that begin with a dot."""
 
 
 TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".json"}
@@ -19,21 +19,23 @@ TABLES |= {kind + outer for kind in TABLES for outer in (".gz", ".bz2", ".xz")} 
 
 
 def is_hidden(name: str) -> bool:
+    """Whether a file or folder is ignored because of its name."""
     return name.startswith(".") or name.lower() in IGNORED
 
 
 def ending(path: Path) -> str:
-    """The file type in lower case, with that inside a compressed file: ".jpg", ".csv", ".csv.gz"; "" for none."""
+    """The file type in lower case, such as ".jpg", ".csv" or, for a compressed file, ".csv.gz"; "" for none."""
     outer = path.suffix.lower()
     return Path(path.stem).suffix.lower() + outer if outer in (".gz", ".bz2", ".xz") else outer
 
 
 class Walk:
-    """Every visible file below a folder, each once, however links run.
+    """Finds every visible file below a folder once, even where links form a cycle.
 
-    files: sorted. What is no regular file is among them: a link without a target, a named pipe.
-    repeated: links that were not followed, since what they lead to is counted elsewhere or holds the folder itself.
-    hidden: folders that were not entered, since their names begin with a dot.
+    Attributes:
+        files: sorted. Links without a target and named pipes are among them.
+        repeated: links that were not followed, since their target is counted elsewhere or contains the folder itself.
+        hidden: folders that were not entered, since their names begin with a dot.
     """
 
     def __init__(self, root: Path):
@@ -45,7 +47,7 @@ class Walk:
         self._folders: set[str] = set()
         self._links: list[Path] = []
         self._scan(root, top=True)
-        # Links come after all real files, so that a file is found where it lies.
+        # Links come after all real files, so that a file is found where it is stored.
         targets = {os.path.realpath(path.parent) + os.sep + path.name for path in self.files} if self._links else set()
         while self._links:
             links, self._links = sorted(self._links), []
@@ -71,7 +73,7 @@ class Walk:
                 found = sorted(entries, key=lambda entry: entry.name)
         except PermissionError as error:
             raise ValueError(f"data.path={self.root}: {folder} cannot be read. Allow it (chmod), or move it") from error
-        if top:  # `train` may be a link to a folder beside it, which is then no split of its own
+        if top:  # `train` may be a link to a folder beside it, which is then not another split
             splits = {entry.name: split_name(entry.name) for entry in found}
             found.sort(key=lambda each: (splits[each.name] is None, each.is_symlink(), splits[each.name] != "train"))
         for entry in found:
@@ -90,22 +92,30 @@ class Walk:
 class Layout:
     """The splits and classes of those files of a folder whose ending is one of `endings`.
 
-    kind: what the files are. Images and documents may lie in class folders; the names of texts and tables may be those
-        of splits.
-    root: the folder; where it holds nothing but one folder, that one.
-    divided: whether the entries of `root` are splits, by their names: all of them are; or there is `train` and another
-        split; or a folder `train` that holds folders; or a file train; or a table of any split. Entries of other names
-        are further splits then. Else ("bus", "car", "train") all of `root` is the split "train".
-    splits: the files of each, sorted. repeated: see `Walk`. others: visible files with other endings.
-    hidden: folders not entered that hold files with these endings.
+    Args:
+        walk: the files.
+        endings: in lower case.
+        kind: what the files are. Images and documents may be in class folders; the names of texts and tables may be
+            names of splits.
+
+    Attributes:
+        root: the folder; if it contains nothing but one folder, that one.
+        divided: whether the entries of `root` are splits, by their names: all of them are; or there is `train` and
+            another split; or a folder `train` that contains folders; or a file train; or a table of any split. Entries
+            with other names are further splits then. Else ("bus", "car", "train") all of `root` is the split "train".
+        splits: the files of each, sorted.
+        repeated: see `Walk`.
+        others: visible files with other endings.
+        hidden: folders not entered that contain files with these endings.
 
     Raises:
-        ValueError: where two folders are one split, where class folders look like splits, where the training split is
-            a link to another, or where a table or text is there in two formats.
+        ValueError: where two folders are the same split, where class folders look like splits, where the training
+            split is a link to another, or where a table or text exists in two formats.
     """
 
     def __init__(self, walk: Walk, endings: Collection[str], kind: Literal["images", "texts", "tables"]):
-        self.kind, self.repeated = kind, walk.repeated
+        self.kind = kind
+        self.repeated = walk.repeated
         self.hidden = [folder for folder in walk.hidden if any(ending(path) in endings for path in folder.glob("*"))]
         self.others = [path for path in walk.files if ending(path) not in endings]
         files = [path for path in walk.files if ending(path) in endings]
@@ -123,12 +133,12 @@ class Layout:
             self._check_classes(name)
 
     def _subfolders(self, folder: Path) -> list[Path]:
-        """Those that are not counted elsewhere; of tables those that hold some, as others hold what the tables name."""
+        """Folders that are not counted elsewhere; for tables only those that contain some, others contain images."""
         folders = [path for path in subfolders(folder) if path not in self.repeated]
         return folders if self.kind != "tables" else [path for path in folders if path in self._holding]
 
     def _inside(self, root: Path, files: list[Path]) -> Path:
-        """The folder that `root` does nothing but wrap."""
+        """Descends from `root` as long as a folder contains one other folder and nothing else."""
         beside = {path.parent for path in files} | {path.parent for path in self.others if ending(path) in TABLES}
         folders = self._subfolders(root)
         while len(folders) == 1 and not split_name(folders[0].name) and root not in beside:
@@ -159,7 +169,7 @@ class Layout:
                 name = split_name(entry) or entry
             self.splits.setdefault(name, []).append(path)
             entries.setdefault(name, set()).add(entry)
-        for folder in self._subfolders(self.root):  # a split without files is one all the same
+        for folder in self._subfolders(self.root):  # a folder without files can be a split too
             if split := split_name(folder.name):
                 self.splits.setdefault(split, [])
         for name, names in entries.items():
@@ -170,13 +180,13 @@ class Layout:
                 )
 
     def folder(self, split: str) -> Path:
-        """Where the classes of a split lie."""
+        """The folder that contains the classes of a split."""
         return self._folders.get(split, self.root)
 
     def _class_root(self, split: str) -> Path:
-        """The folder of a split; where that does nothing but wrap another (train/train, train/images/cat), the other.
+        """The folder of a split; if that contains only another one (train/train, train/images/cat), the other.
 
-        One folder with files in it is a class, unless it is called like the split.
+        A single folder with files in it is a class, unless it has the name of the split.
         """
         if not self.divided:
             return self.root
@@ -198,7 +208,7 @@ class Layout:
                 )
 
     def _check_formats(self, files: list[Path]) -> None:
-        """Raises ValueError for train.csv beside train.jsonl: the same examples, most likely."""
+        """Raises ValueError for train.csv beside train.jsonl, which probably hold the same examples."""
         found: dict[Path, Path] = {}
         for path in files:
             first = found.setdefault(path.with_name(path.name[: len(path.name) - len(ending(path))]), path)
@@ -209,27 +219,36 @@ class Layout:
                 )
 
     def class_of(self, path: Path, split: str) -> str | None:
-        """The folder of the split that `path` lies in, None for one directly in the split."""
+        """The class folder that contains `path`, None for a file directly in the split."""
         parts = path.relative_to(self.folder(split)).parts
         return parts[0] if len(parts) > 1 else None
 
     def classes(self, split: str) -> list[str]:
-        """The folders of the split, empty ones too; [] where the files lie in none."""
+        """The class folders of the split, including empty ones; [] where the files are in none."""
         if not any(self.class_of(path, split) for path in self.splits[split]):
             return []
         return [path.name for path in self._subfolders(self.folder(split))]
 
     def check_filled(self, split: str, what: str) -> None:
-        """Raises ValueError for a class folder without files. what: "images" or "text", for the message."""
+        """Checks that no class folder is empty.
+
+        Args:
+            split: its name.
+            what: "images" or "text", for the message.
+
+        Raises:
+            ValueError: for a class folder without files.
+        """
         filled = {self.class_of(path, split) for path in self.splits[split]}
         if empty := [name for name in self.classes(split) if name not in filled]:
             raise ValueError(
-                f"data.path={self.root}: no {what} in class {some(empty)} of {self.folder(split)}; remove its folder"
+                f"data.path={self.root}: no {what} in class {abbreviate(empty)} of {self.folder(split)}; "
+                "remove its folder"
             )
 
     @cached_property
     def has_classes(self) -> bool:
-        """Whether the files of a split lie in two class folders or more."""
+        """Whether the files of a split are in two class folders or more."""
         return any(
             len({self.class_of(path, split) for path in files} - {None}) > 1 for split, files in self.splits.items()
         )
@@ -237,7 +256,7 @@ class Layout:
     def _check_classes(self, split: str) -> None:
         """Raises ValueError where the folders of a split are splits themselves, so that test data would be trained on.
 
-        They are if what lies in them is called so, or if they hold the same two folders or more.
+        They are if their entries have names of splits, or if all of them contain the same two folders or more.
         """
         below: dict[str, set[str]] = {}
         for path in self.splits[split]:
@@ -251,28 +270,31 @@ class Layout:
         splits = {name for names in inner for name in names if split_name(Path(name).stem)}
         if like := like_splits(below):
             raise ValueError(
-                f"data.path={self.root}: the folders {some(like)} of {self.folder(split)} are called like splits. Name "
-                "them train and test if they are, or give one of them as data.path"
+                f"data.path={self.root}: the folders {abbreviate(like)} of {self.folder(split)} are called like "
+                "splits. Name them train and test if they are, or give one of them as data.path"
             )
         if same or splits:
             raise ValueError(
-                f"data.path={self.root}: the folders {some(below)} of {self.folder(split)} hold "
-                f"{some(sorted(inner[0] if same else splits))}, so which are splits and which are classes cannot be "
-                "told. Arrange them as <path>/train/<class>/ and <path>/test/<class>/, or give one of them as data.path"
+                f"data.path={self.root}: the folders {abbreviate(below)} of {self.folder(split)} hold "
+                f"{abbreviate(sorted(inner[0] if same else splits))}, so which are splits and which are classes cannot "
+                "be told. Arrange them as <path>/train/<class>/ and <path>/test/<class>/, or give one of them as "
+                "data.path"
             )
 
     def notes(self, used: Collection[str], named: Collection[str] = ()) -> list[str]:
-        """What a user has to know of files that are not read.
+        """Messages about files that are not read.
 
-        used: the splits that are; named: endings of files that those which are read may name.
+        Args:
+            used: the splits that are read.
+            named: endings of files that the ones which are read may name.
         """
         found = []
         if extra := [f"{name} ({len(files):,} files)" for name, files in self.splits.items() if name not in used]:
-            found.append(f"splits not used: {some(extra)}")
+            found.append(f"splits not used: {abbreviate(extra)}")
         if others := [path for path in self.others if ending(path) not in named]:
             found.append(f"files left out by their endings: {count_endings(others)}")
         if self.hidden:
-            found.append(f"folders left out, whose names begin with a dot: {some(self.hidden)}")
+            found.append(f"folders left out, whose names begin with a dot: {abbreviate(self.hidden)}")
         if self.repeated:
             found.append(
                 f"{len(self.repeated)} links left out, such as {self.repeated[0]}: they lead to what is counted already"
@@ -286,16 +308,18 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def count_endings(paths: Iterable[Path]) -> str:
-    """ "40 .jfif (such as a/012.jfif), 2 without an ending (such as README)", the most frequent first."""
+    """Counts files by ending, the most frequent first: "40 .jfif (such as a/012.jfif), 2 without an ending"."""
     examples: dict[str, Path] = {}
     counts: Counter[str] = Counter()
     for path in paths:
         counts[ending(path)] += 1
         examples.setdefault(ending(path), path)
-    return some(f"{n:,} {kind or 'without an ending'} (such as {examples[kind]})" for kind, n in counts.most_common())
+    return abbreviate(
+        f"{n:,} {kind or 'without an ending'} (such as {examples[kind]})" for kind, n in counts.most_common()
+    )
 
 
-def some(names: Iterable[object]) -> str:
-    """The first of them, for a message."""
+def abbreviate(names: Iterable[object]) -> str:
+    """Lists the first ten for a message."""
     listed = [str(name) for name in names]
     return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")

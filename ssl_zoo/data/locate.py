@@ -1,4 +1,4 @@
-"""Where examples come from: a path in the configuration -> a place that exists, rows of it, a fingerprint of it."""
+"""Finds data: from the path in the configuration to an existing place, its tables and its fingerprint."""
 
 import hashlib
 import os
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 HASHED_BYTES = 2**30
-"""Files that hold no more than this in all are fingerprinted by their content, larger ones by size and time."""
+"""Files up to this total size are fingerprinted by their content, larger ones by size and time."""
 
 
 FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
-"""Endings of the files that the `datasets` library reads for us, and what it calls their kinds."""
+"""Endings of the files that are read by the `datasets` library, and its names for their kinds."""
 
 
 def as_path(value: object) -> str:
-    """What a user gave as data.path: a folder called 2024 comes as a number.
+    """The text of data.path, which the command line parses as a number for a folder called 2024.
 
     Raises:
-        ValueError: for what is no text and cannot be made into the text that was written.
+        ValueError: for a value whose original text cannot be restored.
     """
     if type(value) is int:
         return str(value)
@@ -38,10 +38,10 @@ def as_path(value: object) -> str:
 
 
 def locate(path: str, root: str | None = None) -> Path | str:
-    """The file or folder that `path` names, else `path` itself where it can be the id of a data set on the Hub.
+    """The file or folder that `path` names, else `path` itself if it can be the id of a data set on the Hub.
 
-    `path`, and then its last part ("cifar10" of "uoft-cs/cifar10"), is also looked for below `root` and below
-    `$SSL_ZOO_DATA`, so that a local copy comes before the Hub.
+    A local copy takes precedence over the Hub: `path`, and then its last component ("cifar10" of "uoft-cs/cifar10"), is
+    also searched for below `root` and below `$SSL_ZOO_DATA`.
 
     Raises:
         ValueError: when it is neither.
@@ -67,10 +67,9 @@ def locate(path: str, root: str | None = None) -> Path | str:
 
 
 def data_files(place: Path) -> dict[str, list[str]] | None:
-    """The parquet, arrow or tar files of each split of a folder or of one file, by our rules for the names of splits.
+    """The parquet, arrow or tar files of each split of a folder, or of a single file, by our rules for split names.
 
-    None where the folder says itself how it is read (a data card with `configs`) or holds no such files; then
-    `datasets` decides.
+    None where the folder has a data card with `configs` or contains no such files; then `datasets` decides.
     """
     if place.is_file():
         return {"train": [str(place)]}
@@ -81,7 +80,7 @@ def data_files(place: Path) -> dict[str, list[str]] | None:
 
 
 def data_layout(folder: Path) -> Layout | None:
-    """The parquet, arrow or tar files of a folder in splits; None as in `data_files`."""
+    """The layout of the parquet, arrow or tar files of a folder; None as in `data_files`."""
     if has_card(folder):
         return None
     walk = Walk(folder)
@@ -90,16 +89,16 @@ def data_layout(folder: Path) -> Layout | None:
 
 
 def has_card(folder: Path) -> bool:
-    """Whether a folder says itself, in a data card as on the Hub, how it is read."""
+    """Whether a folder has a data card, as on the Hub, that says how it is read."""
     card = folder / "README.md"
     return card.is_file() and bool(re.search(r"^(configs|dataset_info):", card.read_text("utf-8", "replace"), re.M))
 
 
 def load_tables(place: Path | str) -> "DatasetDict":
-    """All splits of a hub data set, of a local folder in the Hub's layout or of a parquet file, memory-mapped.
+    """All splits of a Hub data set, of a local folder in the Hub's layout or of a parquet file, memory-mapped.
 
     Raises:
-        ValueError: when they cannot be had, with the reason.
+        ValueError: when they cannot be read, with the reason.
     """
     import datasets
     import pyarrow.parquet  # type: ignore[import-untyped]  # comes with datasets
@@ -114,17 +113,17 @@ def load_tables(place: Path | str) -> "DatasetDict":
         )
     try:
         if is_file and ending(Path(place)) == ".parquet":
-            pyarrow.parquet.read_schema(place)  # `datasets` logs an error of its own for what is no parquet file
+            pyarrow.parquet.read_schema(place)  # `datasets` logs an error of its own for other files
         files = data_files(place) if isinstance(place, Path) else None
         if files is None:
             return datasets.load_dataset(str(place))
-        # Each split for itself: they need not have the same columns, nor the same types of labels.
+        # Each split separately: they may differ in columns and in the types of labels.
         tables = {split: load_split(datasets, files, split, streaming=False) for split in files}
         return datasets.DatasetDict(tables)
     except (DatasetsError, OSError, ValueError) as error:
         cause = error.__cause__ or error
         if isinstance(place, Path):
-            why = f"{read_first_line(cause)}. Replace the file" if is_file else cause
+            why = f"{error_summary(cause)}. Replace the file" if is_file else cause
             raise ValueError(f"data.path={place}: cannot be read as a data set. {why}") from error
         raise ValueError(
             f"data.path={place}: no such folder here, and the Hub does not give it. {cause}. "
@@ -138,15 +137,15 @@ def load_split(datasets: Any, files: dict[str, list[str]], split: str, streaming
     return datasets.load_dataset(kind, data_files={split: files[split]}, split=split, streaming=streaming)
 
 
-def read_first_line(error: BaseException) -> str:
-    """What it says in its first line, without the full stop; its type where it says nothing."""
+def error_summary(error: BaseException) -> str:
+    """The first line of the message, without the full stop; the type of the error if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def fingerprint(files: Iterable[Path], base: Path | None = None) -> str:
-    """Changes when a file does: a hash of the names (below `base`) and contents, or sizes and times, of all files.
+    """A hash of the names (below `base`) and contents of all files, or of their sizes and times if they are large.
 
-    Of what is no regular file (a link without a target, a named pipe, which nothing would ever fill) only the name.
+    For links without a target and named pipes, which cannot be read, only the name counts.
     """
     paths = sorted(files)
     infos = [_info(path) for path in paths]
@@ -172,7 +171,7 @@ def _info(path: Path) -> os.stat_result | None:
     return found if stat.S_ISREG(found.st_mode) else None
 
 
-def print_once(line: str) -> None:
+def print_on_rank_zero(line: str) -> None:
     """Prints on the first process only."""
     from lightning.pytorch.utilities.rank_zero import rank_zero_only  # slow to import
 

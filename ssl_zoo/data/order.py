@@ -1,4 +1,4 @@
-"""Which examples make each training step, and which are judged: pure functions, so nothing has to be saved."""
+"""Which examples each training step and each evaluation uses: pure functions, so nothing has to be saved."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,19 +7,24 @@ import numpy as np
 
 
 class Step(NamedTuple):
-    """One process's share of one global batch. epoch: passes over the data completed; indices: (b,) int64."""
+    """One process's share of one global batch.
+
+    Attributes:
+        epoch: number of complete passes over the data before it.
+        indices: (b,) int64.
+    """
 
     epoch: int
     indices: np.ndarray
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of `num_examples` that epoch `epoch` follows, (num_examples,) int64."""
+    """The permutation of the examples in an epoch, (num_examples,) int64."""
     return np.random.default_rng((seed, epoch)).permutation(num_examples)
 
 
 def check_shares(batch_size: int, world_size: int) -> None:
-    """Raises ValueError if the processes cannot have equal shares of a batch."""
+    """Raises ValueError unless the processes get equal shares of a batch."""
     if batch_size < 1 or batch_size % world_size:
         raise ValueError(
             f"data.batch_size={batch_size} cannot be shared evenly by {world_size} processes: "
@@ -28,11 +33,7 @@ def check_shares(batch_size: int, world_size: int) -> None:
 
 
 def check_batch(num_examples: int, batch_size: int, world_size: int) -> None:
-    """Refuses arithmetic that would train on nothing or on uneven shares.
-
-    Raises:
-        ValueError: naming the key, the numbers and the fix.
-    """
+    """Raises ValueError unless an epoch has a full batch and every process gets an equal share of it."""
     check_shares(batch_size, world_size)
     if num_examples < batch_size:
         raise ValueError(
@@ -44,10 +45,18 @@ def check_batch(num_examples: int, batch_size: int, world_size: int) -> None:
 def steps(
     num_examples: int, batch_size: int, seed: int, start_step: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Step]:
-    """This process's share of every global batch from `start_step` on, for ever.
+    """This process's share of every global batch from `start_step` on, without end.
 
-    `batch_size` is the size of the global batch, over all processes: k processes see together what one would see.
-    The incomplete batch at the end of an epoch is dropped; another order drops other examples.
+    k processes together see the same examples as one. The incomplete batch at the end of an epoch is dropped; in
+    another epoch these are other examples.
+
+    Args:
+        num_examples: size of the data set.
+        batch_size: examples per global batch, over all processes.
+        seed: of the order.
+        start_step: global batches to skip.
+        rank: of this process.
+        world_size: number of processes.
 
     Raises:
         ValueError: when the batch is larger than the data or not divisible by the number of processes.
@@ -58,21 +67,30 @@ def steps(
     while True:
         order = epoch_order(num_examples, seed, epoch)
         for start in range(position * batch_size, per_epoch * batch_size, batch_size):
-            mine = start + rank * share
-            yield Step(epoch, order[mine : mine + share])
+            local = start + rank * share
+            yield Step(epoch, order[local : local + share])
         epoch, position = epoch + 1, 0
 
 
 EVAL_SEED = 0
-"""Of the draw of examples to evaluate on, whatever the seed of the run, so that runs compare."""
+"""Seed for the sample of examples to evaluate on, whatever the seed of the run, so that runs can be compared."""
 
 
 def stratified(labels: np.ndarray, limit: int, seed: int = EVAL_SEED) -> np.ndarray:
-    """Positions of `limit` examples, sorted, that hold each class in its share; a pure function of the arguments."""
+    """Samples `limit` examples, stratified by class.
+
+    Args:
+        labels: (N,) int64.
+        limit: number of examples; all of them if there are no more.
+        seed: of the sample.
+
+    Returns:
+        Sorted positions, a pure function of the arguments.
+    """
     if len(labels) <= limit:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))
-    depth = np.empty(len(labels))  # how deep an example lies in its shuffled class, in [0, 1)
+    depth = np.empty(len(labels))  # relative position of an example in its shuffled class, in [0, 1)
     for label in np.unique(labels):
         members = order[labels[order] == label]
         depth[members] = (np.arange(len(members)) + 0.5) / len(members)

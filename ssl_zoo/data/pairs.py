@@ -1,4 +1,4 @@
-"""The data module for images with captions: `ImageData`, and a caption of each training image as the last view."""
+"""The data module for images with captions: as `ImageData`, with a caption of each training image as the last view."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -14,65 +14,73 @@ from torch import Tensor
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.image.lists import Listed
 from ssl_zoo.data.image.module import ImageData
-from ssl_zoo.data.image.parts import choose_splits, read_parts
 from ssl_zoo.data.image.sources import ImageTables
+from ssl_zoo.data.image.splits import choose_splits, read_splits
 from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
 from ssl_zoo.views import Views
-from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.keyed_random import KeyedRandom
 
 log = logging.getLogger(__name__)
 
 CAPTIONS_PER_CHUNK = 50_000
-"""Captions tokenized at a time: what bounds the memory."""
+"""Captions tokenized at a time, which bounds the memory."""
 
 
 class Captions:
-    """Token ids of M captions of N images. One table, a few bytes a token, that moves to the device once.
+    """Token ids of M captions of N images: one table, a few bytes per token, that moves to the device once.
 
-    ids: (M, L) int16 or int32, those of an image beside each other; first, count: (N,) int64, where and how many.
+    Args:
+        ids: (M, L) int16 or int32; the captions of an image are consecutive.
+        first: (N,) int64, the first caption of each image.
+        count: (N,) int64, the number of captions of each image.
     """
 
     def __init__(self, ids: Tensor, first: Tensor, count: Tensor):
-        self.ids, self.first, self.count = ids, first, count
+        self.ids = ids
+        self.first = first
+        self.count = count
 
-    def choose(self, indices: Tensor, draws: Draws) -> Tensor:
-        """One caption of each of the images `indices` (B,), (B, L) int64."""
-        self.ids, self.first, self.count = (x.to(indices.device) for x in (self.ids, self.first, self.count))
-        number = (draws.uniform(1).squeeze(1) * self.count[indices]).long()
+    def sample(self, indices: Tensor, random: KeyedRandom) -> Tensor:
+        """Samples one caption of each of the images `indices` (B,); returns (B, L) int64."""
+        self.ids = self.ids.to(indices.device)
+        self.first = self.first.to(indices.device)
+        self.count = self.count.to(indices.device)
+        number = (random.uniform(1).squeeze(1) * self.count[indices]).long()
         return self.ids[self.first[indices] + number].long()
 
 
 class PairViews(Views):
-    """The views of an image, and after them one of its captions, chosen anew in each epoch where it has several."""
+    """The views of an image, and then one of its captions, sampled again in each epoch."""
 
     def __init__(self, images: Views, captions: Captions):
         super().__init__(images.pipelines)
-        self.images, self.captions = images, captions
+        self.images = images
+        self.captions = captions
 
     def __len__(self) -> int:
         return len(self.images) + 1
 
     def compile(self) -> None:
+        """Compiles the views of the image."""
         self.images.compile()
 
     @torch.no_grad()
     def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
-        """(B, C, S, S) float32 each, the last (B, L) int64; arguments as those of `Views`."""
+        """The views, (B, C, S, S) float32 each, and the caption, (B, L) int64; arguments as for `Views`."""
         made = self.images(images, indices, epochs, seed)
-        return [*made, self.captions.choose(indices, Draws(seed, epochs, indices, len(made)))]
+        return [*made, self.captions.sample(indices, KeyedRandom(seed, epochs, indices, len(made)))]
 
 
 class PairData(ImageData):
-    """Images with captions. Evaluation, order, resumption and shares are those of images.
+    """Images with captions. Evaluation, order, resumption and the shares of processes are those of images.
 
-    caption_column: of a table, holds a text for each image or a list of them; an empty one counts as a caption.
-    templates: instead of captions, "a photo of a {}" and the like, to be filled with the name of the image's class;
-        image i gets number i of them, in turn. Such pairs are synthetic: for trying things out.
-    tokenizer: see `tokenizer.prepare_tokenizer`; trained on the captions of the training part.
-    max_length: tokens kept of a caption, and what shorter ones are padded to.
-    images: all settings of `ImageData`.
-
-    facts (after `setup`): those of images, and what a text backbone needs to know.
+    Args:
+        tokenizer: see `tokenizer.prepare_tokenizer`; trained on the captions of the training split.
+        max_length: tokens per caption; longer ones are truncated, shorter ones padded.
+        caption_column: of a table, contains a text or a list of texts per image; an empty text counts as a caption.
+        templates: instead of captions, sentences such as "a photo of a {}", completed with the name of the image's
+            class; image i gets template i modulo their number. Such pairs are synthetic, for trying things out.
+        images: all settings of `ImageData`.
     """
 
     def __init__(
@@ -92,18 +100,20 @@ class PairData(ImageData):
             raise ValueError(f"data.templates: {wrong[0]!r} has no place {{}} for the name of the class")
         if not isinstance(max_length, int) or max_length < 1:
             raise ValueError(f"data.max_length={max_length}: give a whole number of at least 1")
-        self.tokenizer_config, self.max_length = tokenizer, max_length
-        self.caption_column, self.templates = caption_column, list(templates or ())
+        self.tokenizer_config = tokenizer
+        self.max_length = max_length
+        self.caption_column = caption_column
+        self.templates = list(templates or ())
         self.other_columns = (caption_column,) if caption_column else ()
         self.tokenizer: TextTokenizer
         self.captions: Captions
 
     def attach(self, views: Views, plain: Views) -> None:
-        """As `ImageData`; `views` are those of the image. Raises: ValueError as there."""
+        """As in `ImageData`; `views` are those of the image."""
         super().attach(PairViews(views, self.captions), plain)
 
     def tokenise(self, texts: Sequence[str]) -> Tensor:
-        """(n, max_length) int64: cut, and padded at the end."""
+        """Token ids of n texts, (n, max_length) int64, truncated and padded at the end."""
         rows = np.full((len(texts), self.max_length), self.tokenizer.pad_id, dtype=np.int64)
         for row, ids in zip(rows, self.tokenizer.encode(texts, special=False), strict=True):
             row[: len(ids)] = ids[: self.max_length]
@@ -117,7 +127,7 @@ class PairData(ImageData):
         self.tokenizer = prepare_tokenizer(lambda size: _sample(texts(), size), key, **self.tokenizer_config)
         key |= {"version": 1, "tokenizer": self.tokenizer.identity, "max_length": self.max_length}
         folder = cached("captions", key, lambda folder: self._tokenise_all(texts(), folder))
-        # mode "c" is copy-on-write: torch wants writable memory
+        # mode "c" is copy-on-write: torch needs writable memory
         ids = torch.from_numpy(np.load(folder / "ids.npy", mmap_mode="c"))
         ends, rows = torch.from_numpy(np.load(folder / "ends.npy")), torch.from_numpy(self.rows["train"])
         self.captions = Captions(ids, ends[rows], ends[rows + 1] - ends[rows])
@@ -135,11 +145,11 @@ class PairData(ImageData):
 
     @property
     def expected_facts(self) -> dict[str, Any]:
-        """As those of images, and what a text backbone needs to know."""
+        """Facts of images, and those that a text backbone needs."""
         return super().expected_facts | expected_tokens(self.tokenizer_config) | {"max_length": self.max_length}
 
     def _texts(self) -> list[list[str]]:
-        """At least one caption of each row of the training splits, readable or not. Raises: ValueError for none."""
+        """At least one caption per row of the training splits, readable or not; raises ValueError if all are empty."""
         texts = self._from_templates() if self.caption_column is None else self._from_column(self.caption_column)
         if not any(map(any, texts)):
             raise ValueError(f"data.caption_column={self.caption_column}: all captions are empty. Give another column")
@@ -158,20 +168,20 @@ class PairData(ImageData):
         return texts
 
     def _from_templates(self) -> list[list[str]]:
-        part = read_parts(self.source, self.splits["train"], None)["train"]
-        if not len(part.classes) or (part.labels < 0).any():
+        train = read_splits(self.source, self.splits["train"], None)["train"]
+        if not len(train.classes) or (train.labels < 0).any():
             raise ValueError(
                 f"data.templates: not all training images of {self.path} have a class to name. "
                 "Give other data.splits.train or data.label_column, or data.caption_column and data.templates=null"
             )
-        templates = (self.templates[i % len(self.templates)] for i in range(len(part.labels)))
+        templates = (self.templates[i % len(self.templates)] for i in range(len(train.labels)))
         return [
-            [template.replace("{}", part.classes[label])]
-            for template, label in zip(templates, part.labels, strict=True)
+            [template.replace("{}", train.classes[label])]
+            for template, label in zip(templates, train.labels, strict=True)
         ]
 
     def _tokenise_all(self, texts: list[list[str]], folder: Path) -> None:
-        """Writes the ids of all captions, (M, L), and at which the captions of each row begin and end, (N + 1,)."""
+        """Writes the ids of all captions, (M, L), and where the captions of each row begin and end, (N + 1,)."""
         flat = [text for captions in texts for text in captions]
         dtype = np.int16 if self.tokenizer.vocab_size <= 2**15 else np.int32
         chunks = [flat[start : start + CAPTIONS_PER_CHUNK] for start in range(0, len(flat), CAPTIONS_PER_CHUNK)]
@@ -180,7 +190,7 @@ class PairData(ImageData):
 
 
 def _captions(column: str, value: Any) -> list[str]:
-    """A cell of the column as a list of one caption or more; an empty cell is an empty caption."""
+    """The captions in a cell of the column, at least one; an empty cell is an empty caption."""
     values = value if isinstance(value, list) else [value]
     if wrong := [each for each in values if not isinstance(each, str | None)]:
         raise ValueError(f"data.caption_column={column}: holds {wrong[0]!r}, which is no text")
@@ -188,7 +198,7 @@ def _captions(column: str, value: Any) -> list[str]:
 
 
 def _sample(texts: Iterable[list[str]], size: int) -> list[str]:
-    """Captions of about `size` characters in all, drawn without regard to their order."""
+    """Samples captions of about `size` characters in all."""
     flat = [text for captions in texts for text in captions]
     order = np.random.default_rng(0).permutation(len(flat))
     ends = np.cumsum([len(flat[i]) for i in order])

@@ -1,4 +1,4 @@
-"""The words that folders and files of a split are called by."""
+"""Which names of folders and files stand for splits."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,15 +10,15 @@ SPLITS = {
     "validation": ("validation", "val", "valid", "dev"),
     "unlabelled": ("unlabelled", "unlabeled", "unsupervised", "unsup"),
 }
-"""Each use of data, and the words that folders and files of it are called by, in any case."""
+"""The use of each split, and the words that folders and files of it are called by, in any case."""
 TEST_NAMES = ("test", "validation")
-"""The splits to evaluate on, in this order, where none is named."""
+"""Splits to evaluate on where none is named, in order of preference."""
 WORDS = {word: use for use, words in SPLITS.items() for word in words}
 SPLIT_NAME = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})([-_ .]?(set|split|data|images|\d.*))?")
 
 
 def split_name(name: str) -> str | None:
-    """The split that a folder or the stem of a file stands for by its name, None for any other name.
+    """The split that the name of a folder, or the stem of a file, stands for; None for any other name.
 
     "train" for train, Train, TRAINING, train_images and train-00000-of-00002; words for the other splits are kept in
     lower case ("val" for Val), but for "testing", which is "test".
@@ -31,13 +31,13 @@ def split_name(name: str) -> str | None:
 
 
 def file_split(path: Path) -> str | None:
-    """As `split_name` for a file: by its stem, or the first or last word of it, as in train-a.csv and sst_train.csv."""
+    """The split of a file, by its stem or the first or last word of it, as in train-a.csv and sst_train.csv."""
     words = [word for word in re.split(r"[-_. ]+", stem(path)) if not word.isdecimal()]
     return split_name(stem(path)) or next(filter(None, map(split_name, words[:1] + words[-1:])), None)
 
 
 def find_split(name: str, available: Sequence[str]) -> str | None:
-    """The split that a user calls `name`: of this very name, else of another spelling (Val, dev or valid for val)."""
+    """The available split with this name, else with another spelling of it (Val, dev or valid for val)."""
     if name in available:
         return name
     use = WORDS.get(name.lower())
@@ -46,7 +46,7 @@ def find_split(name: str, available: Sequence[str]) -> str | None:
 
 
 def like_splits(names: Iterable[str]) -> list[str]:
-    """Those names that differ in the word for a split alone, as seg_train and seg_test do; [] without one for train."""
+    """Names that differ only in the word for a split, as seg_train and seg_test do; [] unless train is among them."""
     found: dict[tuple[str, str], list[str]] = {}
     for name in sorted(names):
         for word in re.split(r"[-_. ]+", name):

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV, JSON and JSON lines, and the lines of any text file, compressed or not, just as they stand."""
+"""Rows of CSV, TSV, JSON and JSON lines, and the lines of any text file, compressed or not, unchanged."""
 
 import bz2
 import codecs
@@ -14,36 +14,41 @@ from typing import Any, NamedTuple
 from ssl_zoo.data.splits import split_name
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""What reads a compressed file, by its last ending."""
+"""The function that opens a compressed file, by its last ending."""
 JSON_LINES = (".jsonl", ".ndjson")
 PLAIN = {".csv", ".tsv", *JSON_LINES, ".json"}
 READABLE = PLAIN | {kind + outer for kind in PLAIN for outer in OPENERS}
-"""Endings of the tables that are read here; parquet and arrow are left to `datasets`."""
+"""Endings of the tables that are read here; parquet and arrow are read by `datasets`."""
 TABLE_DAMAGE = (OSError, EOFError, lzma.LZMAError, zlib.error)
 SPLIT_COLUMNS = {"split", "set", "subset", "partition", "fold", "data_set", "dataset"}
-"""Names of columns that may say which split each row belongs to."""
+"""Names of columns that may contain the split of each row."""
 CONTROL = bytes({*range(9), *range(14, 27), *range(28, 32)})
-"""Bytes that no text holds, but compressed files, pictures and documents of offices do."""
+"""Bytes that occur in compressed files, images and office documents, but not in text."""
 CELL_LIMIT = 2**30
-"""Characters of a cell at most; the csv module's own limit is 131,072, less than a long document has."""
+"""Maximum characters of a cell; the csv module's own limit is 131,072, less than a long document has."""
 
 
 class TableRow(NamedTuple):
-    """One row. where: its file and line, for messages; cells: by the name of the column."""
+    """One row of a table.
+
+    Attributes:
+        where: file and line, for messages.
+        cells: by name of the column.
+    """
 
     where: str
     cells: dict[str, Any]
 
 
 def read_table(path: Path) -> Iterator[TableRow]:
-    """The rows of a table, by its ending.
+    """Reads the rows of a table, in the format of its ending.
 
-    Cells of CSV and TSV are strings exactly as written, "NA" and "null" as well; in TSV a quote is a character like any
-    other. Cells of JSON have the type that they have there.
+    Cells of CSV and TSV are strings exactly as written, including "NA" and "null"; in TSV a quote is an ordinary
+    character. Cells of JSON keep their type.
 
     Raises:
-        ValueError: naming file, line and remedy, for what is not UTF-8 or no such table, and for a table of several
-            splits.
+        ValueError: with file, line and remedy, for a file that is not UTF-8 or no such table, and for a table of
+            several splits.
     """
     kind = Path(path.name.removesuffix(path.suffix)).suffix if path.suffix.lower() in OPENERS else path.suffix
     if kind.lower() in (".csv", ".tsv"):
@@ -52,7 +57,7 @@ def read_table(path: Path) -> Iterator[TableRow]:
 
 
 def _of_one_split(rows: Iterator[TableRow]) -> Iterator[TableRow]:
-    """The rows; where a column puts them into splits, they must not all be trained on."""
+    """Passes the rows on and raises ValueError if a column names several splits, which must not all be trained on."""
     found: dict[str, set[str]] = {}
     for row in rows:
         for name, cell in row.cells.items():
@@ -125,7 +130,7 @@ def _json_lines(path: Path) -> Iterator[TableRow]:
 
 
 def _json(path: Path) -> Iterator[TableRow]:
-    """A list of objects, or one object per line."""
+    """Reads a list of objects, or one object per line."""
     text = "".join(read_lines(path))
     if not text.lstrip().startswith("["):
         yield from _json_lines(path)
@@ -141,19 +146,21 @@ def _json(path: Path) -> Iterator[TableRow]:
 
 
 def read_lines(path: Path, bare_returns: bool = False) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends, with or without a byte-order mark, compressed (.gz, .bz2, .xz) or not.
+    """The lines of a UTF-8 file, including their ends, with or without a byte-order mark.
 
-    bare_returns: whether a carriage return ends a line too, as on old computers of Apple.
+    Args:
+        path: plain, or compressed (.gz, .bz2, .xz).
+        bare_returns: whether a carriage return alone ends a line too, as on old Apple computers.
 
     Raises:
-        ValueError: naming line and byte that are not UTF-8, or what the file is instead.
+        ValueError: with line and byte that are not UTF-8, or with what the file is instead.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no regular file (a link without a target, or a pipe). Remove it")
     position = 0
     try:
         with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
-            lines = file if not bare_returns else (part for line in file for part in line.splitlines(keepends=True))
+            lines = file if not bare_returns else (piece for line in file for piece in line.splitlines(keepends=True))
             for number, line in enumerate(lines, start=1):
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -168,7 +175,7 @@ def read_lines(path: Path, bare_returns: bool = False) -> Iterator[str]:
 
 
 def _not_utf8(path: Path, number: int, byte: int, line: bytes, error: UnicodeDecodeError | None) -> ValueError:
-    """error: None for a zero byte in what else is UTF-8."""
+    """The error to raise; `error` is None for a zero byte in a file that is otherwise UTF-8."""
     with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
         head = file.read(4096)
     if encoding := _wide_encoding(head):
@@ -186,7 +193,7 @@ def _not_utf8(path: Path, number: int, byte: int, line: bytes, error: UnicodeDec
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 by the mark of a file that begins with `head`, or by the zeros between its letters."""
+    """UTF-16 or UTF-32, by the mark at the beginning of a file or by the zeros between its letters; else None."""
     for marks, name in (
         ((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-32"),  # the first begins with UTF-16's
         ((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16"),

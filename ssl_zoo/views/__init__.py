@@ -1,8 +1,8 @@
-"""Views: randomly changed versions of each example, drawn per example and computed per batch on the batch's device.
+"""Views: random augmentations, with parameters sampled per example and computed per batch on the batch's device.
 
 A view is what one pipeline, a list of ops, makes of an example. Images enter as uint8 and are float32 in [0, 1] until
 `Normalize`, which comes last; token ids stay int64. For the same parameters every image op equals torchvision's to
-rounding. Nothing random is carried from batch to batch: see `draws.py`; for what an op is, `op.py`.
+rounding. There is no random state: see `keyed_random.py`; for the interface of an op, `op.py`.
 
 Letters, here and in the ops: B examples, V views, C channels, H W image, S side of a crop, L tokens.
 """
@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.keyed_random import KeyedRandom
 from ssl_zoo.views.op import Crop, Op, as_float
 
 
 class Views:
     """Makes the views of a batch. View v of an example depends only on (seed, epoch, index, v).
 
-    pipelines: one list of ops for each kind of view; an empty list passes examples on as they are.
-    copies: how many views each pipeline makes; one if not given.
+    Args:
+        pipelines: one list of ops for each kind of view; an empty list leaves examples unchanged.
+        copies: number of views that each pipeline makes, 1 by default.
     """
 
     def __init__(self, pipelines: Sequence[Sequence[Op]], copies: Sequence[int] | None = None):
@@ -42,44 +43,60 @@ class Views:
         return sum(n for _, n in self.kinds)
 
     def compile(self) -> None:
-        """Fuses the ops for batches of images of one shape on a GPU, to which they are hundreds of small kernels."""
-        # As symbols the products of the random keys are too large for Inductor's integers. They become some by its
-        # propagation, where a number is dynamic, and where the ops are not one graph.
+        """Fuses the ops, hundreds of small kernels, for batches of images of one shape on a GPU."""
+        # The 64-bit key products must stay tensors: as symbolic ints they overflow Inductor. Constant propagation,
+        # dynamic shapes and graph breaks would each turn them into symbols, so all three are off.
         options: dict[str, str | int | bool | Callable] = {"constant_and_index_propagation": False}
         self._make_on_gpu = torch.compile(self._make, fullgraph=True, dynamic=False, options=options)
 
     @torch.no_grad()
     def __call__(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor | int, seed: int) -> list[Tensor]:
-        """One tensor a view: (B, C, S, S) float32, or (B, L) int64 for token ids.
+        """The views of a batch.
 
-        images: (B, C, H, W) uint8, or float32 in [0, 1]; or (B, L) int64 token ids; or what `crop_in_worker` gave,
-        V tensors (B, C, S, S) uint8. indices: (B,) int64; epochs: one for all or (B,) int64.
+        Args:
+            images: (B, C, H, W) uint8, or float32 in [0, 1]; or (B, L) int64 token ids; or the result of
+                `crop_in_worker`, V tensors (B, C, S, S) uint8.
+            indices: (B,) int64, positions in the data set.
+            epochs: one for all, or (B,) int64.
+            seed: of the run.
+
+        Returns:
+            One tensor per view: (B, C, S, S) float32, or (B, L) int64 for token ids.
         """
         if not isinstance(epochs, Tensor):
-            epochs = torch.full_like(indices, epochs)  # a number would have a compiled pipeline made anew in each epoch
+            epochs = torch.full_like(indices, epochs)  # a compiled pipeline would be compiled again for each int
         make = self._make if indices.device.type == "cpu" else self._make_on_gpu
         return make(images, indices, epochs, seed)
 
     def _make(self, images: Tensor | list[Tensor], indices: Tensor, epochs: Tensor, seed: int) -> list[Tensor]:
         made: list[Tensor] = []
         for ops, n in self.kinds:
-            # All copies in one pass: to a GPU each op is a few small kernels, however large the batch.
+            # All copies in one pass: on a GPU each op is a few small kernels, however large the batch.
             first = len(made)
             x = as_float(torch.cat(images[first : first + n] if isinstance(images, list) else [images] * n))
             view = torch.arange(first, first + n, device=indices.device).repeat_interleave(len(indices))
-            draws = Draws(seed, epochs.repeat(n), indices.repeat(n), view)
+            random = KeyedRandom(seed, epochs.repeat(n), indices.repeat(n), view)
             for position, op in enumerate(ops):
-                if position > 0 or not isinstance(images, list):  # else a worker has cropped already
-                    x = op(x, draws.at(position))
+                if position > 0 or not isinstance(images, list):  # otherwise a worker has cropped already
+                    x = op(x, random.at(position))
             made += x.chunk(n)
         return made
 
     @torch.no_grad()
     def crop_in_worker(self, image: Tensor, index: int, epoch: int, seed: int) -> list[Tensor]:
-        """What the first op of each pipeline makes of one image of any size: (C, H, W) uint8 -> V x (C, S, S) uint8.
+        """Applies the first op of each pipeline, a crop, to one image of any size.
 
-        The draws are those of the whole pipeline on the device. Only the rounding to uint8, which quarters what is
-        sent there, tells the two ways apart.
+        The random parameters are those of the whole pipeline on the device. The results differ only by the rounding to
+        uint8, which quarters the amount of data to transfer.
+
+        Args:
+            image: (C, H, W) uint8.
+            index: position in the data set.
+            epoch: of the run.
+            seed: of the run.
+
+        Returns:
+            V tensors (C, S, S) uint8.
 
         Raises:
             ValueError: when a pipeline does not begin with a crop.
@@ -91,6 +108,6 @@ class Views:
                     f"views.pipelines: pipeline {view} cannot take images of different sizes: begin it with "
                     f"RandomResizedCrop or CenterCrop"
                 )
-            crop = ops[0].crop(image, Draws(seed, epoch, torch.tensor([index]), view).at(0))
+            crop = ops[0].crop(image, KeyedRandom(seed, epoch, torch.tensor([index]), view).at(0))
             crops.append(crop.mul_(255).round_().byte())
         return crops

@@ -1,51 +1,55 @@
-"""Ops that change values and leave pixels where they are."""
+"""Ops that change values and do not move pixels."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.keyed_random import KeyedRandom
 from ssl_zoo.views.op import Op, Params, between, change, constants, each, number
 
 
 def _gray(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 1, H, W), luma as torchvision weighs it; where C is not 3, the mean of the channels."""
+    """Luma with torchvision's weights, or the mean of the channels unless C is 3: (B, C, H, W) -> (B, 1, H, W)."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
     return (x[:, :1] * 0.2989).add_(x[:, 1:2], alpha=0.587).add_(x[:, 2:], alpha=0.114)
 
 
 def _equal(x: Tensor, y: Tensor) -> Tensor:
-    """1.0 where equal, else 0.0. Compared straight into floats: a cast from bool costs ten times as much."""
+    """1.0 where equal, else 0.0. Compares straight into floats: a cast from bool takes ten times as long."""
     return torch.eq(x, y, out=torch.empty_like(y))
 
 
 def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Hue moved by `turn` (B,), in full circles, as through HSV and back. x (B, 3, H, W)."""
+    """Moves the hue of x (B, 3, H, W) by `turn` (B,), in full circles, as a conversion to HSV and back would."""
     red, green, blue = x.split(1, 1)
-    value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
-    chroma = value - least
+    value = x.amax(1, keepdim=True)
+    minimum = x.amin(1, keepdim=True)
+    chroma = value - minimum
     per_sixth = 1 / chroma.clamp(min=1e-12)
-    # Hue in sixths of a circle from red, told by the largest channel; of equal ones red counts before green, then blue.
+    # Hue in sixths of a circle from red, by the largest channel; among equal ones red precedes green, then blue.
     hue = torch.lerp((red - green) * per_sixth + 4, (blue - red) * per_sixth + 2, _equal(green, value))
     hue = torch.lerp(hue, (green - blue) * per_sixth, _equal(red, value)) / 6 + each(turn)
     hue = (hue - hue.floor()) * 6
-    # How much of the chroma each channel has: a trapezium over the circle, the same for all three but turned.
+    # The share of the chroma that each channel has: the same trapezium over the circle for all three, rotated.
     share = (hue - constants(x, [3.0, 2.0, 4.0]).view(3, 1, 1)).abs_()
     share[:, :1].sub_(1)
     share[:, 1:].neg_().add_(2)
-    return torch.addcmul(least, chroma, share.clamp_(0, 1))
+    return torch.addcmul(minimum, chroma, share.clamp_(0, 1))
 
 
 class ColorJitter(Op):
-    """Brightness, contrast, saturation and hue changed, in an order of each example's own, with chance p.
+    """Changes brightness, contrast, saturation and hue, in a random order per example, with probability p.
 
-    The first three are factors from [max(0, 1 - strength), 1 + strength]; hue is a turn by up to `hue` <= 0.5 circles
-    to either side. Images of one channel have neither saturation nor hue, those of other than three no hue.
+    The first three are factors from [max(0, 1 - strength), 1 + strength]; hue is moved by up to `hue` <= 0.5 circles to
+    either side. Images of one channel have neither saturation nor hue, and other images than colour ones have no hue.
     """
 
-    BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+    BRIGHTNESS = 0
+    CONTRAST = 1
+    SATURATION = 2
+    HUE = 3
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0):
         strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
@@ -53,24 +57,32 @@ class ColorJitter(Op):
         self.hue = number(self, "hue", hue, 0, 0.5)
         self.p = number(self, "p", p, 0, 1)
 
-    def draw(self, draws: Draws, x: Tensor) -> Params:
-        """Which part comes first to last (B, 4) int64, and the amount of each part (B, 4), by the constants above."""
-        u = draws.uniform(8)
+    def sample(self, random: KeyedRandom, x: Tensor) -> Params:
+        """Order and amounts of the four adjustments.
+
+        Returns:
+            (B, 4) int64, the adjustments from first to last, numbered as the constants above; and (B, 4) float32, the
+            amount of each, in the order of the constants.
+        """
+        u = random.uniform(8)
         ranges = [(max(0.0, 1 - s), 1 + s) for s in self.strengths] + [(-self.hue, self.hue)]
-        amounts = [between(low, high, u[:, part]) for part, (low, high) in enumerate(ranges)]
+        amounts = [between(low, high, u[:, i]) for i, (low, high) in enumerate(ranges)]
         return u[:, 4:].argsort(1), torch.stack(amounts, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Applies the four adjustments."""
         order, amounts = params
-        for part in order.unbind(1):
-            x = self._apply_part(x, part, amounts.gather(1, part[:, None]).squeeze(1))
+        for adjustment in order.unbind(1):
+            x = self._apply_adjustment(x, adjustment, amounts.gather(1, adjustment[:, None]).squeeze(1))
         return x
 
-    def _apply_part(self, x: Tensor, part: Tensor, amount: Tensor) -> Tensor:
-        """Each example's part number `part` (B,). All but hue blend with, or overshoot from, a plainer image."""
-        turned = part == self.HUE
+    def _apply_adjustment(self, x: Tensor, adjustment: Tensor, amount: Tensor) -> Tensor:
+        """Applies one adjustment, (B,) int64, to each example. All but hue interpolate with a plainer image."""
+        turned = adjustment == self.HUE
         gray = _gray(x)
-        plainer = gray * each(part == self.SATURATION) + each(gray.mean((1, 2, 3)) * (part == self.CONTRAST))
+        plainer = gray * each(adjustment == self.SATURATION) + each(
+            gray.mean((1, 2, 3)) * (adjustment == self.CONTRAST)
+        )
         x = torch.lerp(plainer, x, each(amount.masked_fill(turned, 1))).clamp_(0, 1)
         if x.shape[1] != 3 or self.hue == 0:
             return x
@@ -78,49 +90,57 @@ class ColorJitter(Op):
 
 
 class Grayscale(Op):
-    """All channels set to the luma with chance p; where they are not three, to their mean."""
+    """Sets all channels to the luma with probability p; unless there are three, to their mean."""
 
     def __init__(self, p: float):
         self.p = number(self, "p", p, 0, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Sets the channels."""
         return _gray(x).expand_as(x)
 
 
 class Solarize(Op):
-    """Values of `threshold`, in [0, 1], and above inverted with chance p."""
+    """Inverts values of `threshold`, in [0, 1], and above, with probability p."""
 
     def __init__(self, threshold: float, p: float):
         self.threshold = number(self, "threshold", threshold, 0, 1)
         self.p = number(self, "p", p, 0, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Inverts the values."""
         return torch.where(x >= self.threshold, 1 - x, x)
 
 
 class AdditiveNoise(Op):
-    """Independent Gaussian noise of standard deviation `std` on every value, the sum clamped to [0, 1]."""
+    """Adds independent Gaussian noise of standard deviation `std` to every value and clamps the sum to [0, 1]."""
 
     def __init__(self, std: float):
         self.std = number(self, "std", std, 0)
 
-    def draw(self, draws: Draws, x: Tensor) -> Params:
-        """Standard normals (B, C, H, W)."""
-        return (draws.normal(x[0].numel()).view_as(x),)
+    def sample(self, random: KeyedRandom, x: Tensor) -> Params:
+        """Standard normals, (B, C, H, W)."""
+        return (random.normal(x[0].numel()).view_as(x),)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Adds the noise."""
         (noise,) = params
         return torch.add(x, noise, alpha=self.std).clamp_(0, 1)
 
 
 class Normalize(Op):
-    """(x - mean) / std, one number a channel. Comes last, since the other ops expect [0, 1]."""
+    """Computes (x - mean) / std per channel. Comes last, since the other ops expect [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean = [number(self, "mean", value, 0, 1) for value in mean]
         self.std = [number(self, "std", value, 1e-6) for value in std]
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Normalises x.
+
+        Raises:
+            ValueError: unless mean and std have as many numbers as x has channels.
+        """
         if not len(self.mean) == len(self.std) == x.shape[1]:
             raise ValueError(
                 f"views: Normalize.mean={self.mean}, std={self.std}: give {x.shape[1]} numbers each, one a channel"

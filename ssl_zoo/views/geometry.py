@@ -1,4 +1,4 @@
-"""Ops that move pixels: crops, flip, affine map and blur. Separable ones are two small matrix products an image.
+"""Ops that move pixels: crops, flip, affine map and blur. Separable ones are two small matrix products per image.
 
 Equal to torchvision's to rounding, which on a GPU that may use TF32 for products is 1e-3 of a value.
 """
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.views.draws import Draws
+from ssl_zoo.views.keyed_random import KeyedRandom
 from ssl_zoo.views.op import Crop, Op, Params, as_float, between, constants, count, number, span
 
 
@@ -21,37 +21,60 @@ def _check_mode(op: Op, interpolation: str) -> str:
 
 
 def _resize(x: Tensor, height: int, width: int, mode: str) -> Tensor:
-    """All of x to one size, antialiased. Bicubic overshoots [0, 1]; for uint8 images torchvision clamps it too."""
+    """Resizes all of x, antialiased. Bicubic overshoots [0, 1], which torchvision clamps for uint8 images too."""
     return F.interpolate(x, (height, width), mode=mode, antialias=True, align_corners=False).clamp_(0, 1)
 
 
 def _resize_matrix(start: Tensor, extent: Tensor, length: int, size: int, mode: str) -> Tensor:
-    """(B, size, length): resizes, antialiased, pixels start..start + extent of a line of `length` pixels to `size`."""
+    """Matrices that resize a segment of a line of pixels, antialiased.
+
+    Args:
+        start: (B,), first pixel of the segment.
+        extent: (B,), pixels of the segment.
+        length: pixels of the line.
+        size: pixels of the result.
+        mode: bilinear or bicubic.
+
+    Returns:
+        (B, size, length).
+    """
     scale = extent[:, None] / size
-    width = scale.clamp(min=1)  # of the filter, in input pixels: shrinking averages over all that falls together
+    width = scale.clamp(min=1)  # of the filter, in input pixels: when shrinking it covers all that merge into one
     pixels = torch.arange(length, device=start.device) + 0.5 - start[:, None]
     outside = (pixels < 0) | (pixels > extent[:, None])
-    pixels = (pixels / width).masked_fill(outside, 1e6)  # so far away that their weight is nought
+    pixels = (pixels / width).masked_fill(outside, 1e6)  # so far away that their weight is zero
     centres = (torch.arange(size, device=start.device) + 0.5) * scale / width
     distance = (pixels[:, None, :] - centres[:, :, None]).abs_()
     weights = (1 - distance).clamp_(min=0)
-    if mode == "bicubic":  # Keys' kernel with a = -0.5, written as what the inner piece adds to the outer one
+    if mode == "bicubic":  # Keys' kernel with a = -0.5: the outer piece, and what the inner one adds to it
         outer = (2 - distance).clamp_(min=0)
         weights = outer * outer * (outer - 1) / 2 + weights * weights * (1 - 2 * weights)
     return weights.div_(weights.sum(2, keepdim=True))
 
 
 def _on_both_axes(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Each image between its own two matrices. rows (B, H', H), columns (B, W', W) -> (B, C, H', W')."""
+    """Multiplies each image by its own two matrices.
+
+    Args:
+        x: (B, C, H, W).
+        rows: (B, H', H).
+        columns: (B, W', W).
+
+    Returns:
+        (B, C, H', W').
+    """
     b, c, h, w = x.shape
     return rows[:, None] @ torch.bmm(x.reshape(b, c * h, w), columns.mT).view(b, c, h, -1)
 
 
 class RandomResizedCrop(Crop):
-    """A box of random area and shape, resized to size x size with antialiasing (Szegedy et al., CVPR 2015).
+    """Crops a box of random area and shape and resizes it, antialiased (Szegedy et al., CVPR 2015).
 
-    scale: least and most area as parts of the image's; ratio: least and most width over height; interpolation:
-    bilinear or bicubic.
+    Args:
+        size: side of the result in pixels.
+        scale: minimum and maximum area, as fractions of the image's.
+        ratio: minimum and maximum width over height.
+        interpolation: bilinear or bicubic.
     """
 
     def __init__(
@@ -66,15 +89,15 @@ class RandomResizedCrop(Crop):
         self.ratio = span(self, "ratio", ratio, 1e-3, 1e3)
         self.mode = _check_mode(self, interpolation)
 
-    def draw(self, draws: Draws, x: Tensor) -> Params:
+    def sample(self, random: KeyedRandom, x: Tensor) -> Params:
         """Top, left, height and width of the boxes, each (B,) int64: the first of ten tries that fits the image."""
         h, w = x.shape[-2:]
-        u = draws.uniform(22)
+        u = random.uniform(22)
         area = between(*self.scale, u[:, :10]) * (h * w)
         ratio = torch.exp(between(math.log(self.ratio[0]), math.log(self.ratio[1]), u[:, 10:20]))
         heights, widths = torch.sqrt(area / ratio).round(), torch.sqrt(area * ratio).round()
         fits = (heights > 0) & (heights <= h) & (widths > 0) & (widths <= w)
-        # Where none fits, an eleventh that does: the largest box in the middle with an allowed ratio.
+        # Where none fits, an eleventh that always does: the largest central box with an allowed ratio.
         allowed = min(max(w / h, self.ratio[0]), self.ratio[1])
         heights = F.pad(heights, (0, 1), value=min(h, round(w / allowed)))
         widths = F.pad(widths, (0, 1), value=min(w, round(h * allowed)))
@@ -86,22 +109,27 @@ class RandomResizedCrop(Crop):
         return top, left, height, width
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Crops and resizes the boxes."""
         top, left, height, width = params
         rows = _resize_matrix(top, height, x.shape[-2], self.size, self.mode)
         columns = _resize_matrix(left, width, x.shape[-1], self.size, self.mode)
         return _on_both_axes(x, rows, columns).clamp_(0, 1)
 
-    def crop(self, image: Tensor, draws: Draws) -> Tensor:
-        # For one image, a slice saves the work on all pixels outside the box.
-        top, left, height, width = (int(value) for value in self.draw(draws, image[None]))
+    def crop(self, image: Tensor, random: KeyedRandom) -> Tensor:
+        """Crops one image."""
+        # For one image, a slice avoids the work on all pixels outside the box.
+        top, left, height, width = (int(value) for value in self.sample(random, image[None]))
         box = as_float(image[None, :, top : top + height, left : left + width])
         return _resize(box, self.size, self.size, self.mode)[0]
 
 
 class CenterCrop(Crop):
-    """The middle size x size pixels after the shorter side was resized to size / crop_ratio, antialiased.
+    """The central size x size pixels after the shorter side was resized to size / crop_ratio, antialiased.
 
-    crop_ratio: the part of the shorter side that is kept, in (0, 1]. An image of the right size stays as it is.
+    Args:
+        size: side of the result in pixels; an image of the right size stays unchanged.
+        crop_ratio: fraction of the shorter side that is kept, in (0, 1].
+        interpolation: bilinear or bicubic.
     """
 
     def __init__(self, size: int, crop_ratio: float = 1.0, interpolation: str = "bilinear"):
@@ -110,6 +138,7 @@ class CenterCrop(Crop):
         self.mode = _check_mode(self, interpolation)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Resizes and crops."""
         h, w = x.shape[-2:]
         if min(h, w) != self.shorter:
             h, w = self.shorter * h // min(h, w), self.shorter * w // min(h, w)
@@ -117,26 +146,33 @@ class CenterCrop(Crop):
         top, left = round((h - self.size) / 2), round((w - self.size) / 2)
         return x[..., top : top + self.size, left : left + self.size]
 
-    def crop(self, image: Tensor, draws: Draws) -> Tensor:
+    def crop(self, image: Tensor, random: KeyedRandom) -> Tensor:
+        """Crops one image."""
         return self.apply(as_float(image[None]), ())[0]
 
 
 class HorizontalFlip(Op):
-    """Left and right exchanged with chance p."""
+    """Exchanges left and right with probability p."""
 
     def __init__(self, p: float):
         self.p = number(self, "p", p, 0, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Flips x."""
         return x.flip(-1)
 
 
 class RandomAffine(Op):
-    """Rotation, shift, scale and horizontal shear about the centre, with chance p, bilinear.
+    """Rotation, shift, scale and horizontal shear about the centre, with probability p, bilinear.
 
-    degrees, shear: the most to either side, in degrees; translate: the most to either side, as a part of width and
-    height (not rounded to whole pixels, which are much on small images); scale: least and most; fill: the value of
-    what lies outside, in [0, 1].
+    Args:
+        degrees: maximum angle to either side.
+        translate: maximum shift to either side, as a fraction of width and height. Shifts are not rounded to whole
+            pixels, which matter on small images.
+        scale: minimum and maximum.
+        shear: maximum shear to either side, in degrees.
+        fill: value outside the image, in [0, 1].
+        p: probability that an image is changed.
     """
 
     def __init__(
@@ -155,33 +191,37 @@ class RandomAffine(Op):
         self.fill = number(self, "fill", fill, 0, 1)
         self.p = number(self, "p", p, 0, 1)
 
-    def draw(self, draws: Draws, x: Tensor) -> Params:
+    def sample(self, random: KeyedRandom, x: Tensor) -> Params:
         """Angle in degrees, shifts right and down in pixels, scale, shear in degrees, each (B,)."""
         h, w = x.shape[-2:]
-        most = constants(x, [self.degrees, self.translate * w, self.translate * h, self.shear])
-        u = draws.uniform(5)
-        angle, right, down, shear = ((2 * u[:, :4] - 1) * most).unbind(1)
+        limits = constants(x, [self.degrees, self.translate * w, self.translate * h, self.shear])
+        u = random.uniform(5)
+        angle, right, down, shear = ((2 * u[:, :4] - 1) * limits).unbind(1)
         return angle, right, down, between(*self.scale, u[:, 4]), shear
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Applies the affine maps."""
         angle, right, down, scale, shear = params
         b, _, h, w = x.shape
         cos, sin, tan = angle.deg2rad().cos(), angle.deg2rad().sin(), shear.deg2rad().tan()
-        # Output pixels look up where they came from: the inverse of shift . rotate . scale . shear.
+        # Maps output pixels to their source: the inverse of shift . rotate . scale . shear.
         inverse = torch.stack([cos - sin * tan, sin + cos * tan, -sin, cos], 1).view(b, 2, 2) / scale.view(b, 1, 1)
         x_axis = torch.arange(w, device=x.device) - (w - 1) / 2
         y_axis = torch.arange(h, device=x.device) - (h - 1) / 2
         pixels = torch.stack(torch.meshgrid(x_axis, y_axis, indexing="xy"), 2).view(1, h * w, 2)
         grid = (pixels - torch.stack([right, down], 1)[:, None]) @ inverse.mT / constants(x, [w / 2, h / 2])
-        # The share of each pixel that lies inside is sampled along, as one more channel.
+        # An additional channel gives the share of each pixel that lies inside the image.
         sampled = F.grid_sample(F.pad(x, (0, 0, 0, 0, 0, 1), value=1), grid.view(b, h, w, 2), align_corners=False)
         return torch.lerp(x.new_full((), self.fill), sampled[:, :-1], sampled[:, -1:])
 
 
 class GaussianBlur(Op):
-    """Gaussian blur of random width with chance p, borders reflected (SimCLR, appendix A).
+    """Gaussian blur of random width with probability p; borders are reflected (SimCLR, appendix A).
 
-    kernel: its side in pixels, odd, about a tenth of the image's; sigma: least and most standard deviation in pixels.
+    Args:
+        kernel: side in pixels, odd; about a tenth of the image's.
+        sigma: minimum and maximum standard deviation in pixels.
+        p: probability that an image is changed.
     """
 
     def __init__(self, kernel: int, sigma: Sequence[float], p: float):
@@ -191,11 +231,12 @@ class GaussianBlur(Op):
         self.sigma = span(self, "sigma", sigma, 1e-3)
         self.p = number(self, "p", p, 0, 1)
 
-    def draw(self, draws: Draws, x: Tensor) -> Params:
+    def sample(self, random: KeyedRandom, x: Tensor) -> Params:
         """Standard deviation in pixels, (B,)."""
-        return (between(*self.sigma, draws.uniform(1).squeeze(1)),)
+        return (between(*self.sigma, random.uniform(1).squeeze(1)),)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
+        """Blurs x."""
         (sigma,) = params
         offsets = torch.arange(self.kernel, device=x.device) - self.kernel // 2
         weights = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
@@ -203,12 +244,12 @@ class GaussianBlur(Op):
         return _on_both_axes(x, self._matrix(weights, x.shape[-2]), self._matrix(weights, x.shape[-1]))
 
     def _matrix(self, weights: Tensor, length: int) -> Tensor:
-        """weights (B, kernel) -> (B, length, length): what each blurred pixel takes from every pixel of its line."""
+        """Matrices that blur a line of pixels: weights (B, kernel) -> (B, length, length)."""
         radius = self.kernel // 2
         if radius >= length:
             raise ValueError(
                 f"views: GaussianBlur.kernel={self.kernel}: give {2 * length - 1} or less for {length} pixels"
             )
         lines = F.pad(torch.eye(length, device=weights.device)[None], (radius, radius), mode="reflect")[0]
-        taps = lines.unfold(1, length, 1)  # (length, kernel, length): from pixel, by tap, to pixel
+        taps = lines.unfold(1, length, 1)  # (length, kernel, length): source pixel, tap, target pixel
         return torch.einsum("bk,ikj->bji", weights, taps)

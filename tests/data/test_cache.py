@@ -146,9 +146,9 @@ def test_hashes_are_compared_once_per_process_and_sizes_always(monkeypatch: pyte
     monkeypatch.setattr(cache, "_digest", lambda path: read.append(path) or "")
     folder = cached("test", {"a": 1}, build)
     assert not read
-    assert cache.wrong(folder) is None
+    assert cache.find_damage(folder) is None
     (folder / "data").write_text("ab")
-    assert cache.wrong(folder) == "data has 2 bytes, not 3"
+    assert cache.find_damage(folder) == "data has 2 bytes, not 3"
 
 
 def test_links_are_not_followed_when_writing(tmp_path: Path) -> None:

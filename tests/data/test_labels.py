@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ssl_zoo.data.labels import as_label, describe_labels, in_order
+from ssl_zoo.data.labels import as_label, describe_labels, sort_names
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,9 @@ def test_what_is_no_label_is_named(value: object) -> None:
 
 
 def test_numbers_count_up() -> None:
-    assert in_order(["10", "9", "9"]) == ["9", "10"]
-    assert in_order(["10", "9", "a"]) == ["10", "9", "a"]
-    assert in_order(["1", "01", "001"]) == ["001", "01", "1"]  # one order, whatever that of the set
+    assert sort_names(["10", "9", "9"]) == ["9", "10"]
+    assert sort_names(["10", "9", "a"]) == ["10", "9", "a"]
+    assert sort_names(["1", "01", "001"]) == ["001", "01", "1"]  # one order, whatever that of the set
 
 
 def test_the_line_that_counts() -> None:

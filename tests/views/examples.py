@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from ssl_zoo.views.colour import ColorJitter, Grayscale, Normalize, Solarize
-from ssl_zoo.views.draws import Draws
 from ssl_zoo.views.geometry import CenterCrop, GaussianBlur, HorizontalFlip, RandomAffine, RandomResizedCrop
+from ssl_zoo.views.keyed_random import KeyedRandom
 from ssl_zoo.views.op import Op, Params
 
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
@@ -25,9 +25,9 @@ def pictures(b: int = 24, c: int = 3, h: int = 32, w: int = 32) -> Tensor:
     return x
 
 
-def draws(n: int) -> Draws:
+def draws(n: int) -> KeyedRandom:
     """The draws of examples 0..n-1."""
-    return Draws(0, 0, torch.arange(n), 0)
+    return KeyedRandom(0, 0, torch.arange(n), 0)
 
 
 def _jitter(x: Tensor, order: list[int], amounts: list[float]) -> Tensor:

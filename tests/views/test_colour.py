@@ -24,7 +24,7 @@ from tests.views.examples import MEAN, STD, draws, error, pictures
 )
 def test_op_equals_torchvision(op: Op, channels: int) -> None:
     x = pictures(200, channels) / 255
-    params = op.draw(draws(200), x)
+    params = op.sample(draws(200), x)
     worst = error(op, x, params)
     print(f"{type(op).__name__}, {channels} channels: {worst:.1e}")
     assert worst < 1e-5
@@ -33,7 +33,7 @@ def test_op_equals_torchvision(op: Op, channels: int) -> None:
 
 
 def test_colour_jitter_draws_what_torchvision_does() -> None:
-    order, amounts = ColorJitter(0.8, 1.5, 0.0, 0.2).draw(draws(24_000), pictures(1) / 255)
+    order, amounts = ColorJitter(0.8, 1.5, 0.0, 0.2).sample(draws(24_000), pictures(1) / 255)
     assert all(850 < times < 1150 for times in Counter(map(tuple, order.tolist())).values())
     least, most = amounts.min(0).values, amounts.max(0).values
     assert torch.allclose(least, torch.tensor([0.2, 0.0, 1.0, -0.2]), atol=1e-3)

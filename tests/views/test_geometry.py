@@ -27,14 +27,14 @@ from tests.views.examples import draws, error, pictures
 )
 def test_op_equals_torchvision(op: Op, shape: tuple[int, int, int]) -> None:
     x = pictures(24, *shape) / 255
-    worst = error(op, x, op.draw(draws(24).at(1), x))
+    worst = error(op, x, op.sample(draws(24).at(1), x))
     print(f"{type(op).__name__} {shape}: {worst:.1e}")
     assert worst < 1e-5
 
 
 def test_crop_boxes_are_distributed_as_torchvisions() -> None:
     x, n = torch.zeros(1, 3, 60, 100), 4000
-    ours = torch.stack(RandomResizedCrop(32, [0.08, 1]).draw(draws(n), x), 1).double()
+    ours = torch.stack(RandomResizedCrop(32, [0.08, 1]).sample(draws(n), x), 1).double()
     torch.manual_seed(0)
     theirs = torch.tensor([ReferenceCrop.get_params(x[0], [0.08, 1], [3 / 4, 4 / 3]) for _ in range(n)]).double()
     spread = (ours.var(0) + theirs.var(0)).div(n).sqrt()
@@ -49,7 +49,7 @@ def test_crop_boxes_are_distributed_as_torchvisions() -> None:
 @pytest.mark.parametrize("size", [(10, 301), (300, 11), (9, 200)])
 def test_crop_of_an_extreme_shape_falls_back_to_the_middle(size: tuple[int, int]) -> None:
     x = torch.zeros(1, 3, *size)
-    box = RandomResizedCrop(32, [1.0, 1.0]).draw(draws(1), x)
+    box = RandomResizedCrop(32, [1.0, 1.0]).sample(draws(1), x)
     assert tuple(int(value) for value in box) == ReferenceCrop.get_params(x[0], [1.0, 1.0], [3 / 4, 4 / 3])
 
 
@@ -63,7 +63,7 @@ def test_one_image_is_cropped_as_in_a_batch(interpolation: str) -> None:
 
 def test_affine_draws_within_its_limits() -> None:
     x = torch.zeros(1, 1, 16, 20)
-    angle, right, down, scale, shear = RandomAffine(15, 0.1, [0.8, 1.3], 10).draw(draws(5000), x)
+    angle, right, down, scale, shear = RandomAffine(15, 0.1, [0.8, 1.3], 10).sample(draws(5000), x)
     for drawn, least, most in (
         (angle, -15, 15),
         (right, -2, 2),

@@ -1,4 +1,4 @@
-"""One encoded image of any common kind -> right pixels, or an error that names the image and says what is wrong."""
+"""Decodes images of all common kinds to pixels, with errors that name the image and the cause."""
 
 import io
 import struct
@@ -14,12 +14,12 @@ from PIL import Image, ImageOps
 from ssl_zoo.data.image.tiff import PHOTOMETRIC, RGB, Header, read_bands, read_header
 
 Encoded = bytes | Path | Image.Image
-"""What a source gives for one example: the bytes of an image file, the path of one, or pixels."""
+"""What a source returns for one example: the bytes of an image file, its path, or pixels."""
 
 WHITE = (255, 255, 255, 255)
-"""What shows through transparent pixels, as in a browser or a document."""
+"""Background of transparent pixels, as in a browser or a document."""
 
-# What Pillow and `tiff` let through for damaged files of one format or another.
+# What Pillow and `tiff` raise for damaged files of one format or another.
 IMAGE_DAMAGE: tuple[type[Exception], ...] = (
     OSError,
     SyntaxError,
@@ -36,17 +36,23 @@ UNREADABLE: tuple[type[Exception], ...] = (*IMAGE_DAMAGE, Image.DecompressionBom
 
 
 class UnreadableImage(ValueError):
-    """An image that cannot be decoded rightly; the message names it and the cause."""
+    """An image that cannot be decoded correctly; the message names it and the cause."""
 
 
 def open_image(encoded: Encoded, name: str, in_chans: int, bits: int = 16) -> np.ndarray:
-    """The pixels of an image, upright and of its own size, (in_chans, H, W) uint8.
+    """Decodes an image, upright and in its own size.
 
-    16-bit values from 0 to 2^bits - 1 become 0 to 255; transparency is laid on white; the orientation that a camera
-    notes is applied; of an animation it is the first frame, of a TIFF with `in_chans` grey pages each is a channel.
+    16-bit values from 0 to 2^bits - 1 become 0 to 255; transparent pixels are composited on white; the EXIF orientation
+    is applied. Of an animation the first frame is used; a TIFF with `in_chans` grey pages has a channel per page.
 
-    encoded: the image, which errors call `name`. in_chans: 3 (colour), 1 (grey, ITU-R 601 luma), or any other number,
-    of which the image must have as many bands. bits: those that 16-bit images use.
+    Args:
+        encoded: the image.
+        name: of the image, for error messages.
+        in_chans: 3 (colour), 1 (grey, ITU-R 601 luma), or the number of bands that the image must have.
+        bits: number of bits that 16-bit images use.
+
+    Returns:
+        (in_chans, H, W) uint8.
 
     Raises:
         UnreadableImage: not an image, truncated, damaged, too large (a decompression bomb), of another number of bands
@@ -73,7 +79,7 @@ def open_image(encoded: Encoded, name: str, in_chans: int, bits: int = 16) -> np
 
 @contextmanager
 def _stream(encoded: bytes | Path) -> Iterator[BinaryIO]:
-    """Raises: OSError for a path without a regular file: reading a named pipe would wait for ever."""
+    """Opens the image. Raises OSError for a path without a regular file: reading a named pipe would never return."""
     if isinstance(encoded, Path) and encoded.exists() and not encoded.is_file():
         raise OSError("not a regular file but a folder, a pipe or a device")
     with io.BytesIO(encoded) if isinstance(encoded, bytes) else open(encoded, "rb") as file:
@@ -81,7 +87,7 @@ def _stream(encoded: bytes | Path) -> Iterator[BinaryIO]:
 
 
 def _from_bands(bands: np.ndarray, header: Header, in_chans: int, bits: int) -> np.ndarray:
-    """bands: (H, W, n) uint8 or uint16."""
+    """Converts bands (H, W, n) uint8 or uint16 to (in_chans, H, W) uint8."""
     pixels, n = _to_8_bits(bands, bits), bands.shape[2]
     if n == 3 and in_chans == 1 and header.number(PHOTOMETRIC, 1) == RGB:
         pixels, n = np.asarray(Image.fromarray(pixels).convert("L"))[..., None], 1
@@ -100,7 +106,7 @@ def _check_bands(n: int, in_chans: int) -> None:
 
 
 def _to_8_bits(values: np.ndarray, bits: int) -> np.ndarray:
-    """uint16 of `bits` used bits, or uint8 -> uint8."""
+    """Scales uint16 values of which `bits` bits are used to uint8; uint8 is returned unchanged."""
     if values.dtype == np.uint8:
         return values
     top = 2**bits - 1
@@ -138,17 +144,17 @@ def _from_pillow(image: Image.Image, in_chans: int, bits: int) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
     image = image.convert("RGB")
-    pixels = np.array(image if in_chans == 3 else image.convert("L"))  # not every mode has a direct way to grey
+    pixels = np.array(image if in_chans == 3 else image.convert("L"))  # not every mode converts to grey directly
     return pixels[None] if in_chans == 1 else pixels.transpose(2, 0, 1).copy()
 
 
 def _has_wide_colour(image: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has 16 bits per colour."""
+    """Whether an image that has not been loaded yet has 16 bits per colour."""
     return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
 
 
 def brightest(encoded: Encoded) -> int | None:
-    """The largest value of an image of 16 bits; None for any other, or one that cannot be read."""
+    """The maximum value of a 16-bit image; None for any other image, or one that cannot be read."""
     try:
         if isinstance(encoded, Image.Image):
             return None
@@ -166,7 +172,7 @@ def brightest(encoded: Encoded) -> int | None:
 
 
 def is_transparent(encoded: Encoded) -> bool:
-    """Whether some of an image shows what is behind it; False for one that cannot be read."""
+    """Whether an image has transparent pixels; False for one that cannot be read."""
     try:
         if isinstance(encoded, Image.Image):
             return False
@@ -177,9 +183,14 @@ def is_transparent(encoded: Encoded) -> bool:
 
 
 def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The central size x size of an image whose shorter side becomes `size` first (antialiased bilinear).
+    """Resizes the shorter side to `size`, antialiased bilinear, and crops the centre.
 
-    pixels: (C, H, W) uint8 -> (C, size, size) uint8.
+    Args:
+        pixels: (C, H, W) uint8.
+        size: side of the result.
+
+    Returns:
+        (C, size, size) uint8.
     """
     if pixels.shape[1:] == (size, size):
         return pixels

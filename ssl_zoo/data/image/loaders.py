@@ -1,8 +1,8 @@
-"""Batches of images on their way to the device: gathered from decoded pixels, or decoded and cropped by workers."""
+"""Batches of images for the device: gathered from decoded pixels, or decoded and cropped by workers."""
 
 import shutil
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -10,15 +10,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_zoo.data.image.decode import open_image
-from ssl_zoo.data.image.parts import Images
-from ssl_zoo.data.order import Step
+from ssl_zoo.data.image.splits import Images
+from ssl_zoo.data.order import Step, steps
 from ssl_zoo.views import Views
+
+if TYPE_CHECKING:
+    from ssl_zoo.data.image.module import ImageData
 
 
 class Loaded(NamedTuple):
-    """One process's batch. labels, indices: (b,) int64, the latter positions in the part of the data.
+    """One process's batch.
 
-    images: (b, C, S, S) uint8; or crops from workers, V x (b, C, S, S) uint8; or none, where the device has them all.
+    Attributes:
+        images: (b, C, S, S) uint8; or crops from workers, V tensors (b, C, S, S) uint8; or None if all are on the
+            device.
+        labels: (b,) int64.
+        indices: (b,) int64, positions in the split.
+        epoch: of all examples.
     """
 
     images: Tensor | list[Tensor] | None
@@ -28,10 +36,18 @@ class Loaded(NamedTuple):
 
 
 class ResidentLoader:
-    """One gather a batch, no work per example. pixels: (N, C, S, S) uint8, none where the device has them."""
+    """Gathers each batch with one call and without work per example.
+
+    Args:
+        steps: the batches.
+        pixels: (N, C, S, S) uint8, or None if they are on the device.
+        labels: (N,) int64.
+    """
 
     def __init__(self, steps: Iterable[Step], pixels: Tensor | None, labels: Tensor):
-        self.steps, self.pixels, self.labels = steps, pixels, labels
+        self.steps = steps
+        self.pixels = pixels
+        self.labels = labels
 
     def __iter__(self) -> Iterator[Loaded]:
         for epoch, positions in self.steps:
@@ -40,8 +56,16 @@ class ResidentLoader:
             yield Loaded(images, self.labels.index_select(0, indices), indices, epoch)
 
 
-class EncodedPart(NamedTuple):
-    """The readable images of one part of the data. positions: (N,) of them in `images`; labels: (N,) int64."""
+class EncodedSplit(NamedTuple):
+    """The readable images of one split.
+
+    Attributes:
+        images: encoded images, including unreadable ones.
+        positions: (N,) int64, the readable ones in `images`.
+        labels: (N,) int64.
+        in_chans: channels to decode.
+        bits: see `open_image`.
+    """
 
     images: Images
     positions: np.ndarray
@@ -50,44 +74,46 @@ class EncodedPart(NamedTuple):
     bits: int = 16
 
     def open(self, index: int) -> Tensor:
-        """(C, H, W) uint8, of its own size."""
+        """Decodes an image, (C, H, W) uint8, in its own size."""
         position = int(self.positions[index])
         name = self.images.name(position)
         return torch.from_numpy(open_image(self.images[position], name, self.in_chans, self.bits))
 
 
 class Crops(Dataset):
-    """Step -> its images, decoded whole, and cropped once for each view."""
+    """Maps a step to its images, decoded completely and cropped once per view."""
 
-    def __init__(self, part: EncodedPart, views: Views, seed: int):
-        self.part, self.views, self.seed = part, views, seed
+    def __init__(self, split: EncodedSplit, views: Views, seed: int):
+        self.split = split
+        self.views = views
+        self.seed = seed
 
     def example_bytes(self, size: int) -> int:
-        """Of the crops of one example, from images of size x size pixels."""
-        blank = torch.zeros(self.part.in_chans, size, size, dtype=torch.uint8)
+        """Size of the crops of one example, made from an image of size x size pixels."""
+        blank = torch.zeros(self.split.in_chans, size, size, dtype=torch.uint8)
         return sum(crop.numel() for crop in self.views.crop_in_worker(blank, index=0, epoch=0, seed=self.seed))
 
     def __getitem__(self, step: Step) -> Loaded:
         epoch, positions = step
-        crops = [self.views.crop_in_worker(self.part.open(i), i, epoch, self.seed) for i in positions.tolist()]
+        crops = [self.views.crop_in_worker(self.split.open(i), i, epoch, self.seed) for i in positions.tolist()]
         indices = torch.from_numpy(positions)
         return Loaded(
-            [torch.stack(view) for view in zip(*crops, strict=True)], self.part.labels[indices], indices, epoch
+            [torch.stack(view) for view in zip(*crops, strict=True)], self.split.labels[indices], indices, epoch
         )
 
 
 PREFETCHED = 2
-"""Batches that each worker makes ahead, torch's default."""
+"""Batches that each worker prepares in advance, torch's default."""
 
 
 def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
-    """Raises ValueError where batches of workers do not fit into /dev/shm, through which they come.
+    """Raises ValueError where the workers' batches do not fit into /dev/shm, through which they are transferred.
 
-    A worker that finds it full is killed there, or waits for ever. Containers have 64 MB unless told otherwise.
+    A worker that finds it full is killed or waits forever. Containers have 64 MB by default.
     """
     try:
         free = shutil.disk_usage("/dev/shm").free
-    except FileNotFoundError:  # other systems share memory by other means
+    except FileNotFoundError:  # other systems share memory differently
         return
     needed = PREFETCHED * num_workers * batch_bytes
     if needed > free:
@@ -99,7 +125,7 @@ def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
 
 
 def in_workers(crops: Crops, steps: Iterable[Step], num_workers: int) -> "DataLoader[Loaded]":
-    """The batches of `steps`, in order, each made by one worker process (0: by this one)."""
+    """The batches of `steps`, in order, each made by one worker process; without workers by this process."""
     return DataLoader(
         crops,
         sampler=steps,
@@ -108,3 +134,15 @@ def in_workers(crops: Crops, steps: Iterable[Step], num_workers: int) -> "DataLo
         prefetch_factor=PREFETCHED if num_workers else None,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+class RemainingSteps:
+    """The steps of `data` from its `start_step` when iteration begins, which is after a checkpoint was restored."""
+
+    def __init__(self, data: "ImageData"):
+        self.data = data
+
+    def __iter__(self) -> Iterator[Step]:
+        data, trainer = self.data, self.data.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return steps(data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size)

@@ -1,4 +1,4 @@
-"""Where images come from: class folders, flat folders, tables (hub, parquet, CSV), scikit-learn's digits."""
+"""Sources of images: class folders, flat folders, tables (Hub, parquet, CSV), scikit-learn's digits."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -11,8 +11,8 @@ from PIL import Image
 
 from ssl_zoo.data.image.decode import Encoded
 from ssl_zoo.data.image.lists import HUB_COLUMN, TRIED, Finder, Listed, names_images
-from ssl_zoo.data.image.parts import ENDINGS, ImageSource, Part, label_positions
-from ssl_zoo.data.layout import Layout, Walk, count_endings, ending, some
+from ssl_zoo.data.image.splits import IMAGE_ENDINGS, ImageSource, ImageSplit, label_positions
+from ssl_zoo.data.layout import Layout, Walk, abbreviate, count_endings, ending
 from ssl_zoo.data.locate import data_layout, fingerprint, has_card, load_tables, locate
 from ssl_zoo.data.splits import WORDS
 from ssl_zoo.data.tables import READABLE, read_table
@@ -32,16 +32,21 @@ def open_images(
     label_column: str | None,
     other_columns: Collection[str] = (),
 ) -> ImageSource:
-    """What `path` stands for: `sklearn:digits`, a table, a hub id, or a folder.
+    """The source that `path` stands for: `sklearn:digits`, a table, a Hub id, or a folder.
 
-    A folder with a data card is in the Hub's layout. A metadata file whose `file_name` tells what each row is about
-    comes first, as it does there; then class folders; then parquet, arrow and tar files; then a CSV or the like that
-    names images (but no form for answers, as sample_submission.csv); then the images as they lie there.
+    A folder with a data card is in the Hub's layout. In any other folder the first of these is read: a metadata file
+    with the column `file_name`, as on the Hub; class folders; parquet, arrow and tar files; a CSV or similar table that
+    names images (except submission forms such as sample_submission.csv); the images as a flat folder.
 
-    other_columns: those of a table that hold neither.
+    Args:
+        path: as in the configuration.
+        root: a folder that is searched first.
+        image_column: of a table.
+        label_column: of a table.
+        other_columns: columns of a table that contain neither.
 
     Raises:
-        ValueError: when there is no such thing.
+        ValueError: when nothing of the kind exists.
     """
     if path == DIGITS:
         return Digits()
@@ -91,58 +96,76 @@ class Files:
         return self.folder / os.fsdecode(self.paths[position])
 
     def name(self, position: int) -> str:
+        """The path."""
         return str(self[position])
 
 
 class Folder:
-    """Images in a folder, in splits and classes as `Layout` has them. Files with other endings are left out."""
+    """Images in a folder, in splits and classes as in `Layout`. Files with other endings are left out."""
 
     def __init__(self, walk: Walk):
-        self.folder, self.layout = walk.root, Layout(walk, ENDINGS, "images")
+        self.folder = walk.root
+        self.layout = Layout(walk, IMAGE_ENDINGS, "images")
 
     def fingerprint(self) -> str:
+        """A hash of the files, the splits and the classes."""
         layout = self.layout
         files = [path for paths in layout.splits.values() for path in paths]
         classes = {split: layout.classes(split) for split in layout.splits}
         return f"{fingerprint(files, self.folder)} {layout.divided} {classes}"
 
     def splits(self) -> list[str]:
+        """Names of the splits."""
         return sorted(self.layout.splits) or ["train"]
 
     def notes(self, used: Collection[str]) -> list[str]:
+        """Messages about files that are not read."""
         return self.layout.notes(used)
 
-    def part(self, split: str) -> Part:
-        """Raises: ValueError for a folder without images, a class without images, images beside class folders."""
+    def read(self, split: str) -> ImageSplit:
+        """The images and labels of a split.
+
+        Raises:
+            ValueError: for a folder without images, a class without images, or images beside class folders.
+        """
         layout = self.layout
         paths = layout.splits.get(split, [])
         folder = layout.folder(split)
         if not paths:
             raise ValueError(
                 f"data.path={self.folder}: no images in {folder}. It holds {count_endings(layout.others) or 'no files'}"
-                f"; images end in {', '.join(sorted(ENDINGS))}"
+                f"; images end in {', '.join(sorted(IMAGE_ENDINGS))}"
             )
         classes = layout.classes(split)
         images = Files(self.folder, paths)
         if not classes:
-            return Part(images, np.full(len(paths), -1), [])
+            return ImageSplit(images, np.full(len(paths), -1), [])
         above = [layout.class_of(path, split) for path in paths]
         if loose := [path.name for path, name in zip(paths, above, strict=True) if name is None]:
             raise ValueError(
-                f"data.path={self.folder}: {folder} holds both folders and images ({some(loose)}). "
+                f"data.path={self.folder}: {folder} holds both folders and images ({abbreviate(loose)}). "
                 "Keep either one folder per class, or images only"
             )
         layout.check_filled(split, "images")
         names = [name for name in classes if WORDS.get(name.lower()) != "unlabelled"]
         place: dict[str | None, int] = {name: i for i, name in enumerate(names)}
-        return Part(images, np.array([place.get(name, -1) for name in above]), names)
+        return ImageSplit(images, np.array([place.get(name, -1) for name in above]), names)
 
 
 class ImageRows:
-    """The image column of a table. place: of its file, which the paths in it are relative to; None: of the Hub."""
+    """The images in a column of a table.
+
+    Args:
+        table: rows.
+        column: its name.
+        name: of the table, for error messages.
+        place: the table's file, which paths in the column are relative to; None for a table from the Hub.
+    """
 
     def __init__(self, table: "Dataset", column: str, name: str, place: Path | None):
-        self.table, self.column, self.called = table, column, name
+        self.table = table
+        self.column = column
+        self.called = name
         first = [self._value(row) for row in range(min(TRIED, len(table)))]
         self.find = Finder(place, [value for value in first if isinstance(value, str)]) if place else Path
 
@@ -162,43 +185,53 @@ class ImageRows:
         return value if value is not None else b""
 
     def name(self, position: int) -> str:
+        """The table and the row."""
         return f"{self.called}, row {position}"
 
 
 class ImageTables:
-    """A hub data set, a folder in the Hub's layout or a parquet file, read through the `datasets` library."""
+    """A Hub data set, a folder in the Hub's layout or a parquet file, read through the `datasets` library."""
 
     def __init__(self, place: Path | str, image_column: str | None, label_column: str | None):
-        self.place, self.image_column, self.label_column = place, image_column, label_column
+        self.place = place
+        self.image_column = image_column
+        self.label_column = label_column
 
     @cached_property
     def tables(self) -> dict[str, "Dataset"]:
+        """The table of each split."""
         return dict(load_tables(self.place))
 
     def fingerprint(self) -> str:
-        if isinstance(self.place, Path):  # without opening it: importing `datasets` takes seconds
+        """A hash of the files."""
+        if isinstance(self.place, Path):  # without opening the tables: importing `datasets` takes seconds
             files = Walk(self.place).files if self.place.is_dir() else [self.place]
             return fingerprint(files, self.place.parent)
         files = [Path(file["filename"]) for table in self.tables.values() for file in table.cache_files]
         return fingerprint(files)
 
     def splits(self) -> list[str]:
+        """Names of the splits."""
         return list(self.tables)
 
-    def part(self, split: str) -> Part:
-        """Raises: ValueError when a column is missing, cannot be told, or holds no images or classes."""
+    def read(self, split: str) -> ImageSplit:
+        """The images and labels of a split.
+
+        Raises:
+            ValueError: when a column is missing or ambiguous, or contains no images or classes.
+        """
         table = self.tables[split]
         image_column = self._column(table, "image")
         assert image_column is not None
         images = ImageRows(table, image_column, f"{self.place}, {split}", self._file())
         label_column = self._column(table, "label")
         if label_column is None:
-            return Part(images, np.full(len(table), -1), [])
+            return ImageSplit(images, np.full(len(table), -1), [])
         labels, classes = self._labels(table, label_column)
-        return Part(images, labels, classes)
+        return ImageSplit(images, labels, classes)
 
     def _file(self) -> Path | None:
-        """The table's own file, or the first of several in one folder; of several folders none in their common one."""
+        """The table's file, or any of several in one folder; for several folders a name in their common parent."""
         if not isinstance(self.place, Path):
             return None
         if self.place.is_file():
@@ -207,23 +240,32 @@ class ImageTables:
         return files[0] if len({path.parent for path in files}) == 1 else self.place / "tables"
 
     def notes(self, used: Collection[str]) -> list[str]:
+        """Messages about files that are not read."""
         folder = isinstance(self.place, Path) and self.place.is_dir()
-        layout = data_layout(Path(self.place)) if folder else None  # opening the tables takes seconds
-        return layout.notes(used, named=ENDINGS) if layout else []
+        layout = data_layout(Path(self.place)) if folder else None  # not from the tables: opening them takes seconds
+        return layout.notes(used, named=IMAGE_ENDINGS) if layout else []
 
     def captions(self, split: str, column: str) -> list[Any]:
-        """The cells of a column. Raises: ValueError when there is none of this name."""
+        """The cells of a column.
+
+        Raises:
+            ValueError: when there is no column of this name.
+        """
         table = self.tables[split]
         if column not in table.column_names:
-            raise ValueError(f"data.caption_column={column}: no such column. There are: {some(table.column_names)}")
+            raise ValueError(
+                f"data.caption_column={column}: no such column. There are: {abbreviate(table.column_names)}"
+            )
         return table.data.column(column).to_pylist()
 
     def _column(self, table: "Dataset", kind: str) -> str | None:
-        """The column that the configuration names, else the only one of its type; None where there is no label."""
+        """The column that the configuration names, else the only one of its type; None if no column has labels."""
         given = self.image_column if kind == "image" else self.label_column
         if given is not None:
             if given not in table.column_names:
-                raise ValueError(f"data.{kind}_column={given}: no such column. There are: {some(table.column_names)}")
+                raise ValueError(
+                    f"data.{kind}_column={given}: no such column. There are: {abbreviate(table.column_names)}"
+                )
             return given
         wanted = "Image" if kind == "image" else "ClassLabel"
         found = [name for name, feature in table.features.items() if type(feature).__name__ == wanted]
@@ -231,12 +273,12 @@ class ImageTables:
         if len(found) != 1 and (kind == "image" or found):
             raise ValueError(
                 f"data.{kind}_column is not set, and {self.place} does not tell which it is. "
-                f"Give one of {some(table.column_names)}"
+                f"Give one of {abbreviate(table.column_names)}"
             )
         return found[0] if found else None
 
     def _labels(self, table: "Dataset", column: str) -> tuple[np.ndarray, list[str]]:
-        """No value, or a negative one, means unknown."""
+        """The labels, -1 for an empty cell or a negative number, and the classes."""
         values = table.data.column(column).to_pylist()
         where = f"data.label_column={column}:"
         classes = getattr(table.features[column], "names", None)
@@ -248,10 +290,11 @@ class ImageTables:
 
 
 class Pixels:
-    """Grey images, (N, H, W) uint8."""
+    """Grey images from an array, (N, H, W) uint8."""
 
     def __init__(self, pixels: np.ndarray, name: str):
-        self.pixels, self.called = pixels, name
+        self.pixels = pixels
+        self.called = name
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -260,6 +303,7 @@ class Pixels:
         return Image.fromarray(self.pixels[position])
 
     def name(self, position: int) -> str:
+        """The source and the position."""
         return f"{self.called}, image {position}"
 
 
@@ -273,21 +317,26 @@ class Digits:
     num_test = 400
 
     def fingerprint(self) -> str:
+        """The name of the source: its content never changes."""
         return DIGITS
 
     def splits(self) -> list[str]:
+        """Names of the splits."""
         return ["train", "test"]
 
     def notes(self, used: Collection[str]) -> list[str]:
+        """No messages."""
         return []
 
-    def part(self, split: str) -> Part:
+    def read(self, split: str) -> ImageSplit:
+        """The images and labels of a split."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         chosen = np.zeros(len(digits.target), dtype=bool)
         by_class = np.argsort(digits.target, kind="stable")
         chosen[by_class[np.arange(self.num_test) * len(by_class) // self.num_test]] = True
-        mine = chosen if split == "test" else ~chosen
-        pixels = np.round(digits.images[mine] * (255 / 16)).astype(np.uint8)
-        return Part(Pixels(pixels, DIGITS), digits.target[mine].astype(np.int64), [str(n) for n in range(10)])
+        members = chosen if split == "test" else ~chosen
+        pixels = np.round(digits.images[members] * (255 / 16)).astype(np.uint8)
+        labels = digits.target[members].astype(np.int64)
+        return ImageSplit(Pixels(pixels, DIGITS), labels, [str(n) for n in range(10)])

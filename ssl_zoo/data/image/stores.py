@@ -1,6 +1,7 @@
-"""What is prepared once and kept in the cache: labels, decoded pixels, the list of images that cannot be read."""
+"""What is prepared once and kept in the cache: labels, decoded pixels, and the list of unreadable images."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -13,23 +14,33 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.image.decode import UnreadableImage, brightest, is_transparent, open_image, resize_and_crop
 from ssl_zoo.data.image.loaders import check_shared_memory
-from ssl_zoo.data.image.parts import Images, Part
-from ssl_zoo.data.layout import some
+from ssl_zoo.data.image.splits import Images, ImageSplit
+from ssl_zoo.data.layout import abbreviate
 
-FORMAT = 2
-"""Raise it when the same input gives other files; those of before are then left alone."""
+CACHE_FORMAT = 2
+"""Raise it when the same input gives other files; older files are then ignored."""
+STORES = ("auto", "device", "ram", "mmap", "encoded")
+DECODED_LIMIT = 8 * 2**30
+"""Bytes of pixels above which `store: auto` leaves images encoded."""
+MEMORY_SHARE = 0.25
+"""Maximum share of a memory that `store: auto` fills with pixels."""
 
 Key = dict[str, Any]
-"""JSON values that decide the content: the fingerprint of the source and how it is read."""
-OpenParts = Callable[[], dict[str, Part]]
+"""JSON values that determine the content: the fingerprint of the source and how it is read."""
+OpenSplits = Callable[[], dict[str, ImageSplit]]
 """Opens the data set; called only when something has to be built from it."""
 
 
 class Catalogue(NamedTuple):
-    """What can be known from the labels, (N,) int64 of each part, and a hundred images of each part.
+    """What the labels, and a hundred images of each split, show.
 
-    side: of the images where they are squares of one size, else None. brightest: the largest value of those of 16 bits,
-    None where there are none. transparent: how many show what is behind them. splits: what the parts were made of.
+    Attributes:
+        class_names: by label.
+        labels: (N,) int64 of each split.
+        side: of the images if they are squares of one size, else None.
+        brightest: maximum value of the 16-bit images, None if there are none.
+        transparent: number of images with transparent pixels.
+        splits: names of the source's splits that were read.
     """
 
     class_names: list[str]
@@ -40,32 +51,54 @@ class Catalogue(NamedTuple):
     splits: list[str]
 
 
-def catalogue(open_parts: OpenParts, key: Key, in_chans: int = 3, splits: Callable[[], list[str]] = list) -> Catalogue:
-    """From the cache, or else from the data."""
+def catalogue(
+    open_splits: OpenSplits, key: Key, in_chans: int = 3, splits: Callable[[], list[str]] = list
+) -> Catalogue:
+    """The catalogue of a data set, from the cache or else from the data.
+
+    Args:
+        open_splits: opens the data.
+        key: see `Key`.
+        in_chans: channels of the images.
+        splits: gives the names of the source's splits that are read.
+    """
 
     def build(folder: Path) -> None:
-        parts = open_parts()
-        for name, part in parts.items():
-            np.save(folder / f"{name}.npy", part.labels)
-        facts: dict[str, Any] = {"parts": list(parts), "class_names": parts["train"].classes, "splits": splits()}
-        facts |= _look(parts, in_chans)
+        opened = open_splits()
+        for name, split in opened.items():
+            np.save(folder / f"{name}.npy", split.labels)
+        facts: dict[str, Any] = {"parts": list(opened), "class_names": opened["train"].classes, "splits": splits()}
+        facts |= _inspect(opened, in_chans)
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
-    folder = cached("catalogue", {"format": FORMAT, "in_chans": in_chans, **key}, build)
+    folder = cached("catalogue", {"format": CACHE_FORMAT, "in_chans": in_chans, **key}, build)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     labels = {name: np.load(folder / f"{name}.npy") for name in facts.pop("parts")}
     return Catalogue(labels=labels, **facts)
 
 
-def _look(parts: dict[str, Part], in_chans: int, tried: int = 100) -> dict[str, int | None]:
-    """side, brightest and transparent of a `Catalogue`."""
+def choose_store(known: Catalogue, in_chans: int, image_size: int) -> str:
+    """What `store: auto` stands for.
+
+    Whether to decode depends on the data alone; where pixels are kept depends on the machine and changes no result.
+    """
+    size = sum(map(len, known.labels.values())) * in_chans * image_size**2
+    if known.side is None or known.side > image_size or size > DECODED_LIMIT:
+        return "encoded"
+    if torch.cuda.is_available() and size < MEMORY_SHARE * torch.cuda.get_device_properties(0).total_memory:
+        return "device"
+    return "ram" if size < MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") else "mmap"
+
+
+def _inspect(splits: dict[str, ImageSplit], in_chans: int, tried: int = 100) -> dict[str, int | None]:
+    """The fields side, brightest and transparent of a `Catalogue`, from `tried` images of each split."""
     sizes, values, transparent = set(), [], 0
-    for part in parts.values():
-        for position in np.unique(np.linspace(0, len(part.images) - 1, tried).astype(int)):
-            encoded = part.images[position]
+    for split in splits.values():
+        for position in np.unique(np.linspace(0, len(split.images) - 1, tried).astype(int)):
+            encoded = split.images[position]
             try:
-                sizes.add(open_image(encoded, part.images.name(position), in_chans).shape[1:])
-            except UnreadableImage:  # reported when all are read
+                sizes.add(open_image(encoded, split.images.name(position), in_chans).shape[1:])
+            except UnreadableImage:  # reported when all images are read
                 continue
             values.append(brightest(encoded))
             transparent += is_transparent(encoded)
@@ -78,19 +111,31 @@ def _look(parts: dict[str, Part], in_chans: int, tried: int = 100) -> dict[str, 
 
 
 class Damage(NamedTuple):
-    """What becomes of unreadable images: on_error is "raise" or "skip", at most the fraction max_skipped of a part."""
+    """What to do with unreadable images.
+
+    Attributes:
+        on_error: "raise" or "skip".
+        max_skipped: maximum fraction of a split that may be skipped.
+    """
 
     on_error: str
     max_skipped: float
 
 
 class Unreadable(NamedTuple):
+    """An image that cannot be read.
+
+    Attributes:
+        position: in its split.
+        why: the error message.
+    """
+
     position: int
     why: str
 
 
 def read_once(
-    open_parts: OpenParts,
+    open_splits: OpenSplits,
     key: Key,
     size: int | None,
     in_chans: int,
@@ -98,10 +143,20 @@ def read_once(
     num_workers: int,
     bits: int = 16,
 ) -> tuple[Path, dict[str, list[Unreadable]]]:
-    """Reads every image of every part, once: the folder of what was found, and what could not be read.
+    """Reads every image of every split once.
 
-    size: the folder then holds all readable images as size x size pixels, see `load_pixels`; None: they are only
-        checked, all data of each being decoded.
+    Args:
+        open_splits: opens the data.
+        key: see `Key`.
+        size: the folder then contains all readable images as size x size pixels, see `load_pixels`; None: images are
+            only checked, by decoding them completely.
+        in_chans: channels of the images.
+        damage: what to do with unreadable images.
+        num_workers: processes that decode.
+        bits: see `open_image`.
+
+    Returns:
+        The folder in the cache, and the unreadable images of each split.
 
     Raises:
         ValueError: naming an unreadable image, unless such are to be skipped; when too many are.
@@ -109,30 +164,33 @@ def read_once(
 
     def build(folder: Path) -> None:
         found = {}
-        for name, part in open_parts().items():
+        for name, split in open_splits().items():
             with open(folder / f"{name}.pixels", "wb") as file:
-                found[name] = _read_part(_Reader(part.images, in_chans, size, bits), name, damage, num_workers, file)
+                found[name] = _read_split(_Reader(split.images, in_chans, size, bits), name, damage, num_workers, file)
         (folder / "unreadable.json").write_text(json.dumps(found), encoding="utf-8")
 
-    key = {"format": FORMAT, "size": size, "in_chans": in_chans, "bits": bits, **damage._asdict(), **key}
+    key = {"format": CACHE_FORMAT, "size": size, "in_chans": in_chans, "bits": bits, **damage._asdict(), **key}
     folder = cached("checked" if size is None else "decoded", key, build)
     found = json.loads((folder / "unreadable.json").read_text(encoding="utf-8"))
     return folder, {name: [Unreadable(*entry) for entry in entries] for name, entries in found.items()}
 
 
-def load_pixels(folder: Path, part: str, size: int, in_chans: int, into_ram: bool) -> Tensor:
-    """(N, C, S, S) uint8 of the readable images of a part, memory-mapped unless they shall be read `into_ram`."""
-    path = folder / f"{part}.pixels"
-    # mode "c" is copy-on-write: torch wants writable memory
+def load_pixels(folder: Path, split: str, size: int, in_chans: int, into_ram: bool) -> Tensor:
+    """The readable images of a split, (N, C, S, S) uint8, read `into_ram` or memory-mapped."""
+    path = folder / f"{split}.pixels"
+    # mode "c" is copy-on-write: torch needs writable memory
     flat = np.fromfile(path, np.uint8) if into_ram else np.memmap(path, np.uint8, mode="c")
     return torch.from_numpy(flat).view(-1, in_chans, size, size)
 
 
 class _Reader(Dataset):
-    """Chunk of positions -> the readable images, (n, C, S, S) uint8 (no pixels if size is None), and the others."""
+    """Maps positions to the readable images, (n, C, S, S) uint8 (without pixels if size is None), and the others."""
 
     def __init__(self, images: Images, in_chans: int, size: int | None, bits: int):
-        self.images, self.in_chans, self.size, self.bits = images, in_chans, size, bits
+        self.images = images
+        self.in_chans = in_chans
+        self.size = size
+        self.bits = bits
 
     def __getitem__(self, positions: Sequence[int]) -> tuple[Tensor, list[Unreadable]]:
         pixels, unreadable = [np.empty((0, self.in_chans, self.size or 0, self.size or 0), np.uint8)], []
@@ -148,7 +206,8 @@ class _Reader(Dataset):
         return torch.from_numpy(np.concatenate(pixels)), unreadable
 
 
-def _read_part(reader: _Reader, part: str, damage: Damage, num_workers: int, file: BinaryIO) -> list[Unreadable]:
+def _read_split(reader: _Reader, split: str, damage: Damage, num_workers: int, file: BinaryIO) -> list[Unreadable]:
+    """Reads all images of a split, with a progress bar, and appends their pixels to `file`."""
     from rich.progress import MofNCompleteColumn, Progress
 
     n = len(reader.images)
@@ -159,16 +218,16 @@ def _read_part(reader: _Reader, part: str, damage: Damage, num_workers: int, fil
     loader = DataLoader(reader, sampler=chunks, batch_size=None, num_workers=num_workers)
     unreadable: list[Unreadable] = []
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        bar = progress.add_task(f"{'checking' if reader.size is None else 'decoding'} {part} images", total=n)
+        bar = progress.add_task(f"{'checking' if reader.size is None else 'decoding'} {split} images", total=n)
         for chunk, (pixels, failed) in zip(chunks, loader, strict=True):
             unreadable += failed
             if failed and damage.on_error == "raise":
                 raise ValueError(f"{failed[0].why}. Repair or remove the image, or give data.on_error=skip")
             if len(unreadable) > damage.max_skipped * n:
                 raise ValueError(
-                    f"data.max_skipped={damage.max_skipped}: {len(unreadable)} of {n} {part} images cannot be read so "
+                    f"data.max_skipped={damage.max_skipped}: {len(unreadable)} of {n} {split} images cannot be read so "
                     f"far, and {int(damage.max_skipped * n)} may be skipped. Raise data.max_skipped, or repair "
-                    f"{some(entry.why for entry in unreadable)}"
+                    f"{abbreviate(entry.why for entry in unreadable)}"
                 )
             file.write(pixels.numpy().data)
             progress.advance(bar, len(chunk))

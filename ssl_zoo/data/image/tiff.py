@@ -6,59 +6,93 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 from PIL import TiffImagePlugin
 
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR = 256, 257, 258, 259, 262, 274, 277, 284
-STRIP_ROWS, STRIP_OFFSETS, STRIP_COUNTS, PREDICTOR = 278, 273, 279, 317
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA, FORMAT = 322, 323, 324, 325, 338, 339
-UNSIGNED, RGB = 1, 2
-UNCOMPRESSED, DEFLATE, OLD_DEFLATE = 1, 8, 32946
+# Tags, by the names of the TIFF 6.0 specification in short.
+WIDTH = 256
+HEIGHT = 257
+BITS = 258
+COMPRESSION = 259
+PHOTOMETRIC = 262
+STRIP_OFFSETS = 273
+ORIENTATION = 274
+SAMPLES = 277
+STRIP_ROWS = 278
+STRIP_COUNTS = 279
+PLANAR = 284
+PREDICTOR = 317
+TILE_WIDTH = 322
+TILE_HEIGHT = 323
+TILE_OFFSETS = 324
+TILE_COUNTS = 325
+EXTRA_SAMPLES = 338
+SAMPLE_FORMAT = 339
+
+# Values of tags.
+UNSIGNED = 1
+RGB = 2
+UNCOMPRESSED = 1
+DEFLATE = 8
+OLD_DEFLATE = 32946
 ALPHA = (1, 2)
+
 MAX_VALUES = 2**30
-"""Values of an image at most: a damaged header must not ask for all memory."""
+"""Maximum number of values of an image: a damaged header must not exhaust the memory."""
 
 
 class Header(NamedTuple):
-    """What the first page of a TIFF says of its values. tags: as the file has them; order: ">" or "<"."""
+    """The header of the first page of a TIFF.
+
+    Attributes:
+        tags: as in the file.
+        order: byte order, ">" or "<".
+    """
 
     tags: TiffImagePlugin.ImageFileDirectory_v2
     order: Literal["<", ">"]
 
     def number(self, tag: int, default: int) -> int:
+        """The value of a tag, or its first value."""
         value = self.tags.get(tag, default)
         return int(value[0] if isinstance(value, tuple) else value)
 
     @property
     def bands(self) -> int:
+        """Values per pixel."""
         return self.number(SAMPLES, 1)
 
     @property
     def bits(self) -> int:
+        """Bits per value."""
         return self.number(BITS, 1)
 
     @property
     def kind(self) -> str:
-        """Of the values, in words."""
+        """The type of the values, such as "16-bit unsigned"."""
         names = {1: "unsigned", 2: "signed", 3: "floating-point"}
-        return f"{self.bits}-bit {names.get(self.number(FORMAT, UNSIGNED), 'complex')}"
+        return f"{self.bits}-bit {names.get(self.number(SAMPLE_FORMAT, UNSIGNED), 'complex')}"
 
     @property
     def beyond_pillow(self) -> bool:
-        """Whether Pillow refuses the file, or drops bands of it, or calls its values something else."""
+        """Whether Pillow rejects the file, drops bands of it, or misinterprets its values."""
         if self.number(PHOTOMETRIC, 1) not in (0, 1, RGB):  # palettes, CMYK, YCbCr, Lab
             return False
-        if self.number(FORMAT, UNSIGNED) != UNSIGNED or self.bits > 16:
+        if self.number(SAMPLE_FORMAT, UNSIGNED) != UNSIGNED or self.bits > 16:
             return True
-        extra = self.tags.get(EXTRA, ())
+        extra = self.tags.get(EXTRA_SAMPLES, ())
         colours = self.bands - (len(extra) == 1 and extra[0] in ALPHA)
         return self.bits >= 8 and colours != (3 if self.number(PHOTOMETRIC, 1) == RGB else 1)
 
     @property
     def wide_colour(self) -> bool:
-        """Whether it is of 16 bits and several bands, of which Pillow keeps the upper 8 bits."""
+        """Whether it has 16 bits and several bands, of which Pillow keeps the upper 8 bits."""
         return self.bits == 16 and self.bands > 1
 
 
 def read_header(file: BinaryIO) -> Header | None:
-    """The header of a TIFF, None for any other file. Raises: what Pillow raises for a damaged one."""
+    """The header of a TIFF, None for any other file.
+
+    Raises:
+        Exception: whatever Pillow raises for a damaged file.
+    """
     file.seek(0)
     head = file.read(8)
     if head[:4] not in (b"II*\0", b"MM\0*"):
@@ -70,13 +104,16 @@ def read_header(file: BinaryIO) -> Header | None:
 
 
 def read_bands(file: BinaryIO, header: Header) -> np.ndarray:
-    """The first page, upright: (H, W, bands) uint8 or uint16.
+    """Reads the first page, upright.
+
+    Returns:
+        (H, W, bands) uint8 or uint16.
 
     Raises:
-        ValueError: for values or a compression that cannot be read, in words; for a damaged file.
+        ValueError: for values or a compression that cannot be read, and for a damaged file.
     """
     number = header.number
-    if number(FORMAT, UNSIGNED) != UNSIGNED or header.bits not in (8, 16):
+    if number(SAMPLE_FORMAT, UNSIGNED) != UNSIGNED or header.bits not in (8, 16):
         raise ValueError(f"{header.kind} pixels have no known range: convert the image to 8 or 16 bits, unsigned")
     if number(COMPRESSION, 1) not in (UNCOMPRESSED, DEFLATE, OLD_DEFLATE):
         raise ValueError(
@@ -111,7 +148,7 @@ def read_bands(file: BinaryIO, header: Header) -> np.ndarray:
 
 
 def _block(file: BinaryIO, header: Header, shape: tuple[int, int, int], offset: int, count: int) -> np.ndarray:
-    """One strip or tile, (rows, columns, bands)."""
+    """Reads one strip or tile of the given shape (rows, columns, bands)."""
     file.seek(offset)
     data = file.read(count)
     if header.number(COMPRESSION, 1) != UNCOMPRESSED:
@@ -129,7 +166,7 @@ def _block(file: BinaryIO, header: Header, shape: tuple[int, int, int], offset: 
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Undoes what the orientation tag says, 1 to 8."""
+    """Undoes the orientation tag, 1 to 8."""
     if orientation in (5, 6, 7, 8):
         image = image.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

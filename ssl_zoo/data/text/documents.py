@@ -1,24 +1,39 @@
-"""A document, and what every way of reading documents shares."""
+"""A document, and what all sources of documents share."""
 
 from typing import Any, NamedTuple
 
 
 class Document(NamedTuple):
-    """text: as the source has it; label: the name of its class, None where unknown."""
+    """One document of a source.
+
+    Attributes:
+        text: unchanged.
+        label: the name of its class, None where unknown.
+    """
 
     text: str
     label: str | None
 
 
 def clean(text: str, replace: dict[str, str]) -> str:
-    """`text` with each key of `replace` replaced by its value, then every run of white space made one space."""
+    """Replaces each key of `replace` by its value, then every run of white space by one space."""
     for old, new in replace.items():
         text = text.replace(old, new)
     return " ".join(text.split())
 
 
 def check_columns(row: dict[str, Any], where: str, text_column: str, label_column: str | None) -> None:
-    """Raises: ValueError when `row`, found at `where`, lacks one of the columns."""
+    """Checks that a row has the columns.
+
+    Args:
+        row: cells by column.
+        where: its place, for the error message.
+        text_column: data.text_column.
+        label_column: data.label_column.
+
+    Raises:
+        ValueError: when it lacks one of them.
+    """
     for key, column in (("text_column", text_column), ("label_column", label_column)):
         if column is not None and column not in row:
             raise ValueError(
@@ -27,11 +42,15 @@ def check_columns(row: dict[str, Any], where: str, text_column: str, label_colum
 
 
 def as_text(value: object, where: str, column: str) -> str:
-    """Null is an empty text. Raises: ValueError for anything else that is no text."""
+    """The text of a cell; null is an empty text.
+
+    Raises:
+        ValueError: for any other value that is not text.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
         raise ValueError(
             f"data.text_column={column}: {where} holds {type(value).__name__} there. Give a column of text"
         )
-    return value.encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair, which is no character
+    return value.encode("utf-8", "replace").decode()  # JSON can contain half a surrogate pair, which is invalid

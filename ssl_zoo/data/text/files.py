@@ -16,27 +16,27 @@ from ssl_zoo.data.tables import OPENERS, READABLE, read_lines, read_table
 from ssl_zoo.data.text.documents import Document, as_text, check_columns
 
 STDLIB = "python:stdlib"
-TEXTS = {".txt", *(f".txt{outer}" for outer in OPENERS)}
+TEXT_ENDINGS = {".txt", *(f".txt{outer}" for outer in OPENERS)}
 """Endings of plain text in a folder; a single file may have any."""
 
 
 def text_layout(walk: Walk) -> Layout | None:
-    """How a folder of text is read; None where its tables are for the `datasets` library.
+    """The layout of a folder of text; None if its tables are read by the `datasets` library.
 
-    Class folders of text come first, then tables, then other text: a table beside class folders is no data of its own,
-    text beside a table is a readme or a list of classes.
+    Class folders of text take precedence over tables, and tables over other text: a table beside class folders is
+    ignored, as is text beside a table, which is a readme or a list of classes.
 
     Raises:
         ValueError: for a folder without any of them.
     """
-    texts = Layout(walk, TEXTS, "texts")
+    texts = Layout(walk, TEXT_ENDINGS, "texts")
     if texts.has_classes:
         return texts
     there = {ending(path) for path in walk.files}
     if there & {".parquet", ".arrow"}:
         return None
     lists = {kind for kind in READABLE if not kind.startswith(".json") or kind.startswith(".jsonl")}
-    for kinds in (lists, READABLE - lists):  # a .json is often the description of other files
+    for kinds in (lists, READABLE - lists):  # a .json often describes other files
         if there & kinds:
             return Layout(walk, kinds, "tables")
     if not texts.splits:
@@ -51,7 +51,7 @@ class TextFiles:
     """Plain text and tables: one file, or a folder, see `text_layout`.
 
     Where the text of a split lies in folders, they are its classes, as in the Large Movie Review Dataset, and loose
-    text beside them is left out. A class folder called "unsup" or the like holds text without a label.
+    text beside them is left out. A class folder called "unsup" or similar contains text without a label.
     """
 
     def __init__(
@@ -62,8 +62,21 @@ class TextFiles:
         label_column: str | None,
         layout: Layout | None = None,
     ):
-        """layout: of a folder, if it is known already. Raises: ValueError for a folder that cannot be read."""
-        self.path, self.text_column, self.label_column = path, text_column, label_column
+        """Finds the files.
+
+        Args:
+            path: a file or a folder.
+            documents: see `open_texts`.
+            text_column: of tables.
+            label_column: of tables.
+            layout: of a folder, if it is known already.
+
+        Raises:
+            ValueError: for a folder that cannot be read.
+        """
+        self.path = path
+        self.text_column = text_column
+        self.label_column = label_column
         self.documents = documents or ("line" if path.is_file() else "file")
         self.layout = layout if layout or path.is_file() else text_layout(Walk(path))
         self._splits = self.layout.splits if self.layout else {"train": [path]}
@@ -76,19 +89,22 @@ class TextFiles:
         return self.layout.classes(split)
 
     def key(self) -> dict[str, Any]:
+        """JSON values that determine the content and how it is read."""
         files = [file for split in self.splits() for file in self._splits[split]]
         read_as = [self.documents, self.text_column, self.label_column, self.splits(), self._classes]
         base = self.path if self.path.is_dir() else self.path.parent
         return {"kind": "files", "rules": 2, "files": fingerprint(files, base), "read_as": read_as}
 
     def splits(self) -> list[str]:
+        """Names of the splits."""
         return sorted(self._splits)
 
     def class_names(self) -> None:
+        """None: the labels determine the classes."""
         return None
 
     def notes(self, used: Collection[str]) -> list[str]:
-        """What is not read, if the splits `used` are."""
+        """Messages about files that are not read when the splits `used` are."""
         if self.layout is None:
             unread = self.label_column and ending(self.path) not in READABLE
             return [f"data.label_column={self.label_column} is not used: plain text has no columns"] if unread else []
@@ -98,6 +114,7 @@ class TextFiles:
         return [*found, f"text beside class folders left out: {count_endings(loose)}"] if loose else found
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
+        """The documents of a split; labels only if `labelled`."""
         for file in self._splits[split]:
             if ending(file) in READABLE:
                 yield from self._rows(file, self.label_column if labelled else None)
@@ -119,7 +136,7 @@ class TextFiles:
 
 
 class StandardLibrary:
-    """English documentation inside the running Python: docstrings and the reference manual's topics.
+    """English documentation in the running Python: docstrings and the topics of the reference manual.
 
     Nothing is imported or run, and a text that occurs twice is read once. Tests and installed packages are left out.
     """
@@ -136,18 +153,23 @@ class StandardLibrary:
         return paths
 
     def key(self) -> dict[str, Any]:
+        """JSON values that determine the content."""
         return {"kind": STDLIB, "files": fingerprint(self._paths)}
 
     def splits(self) -> list[str]:
+        """Names of the splits."""
         return ["train"]
 
     def class_names(self) -> None:
+        """None: there are no classes."""
         return None
 
     def notes(self, used: Collection[str]) -> list[str]:
+        """No messages."""
         return []
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
+        """The documents."""
         seen: set[str] = set()
         for path in self._paths:
             for text in _documentation(path):
@@ -158,7 +180,7 @@ class StandardLibrary:
 
 def _documentation(path: Path) -> Iterator[str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the standard library has odd escapes in its strings
+        warnings.simplefilter("ignore")  # the standard library has invalid escapes in its strings
         tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,4 +1,4 @@
-"""Text for every method: packed rows or padded documents for training, padded documents for evaluation."""
+"""The data module for text: packed rows or padded documents for training, padded documents for evaluation."""
 
 import json
 import logging
@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.labels import describe_labels
-from ssl_zoo.data.locate import as_path, print_once
+from ssl_zoo.data.locate import as_path, print_on_rank_zero
 from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
-from ssl_zoo.data.splits import TEST_NAMES, find_split
-from ssl_zoo.data.text.corpus import Corpus, Survey, build, survey
+from ssl_zoo.data.text.corpus import Corpus, Survey, build_token_store, choose_corpus, survey
 from ssl_zoo.data.text.sources import open_texts
 from ssl_zoo.data.text.token_store import TokenStore
 from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
@@ -30,7 +29,14 @@ TRAIN_ROWS = ("packed", "documents", "labelled")
 
 
 class TextRows(NamedTuple):
-    """What the loader yields, before the views. rows (B, L), labels (B,), indices (B,), all int64; epoch: of all."""
+    """What the loader yields, before the views.
+
+    Attributes:
+        rows: (B, L) int64.
+        labels: (B,) int64.
+        indices: (B,) int64.
+        epoch: of all rows.
+    """
 
     rows: Tensor
     labels: Tensor
@@ -41,21 +47,24 @@ class TextRows(NamedTuple):
 class TextData(LightningDataModule):
     """One corpus, tokenized once and memory-mapped.
 
-    batch_size: rows a step, over all processes. seed: of the order, and of the views.
-    tokenizer: see `tokenizer.prepare_tokenizer`; replace: `documents.clean`; source: `sources.open_texts`.
-    splits: which splits are for what: {"pretrain": [...], "train": ..., "test": ...}. By default pretrain is
-        the train split, that is called "train", and test is "test", else "validation", where there is such a split, in
-        whatever spelling (Train, dev). Without a test split, `heldout` of the documents, chosen by their content, are
-        held out and take its place (see `corpus.Corpus`). Test text is never trained on.
-    train_rows: what an epoch of training holds. "packed": all pretraining text in rows of `row_length` tokens, a
-        separator after each document, no padding, labels -1. "documents": each pretraining document in a row of its
-        own, cut after `max_length` tokens and padded. "labelled": the same for the labelled documents of the train
-        split. None: documents where a view is a window of one, else packed.
-    eval_examples: evaluate on so many labelled documents of each part, a fixed draw with each class in its share; None
-        takes all. eval_rows: the most rows of `heldout_rows`.
-
-    facts (after `setup`): what the backbone, the method and the report need to know of the data; its last two say what
-    predicting each hidden token by its frequency alone would reach on the held-out rows.
+    Args:
+        batch_size: rows per step, over all processes.
+        seed: of the order and the views.
+        tokenizer: see `tokenizer.prepare_tokenizer`.
+        splits: the splits of the source for each use: {"pretrain": [...], "train": ..., "test": ...}. By default train
+            and pretrain are the split called "train", and test is "test", else "validation", in any spelling (Train,
+            dev). Without a test split, `heldout` documents are held out as one. Test text is never trained on.
+        row_length: tokens per packed row.
+        max_length: tokens kept of a document that has its own row.
+        train_rows: the rows of an epoch. "packed": all pretraining text without padding, a separator after each
+            document, labels -1. "documents": each pretraining document in its own row, truncated and padded.
+            "labelled": the same for the labelled documents of the train split. None: documents if a view is a window of
+            one, else packed.
+        heldout: see `corpus.Corpus`.
+        eval_examples: number of labelled documents per split to evaluate on, a fixed stratified sample; None: all.
+        eval_rows: maximum number of rows of `heldout_rows`.
+        replace: see `documents.clean`.
+        source: see `sources.open_texts`.
     """
 
     def __init__(
@@ -81,11 +90,17 @@ class TextData(LightningDataModule):
             raise ValueError(
                 f"data.heldout={heldout} must lie in [0, 1), or be null to choose by the number of documents"
             )
-        self.batch_size, self.seed = batch_size, seed
-        self.row_length, self.max_length = row_length, max_length
-        self.train_rows, self.heldout = train_rows, heldout
-        self.eval_examples, self.eval_rows = eval_examples, eval_rows
-        self.tokenizer_config, self.splits, self.replace = tokenizer, splits, replace or {}
+        self.batch_size = batch_size
+        self.seed = seed
+        self.row_length = row_length
+        self.max_length = max_length
+        self.train_rows = train_rows
+        self.heldout = heldout
+        self.eval_examples = eval_examples
+        self.eval_rows = eval_rows
+        self.tokenizer_config = tokenizer
+        self.splits = splits
+        self.replace = replace or {}
         self.path = source["path"] = as_path(source["path"])
         self.source = open_texts(**source)
         self.start_step = 0  # global batches consumed before; set by the learner when it resumes
@@ -95,9 +110,10 @@ class TextData(LightningDataModule):
         self.facts: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
-        """Trains or finds the tokenizer, tokenizes the corpus and opens it; the second time from the cache.
+        """Trains or loads the tokenizer, tokenizes the corpus and opens it, from the cache if possible.
 
-        Raises: ValueError for input that cannot be used (see `corpus.survey`).
+        Raises:
+            ValueError: for input that cannot be used (see `corpus.survey`).
         """
         if self.tokens is not None:
             return
@@ -112,30 +128,21 @@ class TextData(LightningDataModule):
         self.tokenizer = prepare_tokenizer(sample, key, **self.tokenizer_config)
 
         def fill(folder: Path) -> None:
-            build(folder, corpus, self.tokenizer, surveys[0] if surveys else survey(corpus))
+            build_token_store(folder, corpus, self.tokenizer, surveys[0] if surveys else survey(corpus))
 
         self.tokens = TokenStore(
             cached("text", {"version": 1, "tokenizer": self.tokenizer.identity, "corpus": key}, fill)
         )
 
     def _corpus(self) -> Corpus:
-        given = self.splits
-        there = self.source.splits()
-        if given is None:
-            given = {"train": "train", "test": next((name for name in TEST_NAMES if find_split(name, there)), None)}
-        if unknown := set(given) - {"pretrain", "train", "test"}:
-            raise ValueError(f"data.splits.{unknown.pop()}: there is no such use. Give pretrain, train and test")
-        train, test = given.get("train"), given.get("test")
-        pretrain = given.get("pretrain") or [train]
-        pretrain = [pretrain] if isinstance(pretrain, str) else list(pretrain)
-        if pretrain == [None] or test in (train, *pretrain):
-            raise ValueError(f"data.splits={given}: give pretrain or train, and a test split that is neither")
-        pretrain = [find_split(name, there) or name for name in pretrain]
-        train, test = (name and (find_split(name, there) or name) for name in (train, test))
-        return Corpus(self.source, pretrain, train, test, self.heldout, self.replace)
+        return choose_corpus(self.source, self.splits, self.heldout, self.replace)
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the corpus if need be, and states the `facts`. Raises: ValueError as `prepare_data`."""
+        """Opens the corpus if necessary and fills `facts`.
+
+        Raises:
+            ValueError: as `prepare_data`.
+        """
         if self.facts:
             return
         self.prepare_data()
@@ -162,19 +169,19 @@ class TextData(LightningDataModule):
             "num_indices": max(len(tokens.labels), tokens.num_rows(self.row_length)),
             "num_tokens": int(tokens.counts.sum()),
             "has_labels": self._has_labels,
-            **self._floor(),
+            **self._token_baselines(),
         }
 
     def _describe(self, tokens: TokenStore) -> None:
-        """Says what was read, and what was not."""
+        """Prints what was read and what was not."""
         corpus = self._corpus()
         for note in self.source.notes(corpus.splits()):
-            print_once(f"{self.path}: {note}")
-        parts = {part: np.arange(ends.start, ends.stop) for part, ends in tokens.parts.items()}
-        training = np.union1d(parts["pretrain"], parts["train"])
-        unknown = bool(len(parts["test"]) and len(tokens.labelled("train")) and not len(tokens.labelled("test")))
-        print_once(
-            f"{self.path}: {len(training):,} training and {len(parts['test']):,} test documents"
+            print_on_rank_zero(f"{self.path}: {note}")
+        splits = {split: np.arange(ends.start, ends.stop) for split, ends in tokens.splits.items()}
+        training = np.union1d(splits["pretrain"], splits["train"])
+        unknown = bool(len(splits["test"]) and len(tokens.labelled("train")) and not len(tokens.labelled("test")))
+        print_on_rank_zero(
+            f"{self.path}: {len(training):,} training and {len(splits['test']):,} test documents"
             f"{' without a label' * unknown}, "
             f"{tokens.dropped:,} empty ones left out, {tokens.starts[-1]:,} tokens; "
             f"{describe_labels(tokens.labels[training], tokens.class_names)}"
@@ -182,31 +189,32 @@ class TextData(LightningDataModule):
 
     @property
     def content(self) -> str:
-        """Changes with the content of the source, not with its place."""
+        """Identifies the content of the source, whatever its place."""
         return json.dumps(self._corpus().key(), sort_keys=True)
 
     @property
     def expected_facts(self) -> dict[str, Any]:
-        """Facts as the settings promise them, before any text is read; counts are made up."""
+        """Facts that follow from the settings alone; counts are placeholders."""
         longest = max(self.row_length, self.max_length)
         counts = {"num_classes": 2, "num_indices": 10_000, "max_length": longest}
         return {"modality": "text", **expected_tokens(self.tokenizer_config), **counts}
 
     @property
     def _has_labels(self) -> bool:
-        """Whether labels tell two classes of training documents apart, and some test documents have one."""
+        """Whether at least two classes occur among the training documents, and some test documents have a label."""
         known = self._tokens.labels[self._tokens.labelled("train")]
         return len(np.unique(known)) > 1 and len(self._tokens.labelled("test")) > 0
 
-    def _floor(self) -> dict[str, float]:
-        if not len(self._tokens.parts["test"]):
+    def _token_baselines(self) -> dict[str, float]:
+        """What predicting each masked token of the held-out rows by its frequency alone would reach."""
+        if not len(self._tokens.splits["test"]):
             return {}
         counts = self._tokens.counts.copy()
         counts[: self.tokenizer.num_special] = 0
         targets = self.heldout_rows().numpy()
         targets = targets[targets >= self.tokenizer.num_special]
         ordinary = len(counts) - self.tokenizer.num_special
-        share = (counts[targets] + 1) / (counts.sum() + ordinary)  # one more of each: none is impossible
+        share = (counts[targets] + 1) / (counts.sum() + ordinary)  # add-one smoothing, so that none is impossible
         return {
             "majority_token_top1": float((targets == counts.argmax()).mean()),
             "unigram_perplexity": float(np.exp(-np.log(share).mean())),
@@ -218,9 +226,10 @@ class TextData(LightningDataModule):
         return self.tokens
 
     def attach(self, views: Views, plain: Views | None = None) -> None:
-        """The views of training. Text needs no plain ones: documents are evaluated as they are.
+        """Sets the views of training. Text needs no plain ones: documents are evaluated as they are.
 
-        Raises: ValueError when an epoch would not hold one batch, or for `train_rows: labelled` without labels.
+        Raises:
+            ValueError: when an epoch would have no full batch, or for `train_rows: labelled` without labels.
         """
         self.views = views
         if self.train_rows is None:
@@ -235,26 +244,27 @@ class TextData(LightningDataModule):
 
     @property
     def num_train(self) -> int:
-        """How many rows an epoch of training holds; known after `attach`."""
+        """Rows per epoch; known after `attach`."""
         if self.train_rows == "packed":
             return self._tokens.num_rows(self.row_length)
         return len(self._train_documents())
 
     @property
     def rows_have_labels(self) -> bool:
-        """Whether every training row carries a label, as supervised methods need; known after `attach`."""
+        """Whether every training row has a label, as supervised methods need; known after `attach`."""
         return self.train_rows != "packed" and bool((self._tokens.labels[self._train_documents()] >= 0).all())
 
     def _train_documents(self) -> np.ndarray:
         if self.train_rows == "labelled":
             return self._tokens.labelled("train")
-        return np.arange(self._tokens.parts["pretrain"].stop)
+        return np.arange(self._tokens.splits["pretrain"].stop)
 
-    def train_dataloader(self) -> "Stream":
-        """This process's share of each batch from `start_step` on, for ever. A batch costs too little for workers."""
-        return Stream(self)
+    def train_dataloader(self) -> "TextStream":
+        """This process's share of each batch from `start_step` on, without end. Batches are too cheap for workers."""
+        return TextStream(self)
 
     def train_rows_from(self, start_step: int) -> Iterator[TextRows]:
+        """This process's rows of each batch from `start_step` on."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         packed, documents = self.train_rows == "packed", self._train_documents()
         check_shares(self.batch_size, world_size)
@@ -263,29 +273,28 @@ class TextData(LightningDataModule):
         for epoch, batch in steps(self.num_train, self.batch_size, self.seed, start_step):
             positions = batch[own]
             if packed:
-                # other cuts in each epoch, so that no word stays at the edge of a row
+                # Another offset in each epoch, so that no word is always at the edge of a row.
                 offset = int(np.random.default_rng((self.seed, epoch, 1)).integers(self.row_length))
                 rows = self._tokens.packed(positions, self.row_length, offset)
                 labels = np.full(len(positions), -1, dtype=np.int64)
             else:
                 positions = documents[positions]
-                # Random numbers of a step are drawn for the global batch: all processes pad to its longest document.
+                # Random numbers of a step are those of the global batch: all processes pad to its longest document.
                 longest = self._tokens.longest(documents[batch], self.max_length, multiple=8)
                 rows = self._tokens.padded(positions, longest, self.tokenizer.pad_id, multiple=longest)
                 labels = self._tokens.labels[positions]
             yield TextRows(torch.from_numpy(rows), torch.from_numpy(labels), torch.from_numpy(positions), epoch)
 
     def on_after_batch_transfer(self, batch: TextRows, dataloader_idx: int) -> Batch:
-        """Computes the views, on the device."""
+        """Computes the views on the device."""
         views = self.views(batch.rows, batch.indices, batch.epoch, self.seed)
         return Batch(views, batch.labels, batch.indices)
 
     def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Each labelled document of "train" or "test" once, as one view (B, L) int64, cut after `max_length` tokens.
+        """Each labelled document of a split once, or all documents if the data has no labels, as one view (B, L) int64.
 
-        Where the data has no labels it is all documents, those for pre-training as "train".
-
-        They come in batches of like length, which leaves little padding; `indices` tells which is which.
+        Documents are truncated to `max_length` tokens and come in batches of similar length, which need little padding;
+        `indices` identifies them. Without labels the "train" split is the pretraining text.
         """
         for documents in self._tokens.buckets(self._eval_documents(split), batch_size, self.max_length):
             rows = self._tokens.padded(documents, self.max_length, self.tokenizer.pad_id)
@@ -296,16 +305,17 @@ class TextData(LightningDataModule):
         if self._has_labels:
             documents = self._tokens.labelled(split)
         else:
-            part = self._tokens.parts["pretrain" if split == "train" else split]
-            documents = np.arange(part.start, part.stop)
+            found = self._tokens.splits["pretrain" if split == "train" else split]
+            documents = np.arange(found.start, found.stop)
         if self.eval_examples is None:
             return documents
         return documents[stratified(self._tokens.labels[documents], self.eval_examples)]
 
     def heldout_rows(self) -> Tensor:
-        """Packed rows of text that was never trained on, (N, row_length) int64, the same in all runs; N <= eval_rows.
+        """Packed rows of text that was never trained on, (N, row_length) int64, N <= eval_rows, the same in all runs.
 
-        Raises: ValueError when there is not one row of it.
+        Raises:
+            ValueError: when the held-out text is shorter than one row.
         """
         rows = self._tokens.heldout(self.row_length, self.eval_rows)
         if not len(rows):
@@ -317,8 +327,8 @@ class TextData(LightningDataModule):
         return torch.from_numpy(rows)
 
 
-class Stream:
-    """The training rows of `data`, from the step that is its `start_step` when iteration begins."""
+class TextStream:
+    """The training rows of `data`, from its `start_step` at the time when iteration begins."""
 
     def __init__(self, data: TextData):
         self.data = data

@@ -1,4 +1,4 @@
-"""Where texts come from: every source is a set of named splits, and a split is a stream of documents with labels."""
+"""Sources of text: a source has named splits, and a split is a stream of documents with labels."""
 
 from collections.abc import Collection, Iterator
 from functools import cached_property
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ssl_zoo.data.labels import as_label
 from ssl_zoo.data.layout import Walk, ending
-from ssl_zoo.data.locate import data_files, data_layout, fingerprint, has_card, load_split, locate, read_first_line
+from ssl_zoo.data.locate import data_files, data_layout, error_summary, fingerprint, has_card, load_split, locate
 from ssl_zoo.data.text.documents import Document, as_text, check_columns
 from ssl_zoo.data.text.files import STDLIB, StandardLibrary, TextFiles, text_layout
 
@@ -16,21 +16,26 @@ class TextSource(Protocol):
     """Documents in named splits."""
 
     def key(self) -> dict[str, Any]:
-        """JSON values that change whenever the content or the way of reading it changes."""
+        """JSON values that change whenever the content, or the way in which it is read, changes."""
 
     def splits(self) -> list[str]:
         """Names of all splits, in a fixed order."""
 
     def class_names(self) -> list[str] | None:
-        """The classes in their official order, None when the labels themselves have to tell."""
+        """The classes in their official order; None if the labels determine them."""
 
     def notes(self, used: Collection[str]) -> list[str]:
-        """What a user has to know of data that is not read, if the splits `used` are."""
+        """Messages about data that is not read when the splits `used` are."""
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
-        """The documents of one split, in a fixed order. labelled: False leaves the labels unread, all None.
+        """The documents of a split, in a fixed order.
 
-        Raises: ValueError naming the file or column that cannot be read.
+        Args:
+            split: its name.
+            labelled: whether to read labels; if not, all are None.
+
+        Raises:
+            ValueError: naming the file or column that cannot be read.
         """
 
 
@@ -44,13 +49,18 @@ def open_texts(
 ) -> TextSource:
     """The source that `path` stands for.
 
-    path: "python:stdlib"; a file of text or a table; a folder of them (see `text_files.text_layout`); a folder in the
-        Hub's layout; or a Hub id, of which a local copy is looked for first (see `sources.locate`).
-    name: the configuration of a Hub data set that has several.
-    documents: how plain text is divided: "line", "blank" (paragraphs between blank lines) or "file". By default a
-        single file is read by lines, and each file of a folder is a document.
+    Args:
+        path: "python:stdlib"; a file of text or a table; a folder of them (see `files.text_layout`); a folder in the
+            Hub's layout; or a Hub id, for which a local copy is searched first (see `locate.locate`).
+        root: a folder that is searched first.
+        name: the configuration of a Hub data set that has several.
+        text_column: of tables.
+        label_column: of tables.
+        documents: how plain text is divided: "line", "blank" (paragraphs between blank lines) or "file". By default a
+            single file is divided into lines, and each file of a folder is a document.
 
-    Raises: ValueError for a folder or file that is not there, or an unknown way to divide.
+    Raises:
+        ValueError: for a folder or file that does not exist, or an unknown value of `documents`.
     """
     if documents not in (None, "line", "blank", "file"):
         raise ValueError(f"data.documents={documents}: give line, blank (blank-line separated), file or null")
@@ -69,15 +79,26 @@ def open_texts(
 
 
 class TextTables:
-    """What the `datasets` library reads: a Hub id, a folder in the Hub's layout, parquet files.
+    """Data for the `datasets` library: a Hub id, a folder in the Hub's layout, parquet files.
 
-    Local tables are streamed, not copied; a data set of the Hub is downloaded once, into that library's own cache.
+    Local tables are streamed, not copied; a data set from the Hub is downloaded once, into that library's own cache.
     """
 
     def __init__(self, path: str, place: str | Path, name: str | None, text_column: str, label_column: str | None):
-        """path: as the user wrote it; place: the local file or folder, or the Hub id."""
-        self.path, self.place, self.name = path, place, name
-        self.text_column, self.label_column = text_column, label_column
+        """Keeps the settings.
+
+        Args:
+            path: as in the configuration.
+            place: the local file or folder, or the Hub id.
+            name: the configuration of a Hub data set.
+            text_column: its name.
+            label_column: its name.
+        """
+        self.path = path
+        self.place = place
+        self.name = name
+        self.text_column = text_column
+        self.label_column = label_column
 
     @cached_property
     def _sets(self) -> dict[str, Any]:
@@ -89,7 +110,7 @@ class TextTables:
                 return {split: load_split(datasets, files, split, streaming=True) for split in files}
             builder = datasets.load_dataset_builder(str(self.place), self.name)
             options: dict[str, Any] = {"streaming": True} if isinstance(self.place, Path) else {}
-            if hasattr(builder.config, "keep_default_na"):  # CSV, in which "NA" and "null" are words
+            if hasattr(builder.config, "keep_default_na"):  # CSV, where "NA" and "null" are words
                 options |= {"keep_default_na": False, "na_values": [""]}
             return datasets.load_dataset(str(self.place), self.name, **options)
         except (OSError, ValueError) as error:
@@ -97,15 +118,16 @@ class TextTables:
             remedy = "Give a file, a folder in the Hub's layout, or a Hub id"
             if isinstance(self.place, str):
                 remedy = "There is no folder of this name either. Check the id and the network, or give a local folder"
-            raise ValueError(f"data.path={self.path}{config}: {read_first_line(error)}. {remedy}") from error
+            raise ValueError(f"data.path={self.path}{config}: {error_summary(error)}. {remedy}") from error
 
     def key(self) -> dict[str, Any]:
+        """JSON values that determine the content and how it is read."""
         read_as = [self.name, self.text_column, self.label_column]
         if isinstance(self.place, Path):
             files = [self.place] if self.place.is_file() else Walk(self.place).files
             base = self.place.parent if self.place.is_file() else self.place
             return {"kind": "tables", "rules": 2, "files": fingerprint(files, base), "read_as": read_as}
-        # such a file lies in a folder named by data set, configuration, version and commit
+        # The last folders of such a path are named by data set, configuration, version and commit.
         files = [file["filename"] for rows in self._sets.values() for file in rows.cache_files]
         return {
             "kind": "hub",
@@ -115,13 +137,16 @@ class TextTables:
         }
 
     def splits(self) -> list[str]:
+        """Names of the splits."""
         return list(self._sets)
 
     def notes(self, used: Collection[str]) -> list[str]:
+        """Messages about files that are not read."""
         layout = data_layout(self.place) if isinstance(self.place, Path) and self.place.is_dir() else None
         return layout.notes(used) if layout else []
 
     def class_names(self) -> list[str] | None:
+        """The classes of a ClassLabel column, None for any other column."""
         if self.label_column is None:
             return None
         import datasets
@@ -131,6 +156,7 @@ class TextTables:
         return label.names if isinstance(label, datasets.ClassLabel) else None
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
+        """The documents of a split; labels only if `labelled`."""
         import pyarrow  # type: ignore[import-untyped]  # comes with datasets
 
         names = self.class_names() if labelled else None
@@ -146,4 +172,4 @@ class TextTables:
                         label = names[int(label)]
                     yield Document(as_text(text, where, self.text_column), label)
         except (OSError, pyarrow.ArrowInvalid) as error:
-            raise ValueError(f"{where} cannot be read: {read_first_line(error)}. Replace the file") from error
+            raise ValueError(f"{where} cannot be read: {error_summary(error)}. Replace the file") from error

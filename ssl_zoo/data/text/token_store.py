@@ -1,6 +1,6 @@
-"""Documents as one flat array of token ids, memory-mapped, and the rows and batches cut from it.
+"""Documents as one flat array of token ids, memory-mapped, and the rows and batches taken from it.
 
-Letters: N tokens, D documents, V vocabulary, B rows, L tokens a row.
+Letters: N tokens, D documents, V vocabulary, B rows, L tokens per row.
 """
 
 import json
@@ -9,18 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-LIKE = 0.9
-"""Documents of like length have at least this share of the longest one's tokens."""
+MIN_LENGTH_RATIO = 0.9
+"""A bucket holds documents with at least this share of the tokens of its longest one."""
 
 
 class TokenStore:
-    """What `corpus.build` has written to `folder`.
+    """The token ids that `corpus.build_token_store` has written to `folder`.
 
-    ids (N,) uint16 or uint32: one document after another, each followed by the separator.
-    starts (D + 1,) int64: where each document begins in `ids`; labels (D,) int64, -1 unknown; hashes (D,) uint64.
-    counts (V,) int64: how often each id occurs in the pretraining text.
-    parts: the documents of "pretrain", "train" and "test"; the first two may overlap, the last overlaps neither.
-    class_names: of the labels; dropped: how many documents were empty.
+    Attributes:
+        ids: (N,) uint16 or uint32, one document after another, each followed by the separator.
+        starts: (D + 1,) int64, where each document begins in `ids`.
+        labels: (D,) int64, -1 where unknown.
+        hashes: (D,) uint64, of the texts.
+        counts: (V,) int64, how often each id occurs in the pretraining text.
+        splits: ranges of the documents of "pretrain", "train" and "test"; only the first two may overlap.
+        class_names: by label.
+        dropped: number of empty documents.
     """
 
     def __init__(self, folder: Path):
@@ -30,47 +34,54 @@ class TokenStore:
         self.labels = np.load(folder / "labels.npy")
         self.hashes = np.load(folder / "hashes.npy")
         self.counts = np.load(folder / "counts.npy")
-        self.parts = {part: range(*ends) for part, ends in about["parts"].items()}
+        self.splits = {split: range(*ends) for split, ends in about["parts"].items()}
         self.class_names: list[str] = about["class_names"]
         self.dropped: int = about["dropped"]
 
     def document(self, index: int) -> np.ndarray:
-        """The ids of one document, without its separator, (length,)."""
+        """The ids of one document, (length,), without its separator."""
         return self.ids[self.starts[index] : self.starts[index + 1] - 1]
 
     def lengths(self, documents: np.ndarray) -> np.ndarray:
-        """Tokens of each document, without its separator, (B,)."""
+        """Tokens of each document, (B,), without its separator."""
         return self.starts[documents + 1] - self.starts[documents] - 1
 
-    def labelled(self, part: str) -> np.ndarray:
-        """The documents of a part whose label is known, (n,) int64."""
-        documents = np.arange(self.parts[part].start, self.parts[part].stop)
+    def labelled(self, split: str) -> np.ndarray:
+        """The documents of a split whose label is known, (n,) int64."""
+        documents = np.arange(self.splits[split].start, self.splits[split].stop)
         return documents[self.labels[documents] >= 0]
 
     def num_rows(self, length: int) -> int:
-        """Rows of `length` tokens in the pretraining text."""
-        return int(self.starts[self.parts["pretrain"].stop]) // length
+        """Number of rows of `length` tokens in the pretraining text."""
+        return int(self.starts[self.splits["pretrain"].stop]) // length
 
     def packed(self, rows: np.ndarray, length: int, offset: int) -> np.ndarray:
-        """Rows of the pretraining text without any padding, (B, length) int64.
+        """Rows of the pretraining text without any padding.
 
-        Row r holds the tokens from `offset + r * length` on, the text taken as a ring. So the rows of one offset hold
-        no token twice, and leave out fewer than `length`.
+        Row r contains the tokens from `offset + r * length` on; the text is treated as circular. So the rows of one
+        offset contain no token twice, and leave out fewer than `length`.
+
+        Args:
+            rows: (B,) int64, numbers of rows.
+            length: tokens per row.
+            offset: where row 0 begins.
+
+        Returns:
+            (B, length) int64.
         """
-        text = self.ids[: self.starts[self.parts["pretrain"].stop]]
+        text = self.ids[: self.starts[self.splits["pretrain"].stop]]
         positions = offset + rows[:, None] * length + np.arange(length)
         return text.take(positions, mode="wrap").astype(np.int64)
 
     def longest(self, documents: np.ndarray, max_length: int, multiple: int = 1) -> int:
-        """Tokens of the longest document, raised to a multiple of `multiple` so that there are few shapes, and at most
-        `max_length`."""
+        """Tokens of the longest document, rounded up to a multiple of `multiple`, and at most `max_length`.
+
+        Rounding keeps the number of different shapes small.
+        """
         return min(-(-int(self.lengths(documents).max()) // multiple) * multiple, max_length)
 
     def padded(self, documents: np.ndarray, max_length: int, pad_id: int, multiple: int = 1) -> np.ndarray:
-        """One document a row, cut after `max_length` tokens, (B, L) int64.
-
-        L is `longest` of them.
-        """
+        """One document per row, truncated to `max_length` tokens and padded to `longest`: (B, L) int64."""
         lengths = np.minimum(self.lengths(documents), max_length)
         width = self.longest(documents, max_length, multiple)
         rows = np.full((len(documents), width), pad_id, dtype=np.int64)
@@ -79,24 +90,24 @@ class TokenStore:
         return rows
 
     def buckets(self, documents: np.ndarray, batch_size: int, max_length: int) -> Iterator[np.ndarray]:
-        """The documents in batches of at most `batch_size` and of like length, longest first."""
+        """Batches of at most `batch_size` documents of similar length, longest first."""
         lengths = np.minimum(self.lengths(documents), max_length)
         order = lengths.argsort(kind="stable")
         documents, lengths = documents[order], lengths[order]
         end = len(documents)
         while end > 0:
-            like = int(np.searchsorted(lengths, LIKE * lengths[end - 1]))
-            start = max(end - batch_size, like)
+            first = int(np.searchsorted(lengths, MIN_LENGTH_RATIO * lengths[end - 1]))
+            start = max(end - batch_size, first)
             yield documents[start:end]
             end = start
 
     def heldout(self, length: int, limit: int) -> np.ndarray:
-        """The first `limit` packed rows of the test part, (n, length) int64.
+        """The first `limit` packed rows of the test split, (n, length) int64.
 
-        Its documents come in the order of their hashes, which mixes the classes; documents with a twin in the
+        Its documents come in the order of their hashes, which mixes the classes; documents that also occur in the
         pretraining text are left out.
         """
-        test, pretrain = self.parts["test"], self.parts["pretrain"]
+        test, pretrain = self.splits["test"], self.splits["pretrain"]
         documents = np.arange(test.start, test.stop)
         seen = np.isin(self.hashes[documents], self.hashes[pretrain.start : pretrain.stop])
         documents = documents[~seen]

@@ -16,45 +16,56 @@ from ssl_zoo.data.cache import cached
 
 log = logging.getLogger(__name__)
 
-SPECIAL = {
+SPECIAL_TOKENS = {
     "pad": ("[PAD]", "<pad>"),
     "unk": ("[UNK]", "<unk>"),
     "cls": ("[CLS]", "<s>"),
     "sep": ("[SEP]", "</s>"),
     "mask": ("[MASK]", "<mask>"),
 }
-"""The token of each role, under the names it has in common tokenizers. In ours the ids are 0 to 4, in this order."""
+"""The token of each role, under its names in common tokenizers. In tokenizers trained here they have ids 0 to 4."""
 CONTINUES = {"WordPiece": "##"}
+"""Prefix, by kind of tokenizer, of tokens that continue a word."""
 BEGINS = {"ByteLevel": "Ġ", "Metaspace": "▁"}
-"""How the tokens of each kind of tokenizer show where words begin or continue."""
-
-
+"""Prefix, by kind of tokenizer, of tokens that begin a word."""
 LONG_WORD = re.compile(r"(\S{200})(?=\S)")
-"""Where words are cut for training: its time grows with the square of the longest one's length."""
+"""Where words are split for training, whose time grows with the square of the length of the longest word."""
 
 
 class TextTokenizer:
-    """Texts to token ids and back.
+    """Converts texts to token ids and back.
 
-    path: the tokenizer.json it came from; identity: sha256 of that file, by which token files and checkpoints name it.
-    pad_id, unk_id, cls_id, sep_id, mask_id: 0 to 4 unless loaded by name. num_special: ids below it are special.
+    Attributes:
+        path: the tokenizer.json.
+        identity: sha256 of that file, by which token stores and checkpoints refer to it.
+        pad_id: as unk_id, cls_id, sep_id and mask_id, 0 to 4 unless loaded by name.
+        num_special: ids below it are special.
+        vocab_size: number of ids.
     """
 
     def __init__(self, path: Path):
-        """Raises: ValueError when the file is no tokenizer, lacks a special token or has them among ordinary ones."""
+        """Loads the file.
+
+        Raises:
+            ValueError: when it is no tokenizer, lacks a special token or has one among ordinary ones.
+        """
         self.path = path
         content = path.read_bytes()
         self.identity = hashlib.sha256(content).hexdigest()
         try:
             self._tokenizer = Tokenizer.from_buffer(content)
-        except Exception as error:  # the Rust library raises nothing more special
+        except Exception as error:  # the Rust library raises nothing more specific
             raise ValueError(f"data.tokenizer: {path} is not a tokenizer.json ({error})") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.vocab_size: int = self._tokenizer.get_vocab_size()
         self._decoder: str = (json.loads(content)["decoder"] or {}).get("type", "")
-        ids = {role: self._special_id(*names) for role, names in SPECIAL.items()}
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = ids.values()
+        ids = {role: self._special_id(*names) for role, names in SPECIAL_TOKENS.items()}
+        self.pad_id = ids["pad"]
+        self.unk_id = ids["unk"]
+        self.cls_id = ids["cls"]
+        self.sep_id = ids["sep"]
+        self.mask_id = ids["mask"]
         self.num_special = max(ids.values()) + 1
         if self.num_special > self.vocab_size // 2:
             raise ValueError(
@@ -69,35 +80,38 @@ class TextTokenizer:
         return found[0]
 
     def _piece(self, id_: int) -> str:
-        """The token as the vocabulary has it, "" for an id that the vocabulary leaves out."""
+        """The token as in the vocabulary, "" for an id that is not used."""
         return self._tokenizer.id_to_token(id_) or ""
 
     def encode(self, texts: Sequence[str], special: bool = True) -> list[np.ndarray]:
-        """The ids of each text, (length,) int64, without any [CLS] or [SEP] added.
+        """The ids of each text, (length,) int64, without [CLS] and [SEP].
 
-        special: "[MASK]" in a text means the mask token; False: it is text like any other.
+        Args:
+            texts: any number.
+            special: whether "[MASK]" in a text means the mask token; if not, it is ordinary text.
         """
         self._tokenizer.encode_special_tokens = not special
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
-        """The text of some ids; special: keep special tokens as "[MASK]" and so on."""
+        """The text of some ids; `special` keeps special tokens as "[MASK]" and so on."""
         text: str = self._tokenizer.decode([int(id_) for id_ in ids], skip_special_tokens=not special)
         mask = self._piece(self.mask_id)
         return text.replace(mask, f" {mask}").replace(f"  {mask}", f" {mask}").strip() if special else text
 
     def token(self, id_: int) -> str:
-        """The token as a reader wants it: without the signs "##", "Ġ" or "▁" of the place it has in a word."""
+        """A token for display, without the prefix "##", "Ġ" or "▁" that marks its place in a word."""
         if self._decoder in CONTINUES:
             return self._piece(id_).removeprefix(CONTINUES[self._decoder])
         return self.decode([id_], special=True).strip()
 
     @property
     def word_starts(self) -> np.ndarray:
-        """(V,) bool, whether an id begins a word: the others continue the token to their left. Special tokens begin.
+        """Whether each id begins a word, (V,) bool; the others continue the token to their left.
 
-        Byte-level BPE marks what follows a space; punctuation begins a word too, but for an apostrophe ("don't").
+        Special tokens begin a word. Byte-level BPE marks what follows a space; punctuation begins a word too, except
+        for an apostrophe ("don't").
         """
         tokens = [self._piece(id_) for id_ in range(self.vocab_size)]
         if self._decoder in CONTINUES:
@@ -113,16 +127,19 @@ def _is_punctuation(token: str) -> bool:
 
 
 def expected_tokens(settings: dict[str, Any]) -> dict[str, Any]:
-    """Facts as `data.tokenizer` promises them before one is trained; of one given by name, as they are: a pretrained
-    backbone accepts no others. Raises: ValueError for a name that leads nowhere."""
+    """Facts that follow from `data.tokenizer` before one is trained; for one loaded by name its true facts.
+
+    Raises:
+        ValueError: for a name that cannot be found.
+    """
     if settings.get("name") is not None:
         known = TextTokenizer(_find(settings["name"]))
-        ids = {f"{role}_id": getattr(known, f"{role}_id") for role in SPECIAL}
+        ids = {f"{role}_id": getattr(known, f"{role}_id") for role in SPECIAL_TOKENS}
         starts = "".join("01"[start] for start in known.word_starts.astype(int))
         return {"vocab_size": known.vocab_size, "num_special": known.num_special, "word_starts": starts, **ids}
     size = settings.get("vocab_size", 8192)
-    ids = {f"{role}_id": number for number, role in enumerate(SPECIAL)}
-    return {"vocab_size": size, "num_special": len(SPECIAL), "word_starts": "1" * size, **ids}
+    ids = {f"{role}_id": number for number, role in enumerate(SPECIAL_TOKENS)}
+    return {"vocab_size": size, "num_special": len(SPECIAL_TOKENS), "word_starts": "1" * size, **ids}
 
 
 def prepare_tokenizer(
@@ -134,14 +151,19 @@ def prepare_tokenizer(
     lowercase: bool = True,
     sample_mb: float = 10,
 ) -> TextTokenizer:
-    """The tokenizer that the configuration `data.tokenizer` describes, trained now if it never was.
+    """The tokenizer that `data.tokenizer` describes, trained now if it is not in the cache.
 
-    sample: gives texts of about so many bytes in all to train on; key: JSON values that determine the corpus.
-    name: a tokenizer.json, a folder with one, or a Hub id; then the rest does not matter.
-    kind: "bpe" (byte-level; the same file each time it is trained) or "wordpiece" (not so: see tokenizers issue 1794).
-    vocab_size: the most tokens; a small corpus supports fewer, which is logged and shows in `facts.vocab_size`.
+    Args:
+        sample: returns texts of about the given number of bytes to train on.
+        key: JSON values that determine the corpus.
+        name: a tokenizer.json, a folder with one, or a Hub id; the other settings are then ignored.
+        kind: "bpe" (byte-level, reproducible) or "wordpiece" (training is not reproducible: tokenizers issue 1794).
+        vocab_size: maximum number of tokens; a small corpus supports fewer, which is logged and shown in the facts.
+        lowercase: whether texts are lowercased.
+        sample_mb: megabytes of text to train on.
 
-    Raises: ValueError for an unknown kind, a vocabulary smaller than the alphabet, or a name that leads nowhere.
+    Raises:
+        ValueError: for an unknown kind, a vocabulary smaller than the alphabet, or a name that cannot be found.
     """
     if name is not None:
         return TextTokenizer(_find(name))
@@ -149,10 +171,11 @@ def prepare_tokenizer(
         raise ValueError(
             f"data.tokenizer.kind={kind}: give bpe or wordpiece, or data.tokenizer.name for an existing one"
         )
-    least = len(SPECIAL) + 256
-    if vocab_size < least:
+    minimum = len(SPECIAL_TOKENS) + 256
+    if vocab_size < minimum:
         raise ValueError(
-            f"data.tokenizer.vocab_size={vocab_size}: give at least {least} (256 bytes, {len(SPECIAL)} special)"
+            f"data.tokenizer.vocab_size={vocab_size}: give at least {minimum} "
+            f"(256 bytes, {len(SPECIAL_TOKENS)} special)"
         )
     if sample_mb <= 0:
         raise ValueError(f"data.tokenizer.sample_mb={sample_mb}: give a positive number of megabytes to train on")
@@ -171,12 +194,12 @@ def prepare_tokenizer(
 
 
 def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> Tokenizer:
-    """A tokenizer of at most `vocab_size` tokens, the special ones first.
+    """Trains a tokenizer of at most `vocab_size` tokens, the special ones first.
 
-    The mask token takes the space before it along, so that the words to be filled in keep theirs. Words of more than
-    200 characters, such as sequences of bases, are cut: here only, not where texts are tokenized.
+    The mask token includes the space before it, so that the words to be predicted keep theirs. Words of more than 200
+    characters, such as DNA sequences, are split here, but not when texts are tokenized.
     """
-    special = [name for name, _ in SPECIAL.values()]
+    special = [name for name, _ in SPECIAL_TOKENS.values()]
     tokens = [AddedToken(name, special=True, normalized=False, lstrip=name == "[MASK]") for name in special]
     if kind == "bpe":
         tokenizer = Tokenizer(models.BPE())
@@ -196,7 +219,7 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int, lowercase:
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        # each character takes two places, at the start of a word and within: leave most of them to words
+        # Each character takes two ids, at the start of a word and within: leave most ids to words.
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size, special_tokens=tokens, limit_alphabet=min(1000, vocab_size // 8), show_progress=True
         )
@@ -205,7 +228,7 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int, lowercase:
 
 
 def cut_words(text: str) -> str:
-    """`text` with a space after each 200 characters of a longer word."""
+    """Inserts a space after each 200 characters of a longer word."""
     return LONG_WORD.sub(r"\1 ", text)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssl_zoo.data.image.decode import UnreadableImage
-from ssl_zoo.data.image.loaders import Crops, EncodedPart, ResidentLoader, in_workers
+from ssl_zoo.data.image.loaders import Crops, EncodedSplit, ResidentLoader, in_workers
 from ssl_zoo.data.image.sources import Files
 from ssl_zoo.data.order import Step, steps
 from ssl_zoo.views import Views
@@ -32,14 +32,14 @@ def test_a_resident_batch_is_a_gather() -> None:
 
 
 @pytest.fixture
-def part(tmp_path: Path) -> EncodedPart:
+def part(tmp_path: Path) -> EncodedSplit:
     """Six pictures of different sizes, of which number 1 is left out."""
     paths = [write(tmp_path, 1, first=i, side=10 + i)[0] for i in range(6)]
     positions = np.array([0, 2, 3, 4, 5])
-    return EncodedPart(Files(tmp_path, paths), positions, torch.tensor([0, 2, 3, 4, 5]), 3)
+    return EncodedSplit(Files(tmp_path, paths), positions, torch.tensor([0, 2, 3, 4, 5]), 3)
 
 
-def test_workers_crop_with_the_draws_of_the_views(part: EncodedPart) -> None:
+def test_workers_crop_with_the_draws_of_the_views(part: EncodedSplit) -> None:
     views = Views([[RandomResizedCrop(8, (0.3, 1))]], [2])
     batches = [Step(0, np.array([1, 0])), Step(0, np.array([3, 2])), Step(1, np.array([1, 4]))]
     found = [list(in_workers(Crops(part, views, seed=5), batches, num_workers)) for num_workers in (0, 1, 2)]
@@ -69,7 +69,7 @@ def test_workers_crop_with_the_draws_of_the_views(part: EncodedPart) -> None:
     assert any((a[0] != b[0]).any() for a, b in zip(first, later, strict=True))  # the same example in another epoch
 
 
-def test_an_image_that_broke_meanwhile_is_named(part: EncodedPart) -> None:
+def test_an_image_that_broke_meanwhile_is_named(part: EncodedSplit) -> None:
     Path(part.images.name(3)).unlink()
     loader = in_workers(Crops(part, Views([[CenterCrop(8)]]), 0), [Step(0, np.array([0, 2]))], 1)
     with pytest.raises(UnreadableImage, match=r"0003.png: .*No such file"):

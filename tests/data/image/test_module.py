@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from ssl_zoo.data.image import module as module
+from ssl_zoo.data.image import stores
 from ssl_zoo.data.image.module import ImageData
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
@@ -210,9 +210,9 @@ def test_large_images_stay_encoded_unless_told(tmp_path: Path) -> None:
 
 def test_the_nearest_place_with_room(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(module, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(stores, "MEMORY_SHARE", 0.0)
     assert data(pets).store == "mmap"
-    monkeypatch.setattr(module, "DECODED_LIMIT", 100)
+    monkeypatch.setattr(stores, "DECODED_LIMIT", 100)
     assert data(pets, num_workers=0).store == "encoded"
 
 
@@ -401,7 +401,7 @@ def test_what_is_not_read_is_said(pets: Path, capsys: pytest.CaptureFixture[str]
         assert "splits not used: extra (1 files)" in said
         assert "files left out by their endings: 1 .heic (such as" in said
         assert "1 links left out, such as" in said
-        assert "the transparency of some images is laid on white" in said
+        assert "the transparency of some images is composited on white" in said
 
 
 def test_unreadable_files_of_any_kind_can_be_skipped(pets: Path) -> None:

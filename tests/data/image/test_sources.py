@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ssl_zoo.data.image.decode import UnreadableImage, open_image
-from ssl_zoo.data.image.parts import ImageSource, read_parts
 from ssl_zoo.data.image.sources import Digits, Folder, ImageTables, open_images
+from ssl_zoo.data.image.splits import ImageSource, read_splits
 from tests.data.pictures import encode, picture, write
 
 
@@ -26,7 +26,7 @@ def test_class_folders(tmp_path: Path) -> None:
     found = source(tmp_path)
     assert isinstance(found, Folder)
     assert found.splits() == ["train"]
-    part = found.part("train")
+    part = found.read("train")
     assert part.classes == ["cat", "dog"]
     names = [str(Path(part.images.name(i)).relative_to(tmp_path)) for i in range(len(part.images))]
     assert list(zip(names, part.labels.tolist(), strict=True)) == [
@@ -43,21 +43,21 @@ def test_splits_are_folders_beside_train(tmp_path: Path) -> None:
     write(tmp_path / "unlabeled", 3, "jpg")
     found = source(tmp_path)
     assert found.splits() == ["train", "unlabeled", "val"]
-    assert found.part("val").labels.tolist() == [0, 0]
-    assert found.part("unlabeled").labels.tolist() == [-1, -1, -1]
-    assert found.part("unlabeled").classes == []
+    assert found.read("val").labels.tolist() == [0, 0]
+    assert found.read("unlabeled").labels.tolist() == [-1, -1, -1]
+    assert found.read("unlabeled").classes == []
 
 
 def test_train_may_be_a_class(tmp_path: Path) -> None:
     for name in ("bus", "car", "train"):
         write(tmp_path / name, 1)
     assert source(tmp_path).splits() == ["train"]
-    assert source(tmp_path).part("train").classes == ["bus", "car", "train"]
+    assert source(tmp_path).read("train").classes == ["bus", "car", "train"]
 
 
 def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
     paths = write(tmp_path / "fläche \udcff", 3)  # names of any bytes
-    part = source(tmp_path / "fläche \udcff").part("train")
+    part = source(tmp_path / "fläche \udcff").read("train")
     assert [part.images[i] for i in range(3)] == paths
     assert part.labels.tolist() == [-1] * 3
     assert part.classes == []
@@ -68,14 +68,14 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
         source(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"data.path=.*empty: no images in .*empty. It holds no files; images end in"):
-        source(tmp_path / "empty").part("train")
+        source(tmp_path / "empty").read("train")
     write(tmp_path / "half" / "cat", 1)
     (tmp_path / "half" / "dog").mkdir()
     with pytest.raises(ValueError, match=r"data.path=.*half: no images in class dog of .*; remove its folder"):
-        source(tmp_path / "half").part("train")
+        source(tmp_path / "half").read("train")
     write(tmp_path / "half", 1)
     with pytest.raises(ValueError, match=r"data.path=.*half holds both folders and images \(0000.png\)"):
-        source(tmp_path / "half").part("train")
+        source(tmp_path / "half").read("train")
 
 
 def test_the_fingerprint_follows_the_images(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ class TestTables:
         found = source(tmp_path / "pets")
         assert isinstance(found, ImageTables)
         assert found.splits() == ["test", "train"]
-        part = found.part("train")
+        part = found.read("train")
         assert part.labels.tolist() == [1, 0, -1]
         assert part.classes == ["cat", "dog"]
         pixels = open_image(part.images[1], part.images.name(1), 3)
@@ -125,11 +125,11 @@ class TestTables:
         import datasets
 
         self.save(tmp_path, [7, -1, 3], datasets.Value("int64"), "numbers", column="picture")
-        part = source(tmp_path / "numbers-00000-of-00001.parquet", label_column="label").part("train")
+        part = source(tmp_path / "numbers-00000-of-00001.parquet", label_column="label").read("train")
         assert part.classes == ["3", "7"]
         assert part.labels.tolist() == [1, -1, 0]
         self.save(tmp_path, ["dog", "cat"], datasets.Value("string"), "names")
-        part = source(tmp_path / "names-00000-of-00001.parquet", "img", "label").part("train")
+        part = source(tmp_path / "names-00000-of-00001.parquet", "img", "label").read("train")
         assert part.classes == ["cat", "dog"]
         assert part.labels.tolist() == [1, 0]
 
@@ -137,7 +137,7 @@ class TestTables:
         import pandas
 
         pandas.DataFrame({"jpg": [encode(picture(0))], "text": ["x"]}).to_parquet(tmp_path / "a.parquet")
-        part = source(tmp_path / "a.parquet", image_column="jpg").part("train")
+        part = source(tmp_path / "a.parquet", image_column="jpg").read("train")
         assert part.images[0] == encode(picture(0))
         assert part.labels.tolist() == [-1]
 
@@ -146,14 +146,14 @@ class TestTables:
 
         self.save(tmp_path / "a", [0.5, 1.0], datasets.Value("float64"))
         with pytest.raises(ValueError, match=r"data.image_column=pic: no such column. There are: img, label"):
-            source(tmp_path / "a", image_column="pic").part("train")
+            source(tmp_path / "a", image_column="pic").read("train")
         with pytest.raises(ValueError, match=r"data.label_column=label: holds 0.5, which is no class"):
-            source(tmp_path / "a").part("train")
+            source(tmp_path / "a").read("train")
         two = {"left": [{"bytes": encode(picture(0)), "path": None}], "right": [{"bytes": b"", "path": None}]}
         features = datasets.Features({"left": datasets.Image(), "right": datasets.Image()})
         datasets.Dataset.from_dict(two, features=features).to_parquet(tmp_path / "two.parquet")
         with pytest.raises(ValueError, match=r"data.image_column is not set, .* Give one of left, right"):
-            source(tmp_path / "two.parquet").part("train")
+            source(tmp_path / "two.parquet").read("train")
 
     def test_the_fingerprint_needs_no_opening(self, tmp_path: Path) -> None:
         import datasets
@@ -178,7 +178,7 @@ class TestTables:
         table.data.table.replace_schema_metadata(None)
         pandas.DataFrame({"image": structs, "label": ["a", "b"]}).to_parquet(tmp_path / "set" / "structs.parquet")
         for name in ("texts", "structs"):
-            images = source(tmp_path / "set" / f"{name}.parquet").part("train").images
+            images = source(tmp_path / "set" / f"{name}.parquet").read("train").images
             assert images[1] == tmp_path / "set" / "images" / "0001.png"
 
     def test_splits_in_any_spelling_and_labels_of_two_types(self, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ class TestTables:
 
         self.save(tmp_path / "pets", [1, 0], datasets.Value("int64"), "Train")
         self.save(tmp_path / "pets", [0.0, None], datasets.Value("float64"), "TEST")
-        parts = read_parts(source(tmp_path / "pets"), ["train"], "auto")
+        parts = read_splits(source(tmp_path / "pets"), ["train"], "auto")
         assert {name: part.labels.tolist() for name, part in parts.items()} == {"train": [1, 0], "test": [0, -1]}
         assert source(tmp_path / "pets").notes(["train"]) == ["splits not used: test (1 files)"]
 
@@ -208,7 +208,7 @@ class TestTables:
         ):
             found = source(path)
             assert found.splits() == splits
-            part = found.part("train")
+            part = found.read("train")
             assert (part.classes, part.labels.tolist()) == (["0", "1"], [0, 1, 0])
             pixels = open_image(part.images[1], part.images.name(1), 3)
             assert (pixels == np.asarray(picture(1)).transpose(2, 0, 1)).all()
@@ -228,7 +228,7 @@ def test_digits_are_split_once_and_for_all() -> None:
     from sklearn.datasets import load_digits
 
     digits = Digits()
-    train, test = digits.part("train"), digits.part("test")
+    train, test = digits.read("train"), digits.read("test")
     assert (len(train.images), len(test.images)) == (1397, 400)
     shares = np.bincount(test.labels) / np.bincount(load_digits().target)
     assert np.abs(shares - 400 / 1797).max() < 0.006  # stratified to one example
@@ -243,7 +243,7 @@ def test_digits_are_split_once_and_for_all() -> None:
 def test_enlarged_digits_are_bilinear() -> None:
     from ssl_zoo.data.image.decode import resize_and_crop
 
-    image = Digits().part("train").images[3]
+    image = Digits().read("train").images[3]
     found = resize_and_crop(open_image(image, "digit", 1), 16)
     small = torch.from_numpy(np.array(image))[None, None].float()
     exact = torch.nn.functional.interpolate(small, size=16, mode="bilinear")[0].numpy()
@@ -255,29 +255,29 @@ def test_splits_in_any_spelling(tmp_path: Path, train: str, test: str) -> None:
     for split, count in ((train, 2), (test, 1)):
         for name in ("cat", "dog"):
             write(tmp_path / split / name, count)
-    parts = read_parts(source(tmp_path), ["train"], "auto")
+    parts = read_splits(source(tmp_path), ["train"], "auto")
     assert {name: part.labels.tolist() for name, part in parts.items()} == {"train": [0, 0, 1, 1], "test": [0, 1]}
-    assert read_parts(source(tmp_path), [train], test)["test"].classes == ["cat", "dog"]
+    assert read_splits(source(tmp_path), [train], test)["test"].classes == ["cat", "dog"]
 
 
 def test_odd_names_of_classes(tmp_path: Path) -> None:
     names = sorted(["🐱", "it's", 'say "hi"', "a=b", "$5_$10", "[red]", "100%", "#1"])
     for name in names:
         write(tmp_path / name, 1)
-    assert source(tmp_path).part("train").classes == names
+    assert source(tmp_path).read("train").classes == names
 
 
 def test_a_class_of_unlabelled_images(tmp_path: Path) -> None:
     for name in ("cat", "dog", "unlabeled"):
         write(tmp_path / name, 1)
-    part = source(tmp_path).part("train")
+    part = source(tmp_path).read("train")
     assert (part.classes, part.labels.tolist()) == (["cat", "dog"], [0, 1, -1])
 
 
 def test_jfif_is_an_ending_of_images(tmp_path: Path) -> None:
     for i, ending in enumerate(("jpg", "jfif", "JFIF")):
         (tmp_path / f"{i}.{ending}").write_bytes(encode(picture(i), "JPEG"))
-    assert len(source(tmp_path).part("train").images) == 3
+    assert len(source(tmp_path).read("train").images) == 3
 
 
 def test_a_link_without_a_target_is_an_image_that_cannot_be_read(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_link_without_a_target_is_an_image_that_cannot_be_read(tmp_path: Path)
     (tmp_path / "cat" / "gone.png").symlink_to("nothing")
     found = source(tmp_path)
     before = found.fingerprint()
-    part = found.part("train")
+    part = found.read("train")
     assert part.labels.tolist() == [0, 0, 0, 1, 1]
     with pytest.raises(UnreadableImage, match=r"gone.png: .*No such file"):
         open_image(part.images[2], part.images.name(2), 3)
@@ -311,5 +311,5 @@ def test_paths_in_parquet_are_found_as_those_of_other_tables(tmp_path: Path) -> 
         (root / table).parent.mkdir(exist_ok=True)
         rows = {"image": [cell.format(i) for i in range(2)], "label": [0, 1]}
         datasets.Dataset.from_dict(rows).to_parquet(root / table)
-        images = source(root).part("train").images
+        images = source(root).read("train").images
         assert [images[i] for i in range(2)] == paths

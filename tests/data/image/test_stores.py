@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_zoo.data.image.parts import Part, read_parts
 from ssl_zoo.data.image.sources import open_images
+from ssl_zoo.data.image.splits import ImageSplit, read_splits
 from ssl_zoo.data.image.stores import Damage, Unreadable, catalogue, load_pixels, read_once
 from tests.data.pictures import picture, write
 
@@ -15,13 +15,13 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 RAISE, SKIP = Damage("raise", 0.0), Damage("skip", 0.3)
 
 
-def opener(folder: Path, calls: list | None = None) -> Callable[[], dict[str, Part]]:
-    def open_parts() -> dict[str, Part]:
+def opener(folder: Path, calls: list | None = None) -> Callable[[], dict[str, ImageSplit]]:
+    def open_splits() -> dict[str, ImageSplit]:
         if calls is not None:
             calls.append(folder)
-        return read_parts(open_images(str(folder), None, None, None), ["train"], "auto")
+        return read_splits(open_images(str(folder), None, None, None), ["train"], "auto")
 
-    return open_parts
+    return open_splits
 
 
 def test_a_catalogue_is_made_once(tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_unreadable_images_are_named_skipped_counted_and_capped(tmp_path: Path, 
     for i in (2, 7):
         data = paths[i].read_bytes()
         paths[i].write_bytes(data[: len(data) // 2])
-    open_parts = opener(tmp_path / "set")
+    open_splits = opener(tmp_path / "set")
     with pytest.raises(ValueError, match=r"0002.jpg: .+\. Repair or remove .* data.on_error=skip"):
-        read_once(open_parts, {}, size, 3, RAISE, 0)
+        read_once(open_splits, {}, size, 3, RAISE, 0)
     for _ in range(2):  # the second time from the cache
-        folder, unreadable = read_once(open_parts, {}, size, 3, SKIP, 0)
+        folder, unreadable = read_once(open_splits, {}, size, 3, SKIP, 0)
         assert [entry.position for entry in unreadable["train"]] == [2, 7]
         assert isinstance(unreadable["train"][0], Unreadable)
         assert "0002.jpg" in unreadable["train"][0].why
@@ -83,4 +83,4 @@ def test_unreadable_images_are_named_skipped_counted_and_capped(tmp_path: Path, 
         assert len(load_pixels(folder, "train", size, 3, True)) == 8
     message = r"data.max_skipped=0.1: 2 of 10 train images .* and 1 may be skipped. Raise data.max_skipped, .*0007.jpg"
     with pytest.raises(ValueError, match=message):
-        read_once(open_parts, {}, size, 3, Damage("skip", 0.1), 0)
+        read_once(open_splits, {}, size, 3, Damage("skip", 0.1), 0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssl_zoo.data.text import corpus as module
-from ssl_zoo.data.text.corpus import Corpus, build, survey
+from ssl_zoo.data.text.corpus import Corpus, build_token_store, survey
 from ssl_zoo.data.text.documents import Document
 from ssl_zoo.data.text.token_store import TokenStore
 from ssl_zoo.data.text.tokenizer import TextTokenizer, train_tokenizer
@@ -56,19 +56,19 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 def built(folder: Path, corpus: Corpus, tokenizer: TextTokenizer) -> TokenStore:
     folder.mkdir()
-    build(folder, corpus, tokenizer, survey(corpus))
+    build_token_store(folder, corpus, tokenizer, survey(corpus))
     return TokenStore(folder)
 
 
 def texts(tokens: TokenStore, tokenizer: TextTokenizer, part: str) -> list[str]:
-    return [tokenizer.decode(tokens.document(i)) for i in tokens.parts[part]]
+    return [tokenizer.decode(tokens.document(i)) for i in tokens.splits[part]]
 
 
 def test_parts_lie_in_one_piece_each(tmp_path: Path, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DOCUMENTS_PER_CHUNK", 500)  # many chunks
+    monkeypatch.setattr(module, "CHARACTERS_PER_CHUNK", 500)  # many chunks
     source = Given(train=soup(30, 1), test=soup(20, 2), extra=soup(40, 3))
     tokens = built(tmp_path / "a", corpus(source, pretrain=["train", "extra"], test="test"), tokenizer)
-    assert {part: len(documents) for part, documents in tokens.parts.items()} == {
+    assert {part: len(documents) for part, documents in tokens.splits.items()} == {
         "pretrain": 70,
         "train": 30,
         "test": 20,
@@ -79,9 +79,9 @@ def test_parts_lie_in_one_piece_each(tmp_path: Path, tokenizer: TextTokenizer, m
         t for t, _ in source.given["train"] + source.given["extra"]
     )
     assert tokens.class_names == ["a", "b"]
-    assert tokens.labels[list(tokens.parts["train"])].tolist() == [0, 1] * 15
-    assert tokens.labelled("pretrain").tolist() == list(tokens.parts["train"])  # others are read without labels
-    ids = tokens.ids[: tokens.starts[tokens.parts["pretrain"].stop]]
+    assert tokens.labels[list(tokens.splits["train"])].tolist() == [0, 1] * 15
+    assert tokens.labelled("pretrain").tolist() == list(tokens.splits["train"])  # others are read without labels
+    ids = tokens.ids[: tokens.starts[tokens.splits["pretrain"].stop]]
     assert tokens.counts.tolist() == np.bincount(ids, minlength=tokenizer.vocab_size).tolist()
     assert tokens.counts[tokenizer.sep_id] == 70
     assert tokens.ids.dtype == np.uint16
@@ -98,7 +98,7 @@ def test_held_out_documents_are_chosen_by_content(tmp_path: Path, tokenizer: Tex
     assert held | kept == {text for text, _ in rows}
     assert len(held) == 40  # of 200
     assert [len(held & {text for text, label in rows if label == name}) for name in "ab"] == [20, 20]
-    assert there.parts["train"] == there.parts["pretrain"]
+    assert there.splits["train"] == there.splits["pretrain"]
     assert (there.labels >= 0).all()  # labelled held-out documents serve as the test part
 
 
@@ -167,7 +167,7 @@ def test_empty_documents_are_counted_and_left_out(tmp_path: Path, tokenizer: Tex
     tokens = built(tmp_path / "a", corpus(Given(train=rows), heldout=0, replace={"<br />": " "}), tokenizer)
     assert tokens.dropped == 3
     assert len(tokens.labels) == 10
-    assert len(tokens.parts["test"]) == 0
+    assert len(tokens.splits["test"]) == 0
 
 
 def test_classes_keep_the_official_order_or_count_up() -> None:
@@ -187,7 +187,7 @@ def test_classes_keep_the_official_order_or_count_up() -> None:
             {"test": "test"},
             r"data\.splits\.test=test: all its documents are",
         ),
-        ({"train": soup(9, 1), "test": [("x", "c")]}, {"test": "test"}, r"the classes c are only in the test part"),
+        ({"train": soup(9, 1), "test": [("x", "c")]}, {"test": "test"}, r"the classes c are only in the test split"),
         (
             {"train": [("one", "a"), ("two", "b")]},
             {},

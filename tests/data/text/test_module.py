@@ -89,7 +89,7 @@ def test_the_floor_is_that_of_the_training_frequencies(labelled: Path) -> None:
     data = imdb_like(labelled)
     tokens = tokens_of(data)
     counts = np.zeros(data.facts["vocab_size"])
-    for i in tokens.parts["pretrain"]:
+    for i in tokens.splits["pretrain"]:
         for id_ in tokens.document(i):
             counts[id_] += 1
     targets = [id_ for id_ in data.heldout_rows().flatten().tolist() if id_ >= 5]
@@ -101,7 +101,7 @@ def test_the_floor_is_that_of_the_training_frequencies(labelled: Path) -> None:
 def test_an_epoch_of_packed_rows_holds_each_token_once(labelled: Path) -> None:
     data = imdb_like(labelled, batch_size=1)
     tokens = tokens_of(data)
-    text = tokens.ids[: tokens.starts[tokens.parts["pretrain"].stop]]
+    text = tokens.ids[: tokens.starts[tokens.splits["pretrain"].stop]]
     assert data.num_train == len(text) // 16
     first, second = (rows(data, 2 * data.num_train)[i * data.num_train : (i + 1) * data.num_train] for i in range(2))
     starts = []
@@ -221,7 +221,7 @@ def test_evaluation_sees_each_labelled_document_once(labelled: Path, split: str)
             assert label == tokens.labels[index] >= 0
             indices.append(int(index))
         cells, text = cells + view.numel(), text + int((view != 0).sum())
-    assert sorted(indices) == list(tokens.parts[split])
+    assert sorted(indices) == list(tokens.splits[split])
     assert text / cells > 0.95
 
 
@@ -255,7 +255,7 @@ def test_held_out_text_is_never_trained_on(labelled: Path) -> None:
 
 def _documents(data: TextData, part: str) -> list[str]:
     tokens = tokens_of(data)
-    return [data.tokenizer.decode(tokens.document(i).tolist()) for i in tokens.parts[part]]
+    return [data.tokenizer.decode(tokens.document(i).tolist()) for i in tokens.splits[part]]
 
 
 def test_the_second_start_reads_the_cache(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ def test_the_second_start_reads_the_cache(labelled: Path, monkeypatch: pytest.Mo
         raise AssertionError("read again")
 
     monkeypatch.setattr("ssl_zoo.data.text.module.survey", forbidden)
-    monkeypatch.setattr("ssl_zoo.data.text.module.build", forbidden)
+    monkeypatch.setattr("ssl_zoo.data.text.module.build_token_store", forbidden)
     assert imdb_like(labelled).facts == first.facts
     with pytest.raises(AssertionError, match="read again"):
         imdb_like(labelled, replace={"the": "a"})

@@ -4,11 +4,11 @@ import math
 
 import torch
 
-from ssl_zoo.views.draws import Draws, _splitmix64
+from ssl_zoo.views.keyed_random import KeyedRandom, _splitmix64
 
 
-def draws(n: int, seed: int = 0, epoch: int = 0, view: int = 0, start: int = 0) -> Draws:
-    return Draws(seed, epoch, torch.arange(start, start + n), view)
+def draws(n: int, seed: int = 0, epoch: int = 0, view: int = 0, start: int = 0) -> KeyedRandom:
+    return KeyedRandom(seed, epoch, torch.arange(start, start + n), view)
 
 
 def test_draws_follow_the_published_generator() -> None:
@@ -65,8 +65,8 @@ def test_draws_of_neighbours_are_independent() -> None:
 
 def test_draws_do_not_depend_on_the_batch() -> None:
     indices = torch.tensor([7, 3, 12, 900])
-    together = Draws(5, torch.tensor([0, 1, 2, 2]), indices, 1).at(4)
-    alone = [Draws(5, epoch, indices[k : k + 1], 1).at(4).uniform(3) for k, epoch in enumerate((0, 1, 2, 2))]
+    together = KeyedRandom(5, torch.tensor([0, 1, 2, 2]), indices, 1).at(4)
+    alone = [KeyedRandom(5, epoch, indices[k : k + 1], 1).at(4).uniform(3) for k, epoch in enumerate((0, 1, 2, 2))]
     assert torch.equal(together.uniform(3), torch.cat(alone))
     assert torch.equal(together[torch.tensor([2, 0])].uniform(3), together.uniform(3)[[2, 0]])
     assert torch.equal(together.uniform(8)[:, :3], together.uniform(3))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_zoo.data.image.parts import Joined, Part, read_parts, some
+from ssl_zoo.data.image.splits import Concatenated, ImageSplit, abbreviate, read_splits
 
 
 class Named:
@@ -34,13 +34,13 @@ class Shelf:
     def splits(self) -> list[str]:
         return list(self.parts)
 
-    def part(self, split: str) -> Part:
+    def read(self, split: str) -> ImageSplit:
         labels, classes = self.parts[split]
-        return Part(Named([f"{split}{i}" for i in range(len(labels))]), np.array(labels, dtype=np.int64), classes)
+        return ImageSplit(Named([f"{split}{i}" for i in range(len(labels))]), np.array(labels, dtype=np.int64), classes)
 
 
 def test_joined_parts_are_one_after_another() -> None:
-    joined = Joined([Named(["a", "b"]), Named([]), Named(["c"])])
+    joined = Concatenated([Named(["a", "b"]), Named([]), Named(["c"])])
     assert len(joined) == 3
     assert [joined.name(i) for i in range(3)] == ["a", "b", "c"]
     assert joined[2] == b"c"
@@ -48,44 +48,46 @@ def test_joined_parts_are_one_after_another() -> None:
 
 def test_labels_mean_the_training_part_s_classes() -> None:
     source = Shelf(train=([0, 1, 2], ["bird", "cat", "dog"]), test=([0, 1, -1], ["cat", "dog"]))
-    parts = read_parts(source, ["train"], "test")
+    parts = read_splits(source, ["train"], "test")
     assert parts["train"].classes == parts["test"].classes == ["bird", "cat", "dog"]
     assert parts["test"].labels.tolist() == [1, 2, -1]
 
 
 def test_a_class_of_the_test_part_alone_is_named() -> None:
     source = Shelf(train=([0, 1], ["cat", "dog"]), val=([0, 1, 2], ["aardvark", "cat", "dog"]))
-    with pytest.raises(ValueError, match=r"data.splits.test=val: has classes that the training part lacks: aardvark\."):
-        read_parts(source, ["train"], "val")
+    with pytest.raises(
+        ValueError, match=r"data.splits.test=val: has classes that the training split lacks: aardvark\."
+    ):
+        read_splits(source, ["train"], "val")
     declared = Shelf(train=([0, 0], ["cat", "dog"]), test=([0, 1], ["cat", "dog"]))  # declared, but without examples
     with pytest.raises(ValueError, match="lacks: dog"):
-        read_parts(declared, ["train"], "test")
+        read_splits(declared, ["train"], "test")
 
 
 def test_training_on_labelled_and_unlabelled_splits() -> None:
     source = Shelf(train=([1, 0], ["cat", "dog"]), unlabeled=([-1, -1, -1], []), test=([1], ["cat", "dog"]))
-    parts = read_parts(source, ["train", "unlabeled"], "test")
+    parts = read_splits(source, ["train", "unlabeled"], "test")
     assert parts["train"].labels.tolist() == [1, 0, -1, -1, -1]
     assert [parts["train"].images.name(i) for i in (0, 2)] == ["train0", "unlabeled0"]
 
 
 def test_the_test_part_can_be_absent_or_found() -> None:
     source = Shelf(train=([0], ["cat"]), val=([0], ["cat"]), validation=([0], ["cat"]))
-    assert list(read_parts(source, ["train"], None)) == ["train"]
-    assert read_parts(source, ["train"], "auto")["test"].images.name(0) == "validation0"
-    assert list(read_parts(Shelf(train=([0], ["cat"])), ["train"], "auto")) == ["train"]
+    assert list(read_splits(source, ["train"], None)) == ["train"]
+    assert read_splits(source, ["train"], "auto")["test"].images.name(0) == "validation0"
+    assert list(read_splits(Shelf(train=([0], ["cat"])), ["train"], "auto")) == ["train"]
 
 
 def test_wrong_splits_are_named() -> None:
     source = Shelf(train=([0], ["cat"]), val=([0], ["cat"]), empty=([], []))
     with pytest.raises(ValueError, match=r"data.splits.train=trian: no such split. There are: train, val"):
-        read_parts(source, ["trian"], None)
+        read_splits(source, ["trian"], None)
     with pytest.raises(ValueError, match=r"data.splits.test=test: no such split"):
-        read_parts(source, ["train"], "test")
+        read_splits(source, ["train"], "test")
     with pytest.raises(ValueError, match=r"data.splits.train=\['empty'\]: holds no images"):
-        read_parts(source, ["empty"], None)
+        read_splits(source, ["empty"], None)
 
 
 def test_a_message_lists_the_first_ten() -> None:
-    assert some(range(3)) == "0, 1, 2"
-    assert some(range(12)).endswith("9 and 2 more")
+    assert abbreviate(range(3)) == "0, 1, 2"
+    assert abbreviate(range(12)).endswith("9 and 2 more")
