@@ -67,6 +67,14 @@ def test_ema_averages_parameters_and_copies_statistics() -> None:
         assert torch.equal(mine, theirs)
 
 
+def test_the_decay_of_an_ema_rises_to_1_along_a_cosine() -> None:
+    online, target = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    for progress, decay in ((0.0, 0.9), (0.5, 0.95), (1.0, 1.0)):
+        expected = decay * target.weight + (1 - decay) * online.weight
+        functional.ema_update_cosine(target, online, 0.9, progress)
+        torch.testing.assert_close(target.weight, expected)
+
+
 def test_sinkhorn_balances_rows_and_columns() -> None:
     assigned = functional.sinkhorn(torch.randn(12, 4), temperature=0.5, iterations=50)
     torch.testing.assert_close(assigned.sum(1), torch.ones(12))

@@ -283,15 +283,15 @@ def transformers_backbone(
         raise ValueError(
             f"backbone.pretrained={pretrained}: give true or false; a folder of weights is a backbone.name"
         )
-    no_code: Any = {
-        "trust_remote_code": False
-    }  # the default asks on the terminal whether to run code from the repository
-    make_config: Any = (
-        AutoConfig.for_model if name in CONFIG_MAPPING else partial(AutoConfig.from_pretrained, **no_code)
-    )
+
+    # By default, transformers asks on the terminal whether to run code from the repository.
+    no_code: Any = {"trust_remote_code": False}
+    from_hub = partial(AutoConfig.from_pretrained, **no_code)
+    make_config: Any = AutoConfig.for_model if name in CONFIG_MAPPING else from_hub
     # RoBERTa counts positions from pad_id + 1. The other special ids may lie outside a small vocabulary.
     overrides: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
     overrides |= {"vocab_size": vocab_size, "pad_token_id": pad_id, "max_position_embeddings": max_length + pad_id + 1}
+
     try:
         config = make_config(name)
         if unknown := config_kwargs.keys() - config.to_dict().keys() - config.attribute_map.keys():

@@ -114,13 +114,16 @@ class IJEPA(Method):
         """Features (B, T, K, D) float32 predicted at the target blocks from the context."""
         context, blocks, inside, _ = division
         positions = sincos(grid(self.backbone, view), self.predictor_dim, view.device)
-        x, here = encode(self.backbone, view, keep=context).tokens, positions[context]
+        x, context_positions = encode(self.backbone, view, keep=context).tokens, positions[context]
         # Each block is predicted separately: B * T rows, ordered by example.
         real = eligible(self.backbone, view).gather(1, context)
-        x, here, real = (v.repeat_interleave(self.num_targets, dim=0) for v in (x, here, real))
+        x, context_positions, real = (
+            v.repeat_interleave(self.num_targets, dim=0) for v in (x, context_positions, real)
+        )
         # An image has no padding, and attention without a mask is faster.
         valid = None if view.ndim == 4 else torch.cat([real, inside.flatten(0, 1)], dim=1)
-        return self.predictor(x, here, positions[blocks.flatten(0, 1)], valid).float().view(*blocks.shape, -1)
+        predictions = self.predictor(x, context_positions, positions[blocks.flatten(0, 1)], valid)
+        return predictions.float().view(*blocks.shape, -1)
 
     def view_loss(self, view: Tensor) -> Tensor:
         """Smooth L1 of one view, mean over its counted targets."""
