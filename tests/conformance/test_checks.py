@@ -164,7 +164,7 @@ def test_where_rounding_decides_it_decides_as_in_a_draw(
     def found(gradient: float) -> list[checks.Record]:
         return [{"loss": np.ones(()), "gradient weight": np.array([gradient]), "state weight": np.ones(1)}]
 
-    monkeypatch.setattr(checks, "records", lambda _, nudge: found(1.5 if nudge == 5 else 1.0))
+    monkeypatch.setattr(checks, "record_steps", lambda _, seed: found(1.5 if seed == 5 else 1.0))
     findings = checks._compare_records(subject(SimCLR), found(1.0), found(gradient), "rank 0")
     assert bool(failures(findings)) is fails
 
