@@ -54,7 +54,7 @@ def evaluate_aloud(when: str, evaluators: Mapping[str, Evaluator], context: Eval
     if not evaluators:
         return {}
     count = context.data.facts["num_test"]
-    of = f"{count:,} test examples" if count else "the training part"
+    of = f"{count:,} test examples" if count else "the training split"
     print(f"{when}: evaluating {', '.join(evaluators)} on {of} ...", end=" ", flush=True)
     started, notes = time.perf_counter(), io.StringIO()
     try:
@@ -113,7 +113,7 @@ def show_metrics(
     """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
     The run is complete by then: whatever goes wrong in showing it is a warning, but for a disk that refuses the file.
-    name: of the method; features: of the test part, None without evaluators that looked at them.
+    name: of the method; features: of the test split, None without evaluators that looked at them.
     """
     few = [key for key in metrics if key.startswith("few/")]
     labelled = features is not None and bool((features.y >= 0).any())
