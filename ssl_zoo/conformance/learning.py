@@ -29,7 +29,7 @@ from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
 from ssl_zoo.evaluators.base import EvalContext, frozen, same_rng
 from ssl_zoo.evaluators.few_labels import sample_labels
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.linear import fit, standardize_features
+from ssl_zoo.evaluators.linear import fit_probe, standardize_features
 from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose_masked
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
@@ -230,7 +230,7 @@ def probed(x: Tensor, y: Tensor, queries: Tensor, truth: Tensor) -> float:
     """Share saved of the nats that the classes `truth` (M,) cost one who knows how frequent each is, by a linear probe
     of `queries` (M, D), fitted to x (N, D) and y (N,); below 0 if it knows less. Classes that y lacks do not count."""
     x, queries = standardize_features(x, queries)
-    probe = fit(x, y, l2=1e-3)
+    probe = fit_probe(x, y, l2=1e-3)
     known = torch.isin(truth, probe.classes)
     targets = torch.searchsorted(probe.classes, truth[known])
     nats = F.cross_entropy(F.linear(queries[known], probe.weight, probe.bias), targets)
