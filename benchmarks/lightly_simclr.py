@@ -90,7 +90,7 @@ def train(options: argparse.Namespace) -> None:
         sizes = [f"data.eval_examples={options.eval_examples or 'null'}", f"data.batch_size={options.batch_size}"]
         cfg = hydra.compose("config", [*OUR_DATA, *sizes, f"seed={options.seed}"])
     hardware.prepare_torch(options.device, options.precision)
-    data = build.build_data(cfg)
+    data: Any = build.build_data(cfg)
 
     torch.manual_seed(options.seed)
     backbone, projector = (part.to(device) for part in network())

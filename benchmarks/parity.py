@@ -112,7 +112,7 @@ def compare_steps(switch: list[str], steps: int, batch_size: int) -> list[float]
     rate = 0.06 * batch_size / 256
     sizes = [f"data.batch_size={batch_size}", f"optimizer.lr={rate}", "trainer=cpu", "logger=csv"]
     cfg = hydra.compose("config", ["experiment=simclr_cifar10_100", *switch, *sizes])
-    data = build.build_data(cfg)
+    data: Any = build.build_data(cfg)
     method = build.build_method(cfg)
     reference, disturbed = Reference(method, cfg, rate), Reference(method, cfg, rate)
     disturbed.disturb()

@@ -81,7 +81,7 @@ def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]
     cfg = hydra.compose("config", [*overrides, "logger=csv", "evaluators=[]"])
     precision, _ = hardware.choose_precision(cfg.trainer.precision, environment.device_type(cfg.trainer.accelerator))
     hardware.prepare_torch(environment.device_type(cfg.trainer.accelerator), precision)
-    data = build.build_data(cfg)
+    data: Any = build.build_data(cfg)
     pairs = []
     for _ in range(turns):
         times, method = StepTimes(), build.build_method(cfg)

@@ -2,12 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssl_zoo.config import CONF
+
+if TYPE_CHECKING:  # these import torch, which a mistake on the command line does not wait for
+    from lightning.pytorch import Trainer
+
+    from ssl_zoo.data.base import DataModule
+    from ssl_zoo.learner import Learner
+    from ssl_zoo.method import Method
+    from ssl_zoo.training.budget import Budget
 
 OURS = {
     "checkpoint_every": int, "evaluate_before": bool, "evaluate_every": float | None, "compile": bool,
@@ -41,7 +49,7 @@ def build_views(cfg: DictConfig) -> list[Any]:
     return [hydra.utils.instantiate(views, _convert_="all") for views in kinds]
 
 
-def build_data(cfg: DictConfig) -> Any:
+def build_data(cfg: DictConfig) -> "DataModule":
     """The data module, prepared, with its views; fills `cfg.facts` with what the data turned out to be."""
     from ssl_zoo.training import environment
 
@@ -66,7 +74,7 @@ def literal(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def build_method(cfg: DictConfig, checkpoint: str | None = None) -> Any:
+def build_method(cfg: DictConfig, checkpoint: str | None = None) -> "Method":
     """Backbone and method with the weights of this seed, or the backbone's of `checkpoint`; `cfg.facts` must be known.
 
     The backbone is loaded before the method is built, so that teachers, its copies, start from the same weights.
@@ -85,7 +93,7 @@ def build_method(cfg: DictConfig, checkpoint: str | None = None) -> Any:
 
 def build_trainer(
     cfg: DictConfig, folder: Path, precision: str, max_steps: int | None, callbacks: list[Any], resumed_at: int = 0
-) -> Any:
+) -> "Trainer":
     """Lightning's Trainer with our checkpoints, loggers and progress bar; other keys of `trainer` pass through."""
     from lightning.pytorch import Trainer
 
@@ -121,12 +129,15 @@ def build_optimizer(cfg: DictConfig) -> Any:
     return hydra.utils.instantiate({key: v for key, v in cfg.optimizer.items() if key != "decay_norms_and_biases"})
 
 
-def build_learner(cfg: DictConfig, method: Any, budget: Any, trainer: Any, card: dict[str, Any]) -> Any:
+def build_learner(
+    cfg: DictConfig, method: "Method", budget: "Budget", trainer: "Trainer", card: dict[str, Any]
+) -> "Learner":
     """The LightningModule that steps `method` until `budget` is used up; `card` goes into its checkpoints."""
     from ssl_zoo.clock import Clock
     from ssl_zoo.learner import Learner
     from ssl_zoo.training import evaluation
 
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
     return Learner(
         method,
         build_optimizer(cfg),
@@ -137,5 +148,5 @@ def build_learner(cfg: DictConfig, method: Any, budget: Any, trainer: Any, card:
         compile_method=cfg.trainer.compile,
         decay_norms_and_biases=cfg.optimizer.get("decay_norms_and_biases", False),
         card=card,
-        clock=Clock([callback for callback in trainer.callbacks if isinstance(callback, evaluation.PAUSES)]),
+        clock=Clock([callback for callback in callbacks if isinstance(callback, evaluation.PAUSES)]),
     )

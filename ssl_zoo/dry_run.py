@@ -2,7 +2,7 @@
 
 import logging
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +10,9 @@ from omegaconf.errors import InterpolationKeyError
 
 from ssl_zoo import settings
 from ssl_zoo.build import OURS, build_method, build_optimizer, build_views
+
+if TYPE_CHECKING:
+    from ssl_zoo.method import Method
 
 OPEN = (
     "accelerator", "devices", "num_nodes", "strategy", "precision", "gradient_clip_val", "gradient_clip_algorithm",
@@ -22,7 +25,7 @@ IMAGE_FACTS = ("image_size", "half_size", "in_chans", "mean", "std")
 """What only data with images tells; the other facts in `conf/` are of labels and text."""
 
 
-def dry_run(cfg: DictConfig) -> Any:
+def dry_run(cfg: DictConfig) -> "Method":
     """Builds every part from the facts that the data configuration promises, and discards it.
 
     Networks are built on the meta device: they have shapes, and neither memory nor values. Pretrained ones are loaded,
@@ -119,7 +122,7 @@ def check_trainer(cfg: DictConfig) -> None:
     check_shares(cfg.data.batch_size, trainer.world_size)
 
 
-def check_queues(method: Any, batch_size: int) -> None:
+def check_queues(method: "Method", batch_size: int) -> None:
     """Raises ValueError for a queue that one batch would fill more than once: most of its keys would never be used."""
     from ssl_zoo.nn.queue import Queue
 
@@ -130,7 +133,7 @@ def check_queues(method: Any, batch_size: int) -> None:
             )
 
 
-def check_sizes(method: Any, views: Any, in_chans: int, image_size: int) -> None:
+def check_sizes(method: "Method", views: Any, in_chans: int, image_size: int) -> None:
     """Raises ValueError where the backbone cannot take a view, such as a local crop, of another size than its own."""
     import torch
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ssl_zoo import build, config, dry_run
-from ssl_zoo.conformance.subjects import names
+from ssl_zoo.conformance.subjects import method_names
 from ssl_zoo.views import Views
 
 
@@ -102,7 +102,7 @@ def test_views_are_the_methods_unless_somebody_else_chooses(overrides: list[str]
     assert "paper_views" not in cfg
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", method_names())
 def test_every_method_declares_views_that_it_takes(name: str) -> None:
     cfg = composed(f"method={name}")
     assert {"image", "text"} & cfg.paper_views.keys()

@@ -3,7 +3,7 @@
 import pytest
 
 from ssl_zoo import dry_run
-from ssl_zoo.conformance.subjects import names
+from ssl_zoo.conformance.subjects import method_names
 from tests.test_build import composed
 
 
@@ -26,7 +26,7 @@ def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: 
     assert "nowhere" not in str(raised.value).replace("checkpoint=nowhere", "")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", method_names())
 def test_every_method_passes_its_rehearsal(name: str) -> None:
     dry_run.dry_run(composed(f"method={name}"))
 

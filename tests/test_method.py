@@ -62,10 +62,10 @@ def test_evaluating_a_teacher_leaves_its_mode() -> None:
     assert not any(part.training for part in copy.deepcopy(method).train().teacher[2:])
 
 
-@pytest.mark.parametrize("name", subjects.names())
+@pytest.mark.parametrize("name", subjects.method_names())
 def test_the_teachers_of_every_method(name: str) -> None:
     """Each copy without gradient that moves is an EMA network; none of its dropout layers is at work."""
-    for subject in subjects.of(name):
+    for subject in subjects.subjects_of(name):
         method = subject.build(0).train()
         copies = [p for p in method.parameters() if not p.requires_grad]
         teachers = [part for part in method.modules() if getattr(part, "is_ema", False)]

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.xdist_group("methods_distributed")  # its fixture is co
 def findings() -> list[Finding]:
     """Of all methods from one pair of processes; a method that cannot be built fails in tests/test_methods_step.py."""
     examined = []
-    for method in subjects.names():
+    for method in subjects.method_names():
         try:
-            examined += subjects.of(method)
+            examined += subjects.subjects_of(method)
         except Exception as error:
             print(f"{method}: {error}")
     return checks.two_processes(examined)
@@ -27,10 +27,10 @@ def test_the_table_of_differences(findings: list[Finding], capsys: pytest.Captur
         Console(width=120).print(
             checks.findings_table([f._replace(failure="FAIL" * bool(f.failure)) for f in findings])
         )
-    assert len({finding.subject for finding in findings}) >= len(subjects.names())
+    assert len({finding.subject for finding in findings}) >= len(subjects.method_names())
 
 
-@pytest.mark.parametrize("method", subjects.names())
+@pytest.mark.parametrize("method", subjects.method_names())
 def test_two_processes_equal_one(method: str, findings: list[Finding]) -> None:
     mine = [finding for finding in findings if finding.subject.split("/")[0] == method]
     assert mine, f"{method} was not examined"

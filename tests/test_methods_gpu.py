@@ -44,9 +44,9 @@ def gradients(subject: Subject, device: str, seed: int = 0) -> tuple[Tensor, dic
     return loss.detach().cpu(), found
 
 
-@pytest.mark.parametrize("method", subjects.names())
+@pytest.mark.parametrize("method", subjects.method_names())
 def test_a_gpu_finds_what_the_cpu_finds(method: str) -> None:
-    for subject in subjects.of(method):
+    for subject in subjects.subjects_of(method):
         loss, expected = gradients(subject, "cpu")
         seen, found = gradients(subject, "cuda")
         assert found.keys() == expected.keys()
@@ -58,12 +58,12 @@ def test_a_gpu_finds_what_the_cpu_finds(method: str) -> None:
             assert worst < 1e-3 * largest
 
 
-@pytest.mark.parametrize("method", sorted(set(subjects.names()) - WAITS))
+@pytest.mark.parametrize("method", sorted(set(subjects.method_names()) - WAITS))
 def test_a_step_does_not_wait_for_the_gpu(method: str) -> None:
     """A step that waits leaves the GPU idle while the host prepares what comes next."""
-    for subject in subjects.of(method):
+    for subject in subjects.subjects_of(method):
         module, batch = built(subject, "cuda")
-        optimizer = checks.sgd(module)
+        optimizer = checks.plain_sgd(module)
         for waiting in ("default", "warn"):  # the first step allocates and initialises
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")

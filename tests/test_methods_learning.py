@@ -53,14 +53,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", subjects.names())
+@pytest.mark.parametrize("method", subjects.method_names())
 def test_it_learns(method: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds; the smaller gain counts."""
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache))
     environment.quiet_lightning()
-    budget = BUDGETS.get(method) or learning.LEARNING_BUDGETS[learning.kind(method)]
-    trials = [learning.trial(method, seed, budget) for seed in (0, 1)]
+    budget = BUDGETS.get(method) or learning.LEARNING_BUDGETS[learning.backbone_kind_of(method)]
+    trials = [learning.run_trial(method, seed, budget) for seed in (0, 1)]
     for seed, trial in enumerate(trials):
         print(f"{method} seed {seed}: {trial.task} {trial.before:.3f} -> {trial.after:.3f} in {trial.seconds:.1f} s")
-    finding = learning.finding(method, trials, budget)
+    finding = learning.learning_finding(method, trials, budget)
     assert not finding.failure

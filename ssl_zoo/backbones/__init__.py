@@ -1,0 +1,1 @@
+"""Backbones for images and text, and access to their tokens."""

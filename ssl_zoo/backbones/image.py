@@ -1,4 +1,4 @@
-"""Image networks by name: any timm model, made fit for small images, from random, hub or local weights.
+"""Image backbones: any timm model, adapted to small images, with random, hub or local weights.
 
 An image backbone maps (B, C, H, W) to (B, D), with D as `num_features`. Letters: B batch, C H W image, D width.
 """
@@ -31,22 +31,28 @@ def image_backbone(
 ) -> nn.Module:
     """A timm image model without its classifier: (B, in_chans, image_size, image_size) float -> (B, D).
 
-    small_stem: keep the resolution that a stem made for 224 pixels throws away. True: the smallest stem (ResNet: 3x3
-        stride-1 convolution, no max-pool; ConvNeXt: 2x2 patches, not 4x4; ViT: patches that leave about 8x8 tokens);
-        False: timm's stem; None: by the size of the images, see `stem_stride` (ViT: the small one up to 64 pixels).
-        Other families have no agreed small stem: it is refused, and so is None up to 64 pixels.
-    pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file as timm loads its own,
-        see `load_weights`. A small stem is cut out of the loaded one, unless the file has a small one already.
-    zero_init_last: of ResNets, whether the last BatchNorm of each residual branch starts at zero, so that the network
-        starts as its shortcuts alone; None leaves timm's default (True) and suits models without the option.
-    timm_kwargs: anything the model takes, such as `drop_path_rate` or `patch_size`.
+    The attribute `small_stem` of the network tells which stem it has; None for an intermediate stride.
 
-    The network says by `small_stem` which stem it has; None for a stride between, by image_size.
+    Args:
+        name: name of a timm model.
+        in_chans: number of channels of the images.
+        image_size: side of the images in pixels.
+        small_stem: True for the smallest stem (ResNet: 3x3 stride-1 convolution, no max-pool; ConvNeXt: 2x2 instead of
+            4x4 patches; ViT: patches that give about 8x8 tokens); False for timm's stem, designed for 224 pixels; None
+            to choose by image size, see `stem_stride` (ViT: the small stem up to 64 pixels). Other families have no
+            standard small stem: True is an error, and so is None up to 64 pixels.
+        pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file as timm would, see
+            `load_weights`. A small stem is cropped from the loaded one, unless the file already has a small one.
+        zero_init_last: for ResNets, whether the last BatchNorm of each residual branch is initialised to zero; None
+            keeps timm's default (True) and is required for models without this option.
+        timm_kwargs: options of the model, such as `drop_path_rate` or `patch_size`.
 
-    Raises ValueError for an unknown name or option, a small stem nobody defined, images too small, missing weights.
+    Raises:
+        ValueError: for an unknown name or option, an undefined small stem, images that are too small, missing weights.
     """
     if not isinstance(pretrained, bool | str):
         raise ValueError(f"backbone.pretrained={pretrained}: give true, false or the path of a file of weights")
+    # Options of the timm model.
     small = image_size <= 64 if small_stem is None else small_stem
     cfg = timm.get_pretrained_cfg(name.partition(".")[0])
     if cfg is not None and cfg.fixed_input_size:
@@ -58,6 +64,8 @@ def image_backbone(
         timm_kwargs = {"zero_init_last": zero_init_last} | timm_kwargs
     options = {"in_chans": in_chans, **timm_kwargs}
     model = _create_for_any_size(name, pretrained is True, options)
+
+    # Weights from a file are loaded into timm's stem, which is then reduced.
     stride = 4 if is_vit else stem_stride(name, image_size, small_stem)
     stem: Tensor | None = None
     if isinstance(pretrained, str):
@@ -68,18 +76,24 @@ def image_backbone(
     _shrink_stem(model, name, stride)
     if stem is not None:
         _first_conv(model).weight = nn.Parameter(stem)
+
+    # Facts of the network.
     small = small if is_vit else stride < 4
-    between = not is_vit and small and stride != stem_stride(name, image_size, True)
+    is_intermediate = not is_vit and small and stride != stem_stride(name, image_size, True)
     if small:
         log.info("backbone.name=%s: small stem for images of %d pixels", name, image_size)
     exact_convolutions(model)
-    model.small_stem = None if between else small
+    model.small_stem = None if is_intermediate else small
     model.num_features = _feature_width(model, name, in_chans, image_size)
     return model
 
 
-def create(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
-    """The timm model without classifier; an unknown name or option is a ValueError about the setting `key`."""
+def create_timm_model(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
+    """Creates a timm model without classifier.
+
+    Raises:
+        ValueError: naming the setting `key`, for an unknown name or option.
+    """
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=4)
         raise ValueError(f"{key}={name}: timm has no such model. Nearest names: {', '.join(near) or 'none'}.")
@@ -95,38 +109,46 @@ def create(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any
         AssertionError,
         OSError,
         RuntimeError,
-    ) as error:  # timm hands options on unchecked
+    ) as error:  # timm passes options on unchecked
         hint = " Weights come from the Hugging Face hub; without it, give a local file as backbone.pretrained."
         raise ValueError(f"{key}={name} with {kwargs}: {error}{hint * pretrained}") from error
 
 
 def _create_for_any_size(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:
-    """The model, made to take images of other sizes than its own where its constructor knows how: for multi-crop."""
+    """Creates the model, accepting images of any size (for multi-crop) if its constructor has an option for it."""
     cfg = timm.get_pretrained_cfg(name.partition(".")[0])
     options: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
     for option in options if cfg is not None and cfg.fixed_input_size else []:
         try:
-            return create("backbone.name", name, pretrained, option | kwargs)
+            return create_timm_model("backbone.name", name, pretrained, option | kwargs)
         except ValueError as error:
             if not isinstance(error.__cause__, TypeError) or next(iter(option)) not in str(error.__cause__):
                 raise
-    return create("backbone.name", name, pretrained, kwargs)
+    return create_timm_model("backbone.name", name, pretrained, kwargs)
 
 
 def _patch_size(image_size: int) -> int:
-    """The divisor of image_size, 2 or more, whose grid of tokens is nearest to 8x8, and at least 4x4.
+    """The divisor of image_size, 2 or more, that gives the grid of tokens nearest to 8x8 and at least 4x4.
 
-    Single pixels tell a masked method nothing: on 8x8 digits its features stay those of random weights."""
+    Patches of a single pixel are useless for masked methods: on 8x8 digits their features do not improve on random
+    weights.
+    """
     divisors = [p for p in range(2, image_size // 4 + 1) if image_size % p == 0]
     return min(divisors, key=lambda p: abs(image_size // p - 8), default=1)
 
 
 def stem_stride(name: str, image_size: int, small_stem: bool | None = None) -> int:
-    """The stride of the stem of a convolutional network: 1, 2 or 4, which is timm's own; ConvNeXt has no 1.
+    """Stride of the stem of a convolutional network: 1 (not for ConvNeXt), 2, or 4, which is timm's.
 
-    With None, the stride whose last grid, `image_size / (8 * stride)` wide, is nearest to 4x4 as a ratio: a ResNet gets
-    1 up to 45 pixels, 2 up to 90, then 4. So the cost of an image of 23 to 181 pixels lies within a factor of two of
-    that of 32 pixels, where a small stem for "up to 64 pixels" cost ten times as much at 64 as at 65.
+    If `small_stem` is None, the stride is chosen so that the last grid, `image_size / (8 * stride)` wide, is nearest to
+    4x4 as a ratio: for a ResNet 1 up to 45 pixels, 2 up to 90, then 4. The cost per image then stays within a factor of
+    two of that of 32 pixels for 23 to 181 pixels; with a single threshold at 64 pixels, images of 64 pixels would cost
+    ten times as much as images of 65.
+
+    Args:
+        name: name of a timm model.
+        image_size: side of the images in pixels.
+        small_stem: see `image_backbone`.
 
     Raises:
         ValueError: for a small stem of a family that has none.
@@ -145,22 +167,22 @@ def stem_stride(name: str, image_size: int, small_stem: bool | None = None) -> i
 
 
 def _shrink_stem(model: Any, name: str, stride: int) -> None:
-    """In place, from timm's stride 4. ResNet: without max-pool at 2, and with a 3x3 stride-1 convolution at 1.
-    ConvNeXt: 2x2 patches at 2.
+    """Reduces the stride of the stem from timm's 4 to `stride`, in place.
 
-    The middle of each filter stays, scaled to the variance that the initialisation gives a filter of the new size.
+    ResNet: no max-pool for 2, and a 3x3 stride-1 convolution for 1. ConvNeXt: 2x2 patches for 2. Filters are cropped to
+    their centre and scaled to the variance with which a filter of the new size would be initialised.
     """
     if stride == 4:
         return
     if is_model_in_modules(name, {"resnet"}):
         model.maxpool = nn.Identity()
-        if stride == 2:  # that of the first convolution, which stays
+        if stride == 2:  # the stride of the first convolution, which is kept
             return
     conv = _first_conv(model)
     old = conv.kernel_size[0]
     new, stride, padding = (2, 2, 0) if conv.kernel_size == conv.stride else (3, 1, 1)
-    middle = slice((old - new) // 2, (old + new) // 2)
-    conv.weight = nn.Parameter(conv.weight.detach()[:, :, middle, middle].contiguous() * (old / new))
+    centre = slice((old - new) // 2, (old + new) // 2)
+    conv.weight = nn.Parameter(conv.weight.detach()[:, :, centre, centre].contiguous() * (old / new))
     conv.kernel_size = (new, new)
     conv.stride = (stride, stride)
     conv.padding = (padding, padding)
@@ -171,7 +193,7 @@ def _first_conv(model: Any) -> nn.Conv2d:
 
 
 def _take_small_stem(model: Any, state: dict[str, Tensor]) -> Tensor | None:
-    """Takes the filters of the stem out of `state` where they are of another size, and already a small stem's."""
+    """Removes the stem's filters from `state` and returns them if they are those of a small stem; else None."""
     key = f"{model.pretrained_cfg['first_conv']}.weight"
     found, own = state[key].shape if key in state else None, _first_conv(model).weight.shape
     if found and found[:2] == own[:2] and found[2] in (2, 3) and found[2] != own[2]:
@@ -180,7 +202,7 @@ def _take_small_stem(model: Any, state: dict[str, Tensor]) -> Tensor | None:
 
 
 def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) -> int:
-    """D, measured on one blank image: timm's own `num_features` is not always the width of the output."""
+    """D, measured on one blank image, because timm's `num_features` is not always the width of the output."""
     try:
         with torch.no_grad():
             return model.eval()(torch.zeros(1, in_chans, image_size, image_size)).shape[1]
@@ -191,15 +213,16 @@ def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) 
 
 
 def exact_convolutions(model: nn.Module) -> None:
-    """Has each Conv2d in `model` compute in float32 where oneDNN's bfloat16 gradient is wrong, in place.
+    """Makes each Conv2d in `model` compute in float32 where oneDNN's bfloat16 gradient is wrong, in place.
 
-    On the CPU, where the stride exceeds the input or a position of the kernel meets only padding, oneDNN leaves entries
-    of the weight's gradient unwritten (torch 2.15): a 3x3 stride-2 convolution of a 1x1 input, as in the last stages of
-    a ResNet for small crops. Classes change as `torch.nn.utils.parametrize` changes them; parameters and names stay.
+    On the CPU, if the stride exceeds the input or a kernel position sees only padding, oneDNN leaves entries of the
+    weight's gradient uninitialised (torch 2.15). An example is a 3x3 stride-2 convolution of a 1x1 input, as in the
+    last stages of a ResNet on small crops. The class of the module changes, as with `torch.nn.utils.parametrize`;
+    parameters and names stay.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and not isinstance(module, _ExactConvolution):
-            module.__class__ = _exact(type(module))  # type: ignore[arg-type]  # mypy takes no class for hashable
+            module.__class__ = _exact(type(module))  # type: ignore[arg-type]  # mypy considers classes unhashable
 
 
 @cache
@@ -209,23 +232,26 @@ def _exact(kind: type[nn.Conv2d]) -> type[nn.Conv2d]:
 
 class _ExactConvolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W') as without this class, in float32 inside for inputs that are too small."""
+        """Convolves (B, C, H, W) to (B, C', H', W'); in float32 if the input is too small, see `exact_convolutions`."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not self._is_small(x):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))
 
     def _is_small(self, x: Tensor) -> bool:
-        """Whether the kernel may have a position that meets only padding, or the stride exceeds the input."""
+        """Whether a kernel position may see only padding, or the stride exceeds the input."""
         padding = (0, 0) if isinstance(self.padding, str) else self.padding
         extents = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         return any(n + p < k + s - 1 for n, p, k, s in zip(x.shape[-2:], padding, extents, self.stride, strict=True))
 
 
 def check_view_sizes(model: Any, name: str, sides: Iterable[int], in_chans: int) -> None:
-    """Raises ValueError for local crops, sides smaller than the largest one, that leave one position of features.
+    """Checks that local crops (views smaller than the largest) give more than one spatial position of features.
 
-    Of a network without `forward_features` (timm's name for what precedes the pooling) nothing is known.
+    A network without `forward_features` (timm's method before the pooling) is not checked.
+
+    Raises:
+        ValueError: if a local crop gives a single position.
     """
     local = sorted(set(sides))[:-1]
     if not local or not hasattr(model, "forward_features"):
@@ -245,26 +271,28 @@ def check_view_sizes(model: Any, name: str, sides: Iterable[int], in_chans: int)
 
 
 def _positions(model: Any, image: Tensor) -> int:
-    """How many positions the features of one image have before they are pooled."""
+    """Number of spatial positions of the features of one image before pooling."""
     features = model.forward_features(image)
-    if features.ndim == 3:  # (1, N, D), with tokens that stand for no position
+    if features.ndim == 3:  # (1, N, D), including class and register tokens
         return features.shape[1] - getattr(model, "num_prefix_tokens", 0)
-    is_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
-    return math.prod(features.shape[1:3] if is_last else features.shape[2:])
+    channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
+    return math.prod(features.shape[1:3] if channels_last else features.shape[2:])
 
 
 def read_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors or torch file that `model` has names for, of whatever shape; logs how many.
+    """Reads those tensors of a safetensors or torch file whose names occur in `model`, whatever their shape.
 
-    A prefix common to the names in the file, such as `backbone.`, is found and taken off. Raises ValueError for an
-    unreadable file, or when it has fewer than 90 % of the model's tensors.
+    A common prefix of the names in the file, such as `backbone.`, is removed. The number of matches is logged.
+
+    Raises:
+        ValueError: if the file cannot be read, or matches fewer than 90 % of the model's tensors.
     """
     try:
         state = load_state_dict(path, weights_only=True)
     except (OSError, LookupError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
         raise ValueError(f"backbone.pretrained={path}: no such file, or not one of weights ({error!r}).") from error
     own = model.state_dict()
-    # Integers, the batch counters of BatchNorm, are left out of the count: old files lack them.
+    # Integer tensors (batch counters of BatchNorm) are not counted, because old files lack them.
     counted = [name for name, tensor in own.items() if tensor.is_floating_point()]
     best: dict[str, Tensor] = {}
     for prefix in sorted(key.removesuffix(counted[-1]) for key in state if key.endswith(counted[-1])):
@@ -280,13 +308,22 @@ def read_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, name: str, state: dict[str, Tensor], path: str, options: dict[str, Any]) -> Any:
-    """`model`, made anew by timm with the weights `state` of the file `path`, as timm loads its own.
+    """Creates the model again with the weights `state` of the file `path`, loaded as timm loads its own.
 
-    So position embeddings and patches are resampled to the size of the images, and the colours of the first layer are
-    summed up or repeated for other numbers of channels. Raises ValueError when a tensor is of another shape all the
-    same: nothing that the file has stays random.
+    timm resamples position embeddings and patches to the image size, and sums or repeats the channels of the first
+    layer for other numbers of channels.
+
+    Args:
+        model: the model with random weights, for error messages.
+        name: its timm name.
+        state: tensors by name.
+        path: of the file, for error messages.
+        options: arguments for timm.
+
+    Raises:
+        ValueError: if a tensor still has another shape; no tensor of the file is silently left random.
     """
-    overlay = {"state_dict": state, "num_classes": -1}  # of no model: a classifier in the file is none of ours
+    overlay = {"state_dict": state, "num_classes": -1}  # num_classes of no model: a classifier in the file is dropped
     try:
         return _create_for_any_size(name, True, {"pretrained_cfg_overlay": overlay, **options})
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -1,6 +1,6 @@
-"""One face for encoders that are made of tokens, patches of an image or pieces of a text, for methods that hide some.
+"""A common interface to encoders of tokens, image patches or text tokens, for methods that mask some of them.
 
-A method embeds a view, may put something else in place of some embeddings, and encodes all tokens or a part of them:
+A method embeds a view, may replace some of the embeddings, and encodes all tokens or a subset:
 
     x = torch.where(mask.unsqueeze(-1), self.mask_token, embed(backbone, view))
     tokens = encode(backbone, view, embeddings=x).tokens
@@ -15,40 +15,49 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ssl_zoo.backbones.text import TextEncoder, Tokens
+from ssl_zoo.backbones.text import EncodedTokens, TextEncoder
 
 
 @singledispatch
 def embed(backbone: nn.Module, view: Tensor) -> Tensor:
-    """(B, N, D): what each token is before the first block, without its position. Masks may write into it.
+    """Embeddings (B, N, D) of the tokens of a view, before positions and the first block; may be modified in place.
 
-    Raises ValueError for a backbone without tokens, such as a ResNet; methods call `require_tokens` at construction.
+    Raises:
+        ValueError: for a backbone without tokens, such as a ResNet; methods call `require_tokens` at construction.
     """
     raise ValueError(_refusal(backbone))
 
 
 @singledispatch
-def encode(backbone: nn.Module, view: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
-    """Runs the encoder. `embeddings` (B, N, D) stands in for `embed(backbone, view)`; `keep` (B, M) int64 are the only
-    tokens the encoder sees, at their own positions. Class tokens take part, and are left out of what comes back."""
+def encode(
+    backbone: nn.Module, view: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None
+) -> EncodedTokens:
+    """Runs the encoder and returns its output per token; class tokens take part, but are not returned.
+
+    Args:
+        backbone: an encoder of tokens.
+        view: images (B, C, H, W) or token ids (B, L).
+        embeddings: (B, N, D), replace `embed(backbone, view)`.
+        keep: (B, M) int64, the tokens that the encoder sees, at their original positions; None for all.
+    """
     raise ValueError(_refusal(backbone))
 
 
 @singledispatch
 def grid(backbone: nn.Module, view: Tensor) -> tuple[int, int]:
-    """How the N tokens lie: (rows, columns) for an image, (1, N) for a text."""
+    """Layout of the N tokens: (rows, columns) for an image, (1, N) for a text."""
     raise ValueError(_refusal(backbone))
 
 
 @singledispatch
 def eligible(backbone: nn.Module, view: Tensor) -> Tensor:
-    """(B, N) bool: tokens with content; False at the padding of a text."""
+    """(B, N) bool, False at the padding of a text, True at all other tokens."""
     raise ValueError(_refusal(backbone))
 
 
 def _refusal(backbone: nn.Module) -> str:
     return (
-        f"backbone: {type(backbone).__name__} has no tokens, which this method hides and predicts. Choose a ViT, "
+        f"backbone: {type(backbone).__name__} has no tokens, which this method masks and predicts. Choose a ViT, "
         "such as backbone=vit_tiny, for images, or backbone=text_small for text"
     )
 
@@ -60,7 +69,7 @@ def require_tokens(backbone: nn.Module) -> None:
 
 
 def patch_convolution(backbone: nn.Module) -> Any:
-    """The nn.Conv2d that cuts an image into patches. Raises ValueError for a backbone that is no ViT."""
+    """The nn.Conv2d that embeds the patches of an image. Raises ValueError for a backbone that is not a ViT."""
     if not isinstance(backbone, VisionTransformer):
         raise ValueError(
             f"backbone: this method predicts patches of an image and needs a ViT, such as backbone=vit_tiny, not a "
@@ -71,22 +80,24 @@ def patch_convolution(backbone: nn.Module) -> Any:
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of tokens: x (B, N, D), index (B, M) int64 -> (B, M, D)."""
+    """Selects tokens: x (B, N, D) at index (B, M) int64 gives (B, M, D)."""
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
 def sincos(grid: tuple[int, int], dim: int, device: torch.device) -> Tensor:
-    """(N, dim) float32, fixed positions of a grid's tokens, dim a multiple of 4: sines and cosines of the row, then of
-    the column."""
+    """Fixed 2-D sine-cosine position embeddings (N, dim) float32 of the tokens of a grid.
+
+    Each of row and column has dim / 4 sines and dim / 4 cosines; dim must be a multiple of 4.
+    """
     index = torch.arange(grid[0] * grid[1], device=device)
-    place = torch.stack([index // grid[1], index % grid[1]], dim=1).float()  # (N, 2)
-    rates = 10000 ** (-torch.arange(dim // 4, device=device) / (dim // 4))
-    angles = place.unsqueeze(-1) * rates  # (N, 2, dim / 4)
+    position = torch.stack([index // grid[1], index % grid[1]], dim=1).float()  # (N, 2)
+    frequencies = 10000 ** (-torch.arange(dim // 4, device=device) / (dim // 4))
+    angles = position.unsqueeze(-1) * frequencies  # (N, 2, dim / 4)
     return torch.cat([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
 def patches(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
-    """Pixels of each patch: (B, C, H, W) -> (B, N, P * P * C), row by row, channel last (MAE, Section 3)."""
+    """Pixels of each patch: (B, C, H, W) to (B, N, P * P * C) in row-major order, channels last (MAE, Section 3)."""
     b, c, h, w = images.shape
     p, q = patch_size
     x = images.reshape(b, c, h // p, p, w // q, q).permute(0, 2, 4, 3, 5, 1)  # (B, H/p, W/q, p, q, C)
@@ -99,7 +110,7 @@ def patches(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
 @embed.register
 def _(backbone: VisionTransformer, view: Tensor) -> Tensor:
     patch_embed: Any = backbone.patch_embed
-    return patch_embed(view).flatten(1, -2)  # (B, rows, columns, D) if the model takes any size, else (B, N, D) already
+    return patch_embed(view).flatten(1, -2)  # from (B, rows, columns, D) if the model accepts any size, else (B, N, D)
 
 
 @grid.register
@@ -117,11 +128,11 @@ def _(backbone: VisionTransformer, view: Tensor) -> Tensor:
 @encode.register
 def _(
     backbone: VisionTransformer, view: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None
-) -> Tokens:
+) -> EncodedTokens:
     x = embed(backbone, view) if embeddings is None else embeddings
     if backbone.dynamic_img_size:
         x = x.unflatten(1, grid(backbone, view))
-    x = backbone._pos_embed(x)  # class tokens are put before the patches
+    x = backbone._pos_embed(x)  # prepends class tokens
     prefix = backbone.num_prefix_tokens
     if keep is not None:
         x = torch.cat([x[:, :prefix], take(x[:, prefix:], keep)], dim=1)
@@ -134,7 +145,7 @@ def _(
             x = block(x)
         layers.append(x[:, prefix:])
     x = backbone.norm(x)
-    return Tokens(backbone.forward_head(x, pre_logits=True), x[:, prefix:], layers)
+    return EncodedTokens(backbone.forward_head(x, pre_logits=True), x[:, prefix:], layers)
 
 
 # -------------------------------------------------------------------------------------------------------------- text
@@ -142,7 +153,7 @@ def _(
 
 @embed.register
 def _(backbone: TextEncoder, view: Tensor) -> Tensor:
-    embedding: Any = backbone.embedding  # each kind of encoder has one
+    embedding: Any = backbone.embedding  # every text encoder has one
     return embedding(view)
 
 
@@ -153,9 +164,11 @@ def _(backbone: TextEncoder, view: Tensor) -> tuple[int, int]:
 
 @eligible.register
 def _(backbone: TextEncoder, view: Tensor) -> Tensor:
-    return backbone.valid(view) & (view != backbone.pad_id)  # `valid` counts a row without text as all text
+    return backbone.valid(view) & (view != backbone.pad_id)  # `valid` is True everywhere in a row without text
 
 
 @encode.register
-def _(backbone: TextEncoder, view: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
+def _(
+    backbone: TextEncoder, view: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None
+) -> EncodedTokens:
     return backbone.encode(view, embeddings, keep)

@@ -1,1 +1,1 @@
-"""The kit that shows a method to be sound: `python -m ssl_zoo.conformance simclr`, or a class of your own."""
+"""Conformance kit: checks that every method must pass; `python -m ssl_zoo.conformance simclr`, or your own class."""

@@ -1,10 +1,10 @@
-"""Whether a method learns: a run of seconds on a small real task, the frozen encoder against its own random weights.
+"""Checks that a method learns: a short training run must improve the frozen encoder over its random weights.
 
-Images: scikit-learn's digits and nearest neighbours, on a convolutional network from one label a class (mean over draws
-of the labels), on a ViT, whose random weights say less, from all labels. Text: the documentation in Python's standard
-library in small tokens; a method that predicts tokens is to beat their mere frequency; one that predicts their vectors,
-or which of them are replaced, to let a linear probe do so; another to find for a piece of a document the one that
-followed it. No task needs a network, and each leaves much room above random weights.
+Images: nearest neighbours on scikit-learn's digits; for a convolutional network with one label per class (mean over
+random choices of the labels), for a ViT, whose random weights are worse, with all labels. Text: the documentation of
+Python's standard library. A method that predicts tokens must beat a predictor of token frequencies; for one that
+predicts features of tokens, or which tokens are replaced, a linear probe must do so; any other must match a piece of a
+document with the piece that follows it. No task needs a network connection, and random weights are far from optimal.
 """
 
 import math
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ssl_zoo.backbones.tokens import embed, encode
 from ssl_zoo.build import build_data, build_optimizer
 from ssl_zoo.conformance.checks import Finding
-from ssl_zoo.conformance.subjects import LARGE, composed, kind_of, shrunk
+from ssl_zoo.conformance.subjects import LARGE_NUMBER, backbone_kind, compose_config, shrink_config
 from ssl_zoo.evaluators.base import EvalContext, frozen, same_rng
 from ssl_zoo.evaluators.few_labels import sample_labels
 from ssl_zoo.evaluators.knn import KNN
@@ -34,14 +34,21 @@ from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose_masked
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
 
-DRAWS, PIECE, ROWS, SHARE = 20, 32, 1024, 0.15
+NUM_LABEL_SAMPLES = 20
+"""Random choices of the labels over which accuracies are averaged."""
+PIECE_LENGTH = 32
+"""Tokens per piece in `next_piece_accuracy`."""
+NUM_PROBE_ROWS = 1024
+"""Rows of text to which a linear probe is fitted."""
+MASK_RATIO = 0.15
+"""Share of the tokens that are masked or replaced for a linear probe."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "conv": {"_target_": "ssl_zoo.conformance.subjects.conv_net", "in_chans": 1, "widths": [32, 64, 128]},
     "vit": {"patch_size": 2, "depth": 2, "embed_dim": 64, "num_heads": 2},
     "text": {"depth": 2, "embed_dim": 64, "num_heads": 2},
 }
-"""Networks narrow enough for seconds on one core: conv replaces the method's own, the others change it."""
+"""Networks that train in seconds on one core: conv replaces the method's network, the others override its settings."""
 IMAGE = ("data=digits",)
 CAPTIONS = (
     "data=cifar10_captions",
@@ -59,8 +66,15 @@ TEXT = ("data=stdlib_docs", "data.tokenizer.vocab_size=300", "data.row_length=64
 
 
 class LearningBudget(NamedTuple):
-    """A trial. steps of batch_size examples at the peak rate lr; overrides: as on the command line; margin: how far the
-    trained encoder must be above random weights, as a share."""
+    """Budget and target of a trial.
+
+    Attributes:
+        margin: by how much the score of the trained encoder must exceed that of random weights.
+        steps: number of optimizer steps.
+        batch_size: examples per step.
+        lr: peak learning rate.
+        overrides: further settings, as on the command line.
+    """
 
     margin: float
     steps: int
@@ -74,11 +88,11 @@ LEARNING_BUDGETS = {
     "vit": LearningBudget(0.03, 150, 128, 5e-3),
     "text": LearningBudget(0.02, 150, 32, 5e-3),
 }
-"""Seconds on one core for each kind of backbone; a test may give a method its own."""
+"""Default budget for each kind of backbone, some seconds on one core."""
 
 
 class Trial(NamedTuple):
-    """Scores are shares in [0, 1]."""
+    """Scores of an encoder before and after training; they are at most 1."""
 
     task: str
     before: float
@@ -86,47 +100,49 @@ class Trial(NamedTuple):
     seconds: float
 
 
-def kind(name: str) -> str:
-    """The kind of backbone that the configuration of the method `name` asks for."""
-    return kind_of(composed(name).backbone)
+def backbone_kind_of(name: str) -> str:
+    """The kind of backbone in the configuration of the method `name`."""
+    return backbone_kind(compose_config(name).backbone)
 
 
-def trial(name: str, seed: int, budget: LearningBudget) -> Trial:
+def run_trial(name: str, seed: int, budget: LearningBudget) -> Trial:
     """Trains the method `name` of conf/method as `python run.py` would, with small networks."""
-    plain = composed(name)
-    captions = "text_backbone" in plain.method
-    where = TEXT if kind_of(plain.backbone) == "text" else CAPTIONS if captions else IMAGE
-    cfg = composed(name, *where, *budget.overrides)
-    data, backbone = _parts(cfg, seed, budget)
-    heads = shrunk(OmegaConf.to_container(cfg.method, resolve=True), LARGE, {})
+    default = compose_config(name)
+    captions = "text_backbone" in default.method
+    data_overrides = TEXT if backbone_kind(default.backbone) == "text" else CAPTIONS if captions else IMAGE
+    cfg = compose_config(name, *data_overrides, *budget.overrides)
+    data, backbone = _build_parts(cfg, seed, budget)
+    heads = shrink_config(OmegaConf.to_container(cfg.method, resolve=True), LARGE_NUMBER, {})
     return train_briefly(instantiate(heads, backbone=backbone, _convert_="all"), data, cfg, seed, budget)
 
 
-def trial_of_class(path: str, arguments: Mapping[str, Any], kind: str, seed: int, budget: LearningBudget) -> Trial:
-    """Trains the class `package.module.Class` on a small backbone of a kind."""
-    needed = instantiate({"_target_": "hydra.utils.get_class", "path": path}).min_views
-    where = (*TEXT, "views=windows") if kind == "text" else (*IMAGE, "views=digits", f"views.copies=[{needed}]")
-    cfg = composed("simclr", *where, *(("backbone=vit_tiny",) if kind == "vit" else ()))
-    data, backbone = _parts(cfg, seed, budget)
+def run_class_trial(path: str, arguments: Mapping[str, Any], kind: str, seed: int, budget: LearningBudget) -> Trial:
+    """Trains the class `path` (package.module.Class) on a small backbone of the given kind."""
+    min_views = instantiate({"_target_": "hydra.utils.get_class", "path": path}).min_views
+    image = (*IMAGE, "views=digits", f"views.copies=[{min_views}]")
+    data_overrides = (*TEXT, "views=windows") if kind == "text" else image
+    cfg = compose_config("simclr", *data_overrides, *(("backbone=vit_tiny",) if kind == "vit" else ()))
+    data, backbone = _build_parts(cfg, seed, budget)
     method = instantiate({"_target_": path, **arguments}, backbone=backbone, _convert_="all")
     return train_briefly(method, data, cfg, seed, budget)
 
 
-def _parts(cfg: DictConfig, seed: int, budget: LearningBudget) -> tuple[Any, nn.Module]:
-    """The data, and a small backbone of the kind that `cfg` asks for with the weights of this seed."""
+def _build_parts(cfg: DictConfig, seed: int, budget: LearningBudget) -> tuple[Any, nn.Module]:
+    """Builds the data of `cfg`, and a small backbone of the kind in `cfg` with the weights of this seed."""
     OmegaConf.set_struct(cfg, False)
     cfg.seed = seed
     cfg.data.batch_size = budget.batch_size
     data = build_data(cfg)
     torch.manual_seed(seed)
-    if kind_of(cfg.backbone) == "conv":
+    if backbone_kind(cfg.backbone) == "conv":
         return data, instantiate(SMALL["conv"], _convert_="all")
-    cfg.merge_with({"backbone": SMALL[kind_of(cfg.backbone)]})  # a decoder may be as wide as the backbone
+    # In `cfg`, because the settings of a decoder may refer to those of the backbone.
+    cfg.merge_with({"backbone": SMALL[backbone_kind(cfg.backbone)]})
     return data, instantiate(cfg.backbone, _convert_="all")
 
 
-def finding(name: str, trials: Sequence[Trial], budget: LearningBudget) -> Finding:
-    """Fails unless every trial gained the margin; `seen` is the smallest gain, `tolerance` the margin."""
+def learning_finding(name: str, trials: Sequence[Trial], budget: LearningBudget) -> Finding:
+    """A finding that fails unless every trial gains the margin; `seen` is the minimum gain, `tolerance` the margin."""
     gain = min(trial.after - trial.before for trial in trials)
     failure = f"the encoder gains {gain:.3f} over random weights, and the margin is {budget.margin}"
     return Finding(f"learns: {trials[0].task}", name, "" if gain >= budget.margin else failure, gain, budget.margin)
@@ -134,8 +150,8 @@ def finding(name: str, trials: Sequence[Trial], budget: LearningBudget) -> Findi
 
 def train_briefly(method: Method, data: Any, cfg: DictConfig, seed: int, budget: LearningBudget) -> Trial:
     """Trains for the budget with the Learner, as a run does, and scores the encoder before and after."""
-    task, score = judge(method, data)
-    before, started = score(), time.perf_counter()
+    task, score = select_task(method, data)
+    before, start_time = score(), time.perf_counter()
     cfg.optimizer.lr = budget.lr
     learner = Learner(method, build_optimizer(cfg), instantiate(cfg.schedule), seed, total_steps=budget.steps)
     trainer = Trainer(
@@ -151,126 +167,142 @@ def train_briefly(method: Method, data: Any, cfg: DictConfig, seed: int, budget:
         enable_model_summary=False,
     )
     trainer.fit(learner, datamodule=data)
-    return Trial(task, before, score(), time.perf_counter() - started)
+    return Trial(task, before, score(), time.perf_counter() - start_time)
 
 
-def judge(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
-    """The name of the task that tells how good the encoder is, and the score on it."""
-    told = _told(method, data) if data.facts["modality"] == "text" else set()
-    if "replaced" in told:
-        return "probed replaced tokens", lambda: probed_replaced_tokens(method, data)
+def select_task(method: Method, data: Any) -> tuple[str, Callable[[], float]]:
+    """Selects the task on which the encoder is evaluated; returns its name and a function that computes the score."""
+    scalars = _scalar_names(method, data) if data.facts["modality"] == "text" else set()
+    if "replaced" in scalars:
+        return "probed replaced tokens", lambda: probe_replaced_tokens(method, data)
     if isinstance(method, PredictsTokens):
-        return "hidden tokens", lambda: hidden_tokens(EvalContext(method, data, "periodic"))
-    if "perplexity" in told:
-        return "next tokens", lambda: next_tokens(method, data)
-    if data.facts["modality"] == "text" and _shows_mask_token(method):
-        return "probed hidden tokens", lambda: probed_hidden_tokens(method, data)
+        return "masked tokens", lambda: masked_token_score(EvalContext(method, data, "periodic"))
+    if "perplexity" in scalars:
+        return "next tokens", lambda: next_token_score(method, data)
+    if data.facts["modality"] == "text" and _has_input_mask_token(method):
+        return "probed masked tokens", lambda: probe_masked_tokens(method, data)
     if data.facts["modality"] == "text":
-        return "next piece", lambda: next_piece(method, data)
+        return "next piece", lambda: next_piece_accuracy(method, data)
     labels = None if isinstance(method.backbone, VisionTransformer) else 1
-    return f"neighbours, {labels or 'all'} labels", lambda: neighbours(EvalContext(method, data, "periodic"), labels)
+    name = f"neighbours, {labels or 'all'} labels"
+    # A new context for each score, because a context caches features.
+    return name, lambda: neighbour_accuracy(EvalContext(method, data, "periodic"), labels)
 
 
-def neighbours(context: EvalContext, labels: int | None) -> float:
-    """Accuracy on the test part of the nearest training example by centred cosine, of `labels` a class or all."""
+def neighbour_accuracy(context: EvalContext, labels: int | None) -> float:
+    """Accuracy of the nearest neighbour by centred cosine on the test split.
+
+    Args:
+        context: gives the features of both splits.
+        labels: number of training examples per class; None for all.
+    """
     (x, y, _), (queries, truth, _) = context.train, context.test
-    nearest, mean = KNN([1], temperature=0.07, center=False), x.mean(dim=0)
-    chosen = [torch.arange(len(y))] if labels is None else [sample_labels(y, labels, number) for number in range(DRAWS)]
-    scores = [nearest.accuracies(x[rows] - mean, y[rows], queries - mean, truth)[0] for rows in chosen]
+    knn, mean = KNN([1], temperature=0.07, center=False), x.mean(dim=0)
+    choices = [torch.arange(len(y))]
+    if labels is not None:
+        choices = [sample_labels(y, labels, number) for number in range(NUM_LABEL_SAMPLES)]
+    scores = [knn.accuracies(x[rows] - mean, y[rows], queries - mean, truth)[0] for rows in choices]
     return sum(scores) / len(scores)
 
 
-def hidden_tokens(context: EvalContext) -> float:
-    """Share saved of the nats that hidden tokens cost one who knows how frequent each is; 0 for one who knows less."""
+def masked_token_score(context: EvalContext) -> float:
+    """1 - cross-entropy of masked tokens / cross-entropy of a predictor of token frequencies, at least 0."""
     found = Mask(mask_ratio=0.15, max_rows=256, batch_size=64)(context)
     return max(0.0, 1 - found["mask/loss"] / math.log(found["mask/unigram_perplexity"]))
 
 
-def _shows_mask_token(method: Any) -> bool:
-    """Whether the method hides tokens from its encoder behind an embedding of its own."""
+def _has_input_mask_token(method: Any) -> bool:
+    """Whether the method replaces masked tokens by a learned embedding in the input of its encoder."""
     token = getattr(method, "mask_token", None)
     return isinstance(token, Tensor) and token.shape == method.backbone.embedding.weight.shape[1:]
 
 
-def probed_hidden_tokens(method: Any, data: Any) -> float:
-    """What a linear probe of the frozen encoder knows of hidden tokens, by its vectors at the places of the method's
-    `mask_token`: see `probed`."""
+def probe_masked_tokens(method: Any, data: Any) -> float:
+    """`probe_score` of masked tokens, from the frozen encoder's features at the method's `mask_token`."""
 
-    def at_hidden(rows: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = choose_masked(rows, data.facts["num_special"], SHARE)
+    def features_and_tokens(rows: Tensor) -> tuple[Tensor, Tensor]:
+        masked = choose_masked(rows, data.facts["num_special"], MASK_RATIO)
         x = []
         with frozen(method):
-            for ids, where in zip(rows.split(64), hidden.split(64), strict=True):
-                shown = torch.where(where.unsqueeze(-1), method.mask_token, embed(method.encoder, ids))
-                x.append(encode(method.encoder, ids, embeddings=shown).tokens[where])
-        return torch.cat(x).float(), rows[hidden]
+            for ids, where in zip(rows.split(64), masked.split(64), strict=True):
+                embeddings = torch.where(where.unsqueeze(-1), method.mask_token, embed(method.encoder, ids))
+                x.append(encode(method.encoder, ids, embeddings=embeddings).tokens[where])
+        return torch.cat(x).float(), rows[masked]
 
-    return probed(*at_hidden(_training_rows(data)), *at_hidden(data.heldout_rows()[:256]))
+    return probe_score(*features_and_tokens(_training_rows(data)), *features_and_tokens(data.heldout_rows()[:256]))
 
 
-def probed_replaced_tokens(method: Any, data: Any) -> float:
-    """What a linear probe of the frozen encoder's tokens knows of which of them stand in the place of another: see
-    `probed`. A share of the ordinary tokens are shuffled among themselves, so that only their neighbours tell."""
+def probe_replaced_tokens(method: Any, data: Any) -> float:
+    """`probe_score` of which tokens are replaced, from the frozen encoder's features of all ordinary tokens.
 
-    def at_ordinary(rows: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = choose_masked(rows, data.facts["num_special"], SHARE)
+    A share of the ordinary tokens is shuffled, so that replaced tokens are recognisable only by their context.
+    """
+
+    def features_and_replaced(rows: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = choose_masked(rows, data.facts["num_special"], MASK_RATIO)
         order = torch.randperm(int(chosen.sum()), generator=torch.Generator().manual_seed(0))
         ids = rows.masked_scatter(chosen, rows[chosen][order])
         ordinary = ids >= data.facts["num_special"]
         x = []
         with frozen(method):
-            for part, where in zip(ids.split(64), ordinary.split(64), strict=True):
-                x.append(encode(method.encoder, part).tokens[where])
+            for chunk, where in zip(ids.split(64), ordinary.split(64), strict=True):
+                x.append(encode(method.encoder, chunk).tokens[where])
         return torch.cat(x).float(), (ids != rows)[ordinary].long()
 
-    return probed(*at_ordinary(_training_rows(data)), *at_ordinary(data.heldout_rows()[:256]))
+    return probe_score(*features_and_replaced(_training_rows(data)), *features_and_replaced(data.heldout_rows()[:256]))
 
 
-def probed(x: Tensor, y: Tensor, queries: Tensor, truth: Tensor) -> float:
-    """Share saved of the nats that the classes `truth` (M,) cost one who knows how frequent each is, by a linear probe
-    of `queries` (M, D), fitted to x (N, D) and y (N,); below 0 if it knows less. Classes that y lacks do not count."""
+def probe_score(x: Tensor, y: Tensor, queries: Tensor, truth: Tensor) -> float:
+    """1 - cross-entropy of a linear probe / cross-entropy of a predictor of class frequencies; may be negative.
+
+    Args:
+        x: (N, D) features to fit.
+        y: (N,) int64, their classes.
+        queries: (M, D) features to evaluate.
+        truth: (M,) int64, their classes; classes that do not occur in y are ignored.
+    """
     x, queries = standardize_features(x, queries)
     probe = fit_probe(x, y, l2=1e-3)
     known = torch.isin(truth, probe.classes)
     targets = torch.searchsorted(probe.classes, truth[known])
-    nats = F.cross_entropy(F.linear(queries[known], probe.weight, probe.bias), targets)
+    loss = F.cross_entropy(F.linear(queries[known], probe.weight, probe.bias), targets)
     frequencies = y.unique(return_counts=True)[1] / len(y)
-    return 1 - (nats / -frequencies.log()[targets].mean()).item()
+    return 1 - (loss / -frequencies.log()[targets].mean()).item()
 
 
 def _training_rows(data: Any) -> Tensor:
-    """(ROWS, L) ids that were trained on."""
-    return torch.cat([rows.rows for rows in islice(data.train_rows_from(0), ROWS // data.batch_size)])
+    """(NUM_PROBE_ROWS, L) int64, token ids of the training split."""
+    return torch.cat([rows.rows for rows in islice(data.train_rows_from(0), NUM_PROBE_ROWS // data.batch_size)])
 
 
 def _rows(data: Any) -> Batch:
-    """Held-out text as one batch of a view."""
+    """Held-out text as a batch with one view."""
     rows = data.heldout_rows()[:128]
     return Batch([rows], torch.full((len(rows),), -1), torch.arange(len(rows)))
 
 
-def _told(method: Method, data: Any) -> set[str]:
-    """The names of what the method tells of a batch of text."""
+def _scalar_names(method: Method, data: Any) -> set[str]:
+    """The names of the scalars that the method computes for a batch of text."""
     with same_rng(), frozen(method):
         views = _rows(data).views * method.min_views
         return set(method(_rows(data)._replace(views=views), 0.0))
 
 
-def next_tokens(method: Method, data: Any) -> float:
-    """The same share for a method that predicts all tokens, by the perplexity that it tells of held-out rows."""
+def next_token_score(method: Method, data: Any) -> float:
+    """`masked_token_score` for a method that predicts all tokens, from its perplexity on held-out rows."""
     with same_rng(), frozen(method):
         torch.manual_seed(0)
-        nats = method(_rows(data), 0.0)["perplexity"].log().item()
-    return max(0.0, 1 - nats / math.log(data.facts["unigram_perplexity"]))
+        loss = method(_rows(data), 0.0)["perplexity"].log().item()
+    return max(0.0, 1 - loss / math.log(data.facts["unigram_perplexity"]))
 
 
-def next_piece(method: Method, data: Any) -> float:
-    """Share of held-out documents whose first PIECE tokens find, by centred cosine, their own next PIECE tokens."""
+def next_piece_accuracy(method: Method, data: Any) -> float:
+    """Share of held-out documents whose first piece has its own second piece as nearest by centred cosine."""
     tokens = data.tokens
     documents = np.arange(tokens.parts["test"].start, tokens.parts["test"].stop)
-    documents = documents[tokens.lengths(documents) >= 2 * PIECE]
-    rows = torch.from_numpy(tokens.padded(documents, 2 * PIECE, data.facts["pad_id"]))
+    documents = documents[tokens.lengths(documents) >= 2 * PIECE_LENGTH]
+    rows = torch.from_numpy(tokens.padded(documents, 2 * PIECE_LENGTH, data.facts["pad_id"]))
     with frozen(method):
-        first, second = (F.normalize(x - x.mean(dim=0)) for x in map(method.encoder, rows.split(PIECE, dim=1)))
-    found = (first @ second.T).argmax(dim=1)
-    return (found == torch.arange(len(rows))).double().mean().item()
+        first, second = (F.normalize(x - x.mean(dim=0)) for x in map(method.encoder, rows.split(PIECE_LENGTH, dim=1)))
+    nearest = (first @ second.T).argmax(dim=1)
+    return (nearest == torch.arange(len(rows))).double().mean().item()

@@ -1,4 +1,4 @@
-"""Whether bfloat16 gradients on the CPU are those of float32, layer by layer."""
+"""Checks, layer by layer, that bfloat16 gradients on the CPU agree with those of float32."""
 
 import copy
 import ctypes
@@ -14,14 +14,14 @@ from ssl_zoo.conformance.checks import SEED, Finding, within
 from ssl_zoo.conformance.subjects import SIZE, Subject
 
 BF16_TOLERANCE = 2e-2
-"""Largest relative error of a layer's gradient in bfloat16, whose rounding alone makes up to 1e-2."""
+"""Maximum relative error of a layer's gradient in bfloat16; rounding causes up to 1e-2."""
 
 
 @contextmanager
 def poisoned_memory() -> Iterator[None]:
-    """Fills every block that the C library hands out with NaN, so that what a kernel leaves unwritten shows.
+    """Fills every block that the C library allocates with NaN, to detect values that a kernel does not write.
 
-    Every byte is 0xFF, which is NaN in float32, float16 and bfloat16. No effect without glibc.
+    Every byte is 0xFF, which is NaN in float32, float16 and bfloat16. Without glibc there is no effect.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
@@ -35,7 +35,7 @@ def poisoned_memory() -> Iterator[None]:
 
 
 def bf16_gradients(subject: Subject) -> list[Finding]:
-    """`bf16_errors` of the backbone at each size of view: image, crops of half and a quarter of its side; or text."""
+    """`bf16_errors` of the backbone for text, or for images at full, half and a quarter of their side."""
     findings = []
     view = subject.batch(0).views[0]
     sides = (SIZE, SIZE // 2, SIZE // 4) if subject.views[0] == "image" else ()
@@ -44,7 +44,7 @@ def bf16_gradients(subject: Subject) -> list[Finding]:
         name = max(errors, key=lambda key: errors[key])
         advice = (
             f"the gradient of backbone.{name} in bfloat16 is not that of float32. Compute this layer in float32, as "
-            "backbones.exact_convolutions does"
+            "backbones.image.exact_convolutions does"
         )
         check = f"bf16 gradients, views of {'x'.join(map(str, inputs.shape[1:]))}"
         findings.append(within(check, subject, errors[name], BF16_TOLERANCE, advice))
@@ -52,7 +52,7 @@ def bf16_gradients(subject: Subject) -> list[Finding]:
 
 
 class _Call(NamedTuple):
-    """One call of a layer: its input and the gradient of its output."""
+    """A call of a layer: its input and the gradient of its output."""
 
     name: str
     layer: nn.Module
@@ -61,14 +61,18 @@ class _Call(NamedTuple):
 
 
 def bf16_errors(network: nn.Module, inputs: Tensor) -> dict[str, float]:
-    """Relative error of the bfloat16 gradient of each parameter, against float32 with the same input and the same
-    gradient of the output; NaN counts as infinite.
+    """Relative error of the bfloat16 gradient of each parameter, compared with float32.
 
-    Layer by layer, since through a whole network with BatchNorm and ReLU rounding errors alone grow to 20 %. Vectors
-    (norms and biases) are sums over the batch that may cancel: they must be finite, and count as 0.
+    Layers are compared one by one, with the same input and the same gradient of the output: through a whole network
+    with BatchNorm and ReLU, rounding errors grow to 20 %. Gradients of vectors (norms and biases) are sums over the
+    batch that may cancel; their error is 0 if they are finite. NaN counts as infinite.
 
     Args:
-        network: maps `inputs` (B, ...) to (B, D); its gradients are overwritten.
+        network: maps `inputs` to (B, D); its gradients are overwritten.
+        inputs: (B, ...).
+
+    Returns:
+        The error by parameter name.
     """
     with poisoned_memory(), torch.autocast("cpu", dtype=torch.bfloat16):
         calls = _recorded_calls(network, inputs)
@@ -89,21 +93,21 @@ def bf16_errors(network: nn.Module, inputs: Tensor) -> dict[str, float]:
 
 
 def _recorded_calls(network: nn.Module, inputs: Tensor) -> list[_Call]:
-    """Forward and backward of a random projection of the output; the calls of the layers that hold parameters."""
+    """Calls of the layers with parameters, in a forward and backward pass of a random projection of the output."""
     network.zero_grad()
     calls: list[_Call] = []
     handles = []
 
     def record(name: str, layer: nn.Module) -> None:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            x = args[0].detach().clone()  # an activation in place may change it later
+            x = args[0].detach().clone()  # an in-place activation may change it later
             output.register_hook(lambda gradient: calls.append(_Call(name, layer, x, gradient.clone())))
 
         handles.append(layer.register_forward_hook(hook))
 
     for name, layer in network.named_modules():
-        below = any(True for child in layer.children() for _ in child.parameters())
-        if not below and any(True for _ in layer.parameters(recurse=False)):
+        in_children = any(True for child in layer.children() for _ in child.parameters())
+        if not in_children and any(True for _ in layer.parameters(recurse=False)):
             record(name, layer)
     try:
         output = network(inputs)

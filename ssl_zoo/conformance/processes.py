@@ -1,4 +1,4 @@
-"""Runs a function on several gloo processes of this machine and hands back what each returned."""
+"""Runs a function in several gloo processes on this machine."""
 
 import multiprocessing
 import os
@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-# Not forked from here: neither the threads nor the autograd engine of this process survive a fork. A server that has
-# imported torch once makes each start cheap.
+# Processes are not forked from this one, whose threads and autograd engine would not survive a fork. A fork server that
+# has imported torch makes each start fast.
 multiprocessing.set_forkserver_preload(["torch", "timm", "ssl_zoo.functional", "ssl_zoo.conformance.processes"])
 
 
@@ -28,8 +28,8 @@ def _serve(
         dist.destroy_process_group()
 
 
-def run(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """[function(*args) as rank 0 saw it, as rank 1 saw it, ...]; raises if any of them raised."""
+def run_processes(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Calls function(*args) in `world_size` processes; returns their results by rank, raises if any of them raises."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

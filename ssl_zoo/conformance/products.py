@@ -1,4 +1,4 @@
-"""Under autocast layers multiply in bfloat16, losses do not."""
+"""Checks that, under autocast, layers multiply in bfloat16 but losses do not."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,23 +12,23 @@ from ssl_zoo.conformance.checks import SEED, Finding
 from ssl_zoo.conformance.subjects import Subject
 
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "linear", "matmul", "einsum"}
-"""The aten operators that products of matrices and vectors end in."""
+"""Names of the aten operators for products of matrices and vectors."""
 
 
 class _Layers(TorchFunctionMode):
-    """Counts how many layers are at work: submodules of a method, and `F.linear` with a parameter as its weight.
+    """Counts the layers that are being executed: submodules of a method, and `F.linear` with a parameter as weight.
 
-    The latter is a tied output layer, such as the one of masked language models.
+    The latter is a tied output layer, as in masked language models.
     """
 
     def __init__(self, method: nn.Module):
         super().__init__()
         self.depth = 0
         self.hooks = []
-        for part in method.modules():
-            if part is not method:
-                self.hooks.append(part.register_forward_pre_hook(self.enter))
-                self.hooks.append(part.register_forward_hook(self.leave, always_call=True))
+        for module in method.modules():
+            if module is not method:
+                self.hooks.append(module.register_forward_pre_hook(self.enter))
+                self.hooks.append(module.register_forward_hook(self.leave, always_call=True))
 
     def enter(self, *_: Any) -> None:
         self.depth += 1
@@ -46,7 +46,7 @@ class _Layers(TorchFunctionMode):
 
 
 class _HalfProducts(TorchDispatchMode):
-    """Collects the products whose result is bfloat16 while no layer is at work."""
+    """Collects products with a bfloat16 result outside of any layer."""
 
     def __init__(self, layers: _Layers):
         super().__init__()
@@ -61,8 +61,8 @@ class _HalfProducts(TorchDispatchMode):
         return out
 
 
-def precision(subject: Subject) -> list[Finding]:
-    """Under bfloat16 autocast every scalar is float32 and no product outside a layer is computed in bfloat16."""
+def product_precision(subject: Subject) -> list[Finding]:
+    """Under bfloat16 autocast, every scalar must be float32, and no product outside a layer may be in bfloat16."""
     method = subject.build(SEED)
     layers = _Layers(method)
     products = _HalfProducts(layers)

@@ -1,4 +1,4 @@
-"""What the kit examines: a method on a tiny backbone, and batches of views for it, the same in every process.
+"""Subjects of the checks: a method on a tiny backbone, with batches of views that are equal in every process.
 
 Kinds of backbone: conv (BatchNorm, any image size), vit (tokens of an image) and text (tokens of a text).
 Letters: B examples, C H W image, L tokens.
@@ -21,8 +21,19 @@ from torch import Tensor, nn
 from ssl_zoo.config import CONF, nearest
 from ssl_zoo.method import Batch, Method
 
-B, SIZE, LENGTH, LARGE = 16, 16, 16, 256
-VOCABULARY, PAD, CLS, SEP, MASK, SPECIAL = 60, 0, 2, 3, 4, 5
+B = 16
+SIZE = 16
+"""Side of the images."""
+LENGTH = 16
+"""Tokens per text, including padding."""
+LARGE_NUMBER = 256
+"""`shrink_config` replaces integers above it."""
+VOCAB_SIZE = 60
+PAD_ID = 0
+CLS_ID = 2
+SEP_ID = 3
+MASK_ID = 4
+NUM_SPECIAL = 5
 
 FACTS: dict[str, Any] = {
     "num_train": 64,
@@ -36,17 +47,17 @@ FACTS: dict[str, Any] = {
     "in_chans": 3,
     "mean": [0.5, 0.5, 0.5],
     "std": [0.25, 0.25, 0.25],
-    "vocab_size": VOCABULARY,
+    "vocab_size": VOCAB_SIZE,
     "max_length": LENGTH,
-    "pad_id": PAD,
+    "pad_id": PAD_ID,
     "unk_id": 1,
-    "cls_id": CLS,
-    "sep_id": SEP,
-    "mask_id": MASK,
-    "num_special": SPECIAL,
-    "word_starts": "".join("01"[i % 3 == 0] for i in range(VOCABULARY)),
+    "cls_id": CLS_ID,
+    "sep_id": SEP_ID,
+    "mask_id": MASK_ID,
+    "num_special": NUM_SPECIAL,
+    "word_starts": "".join("01"[i % 3 == 0] for i in range(VOCAB_SIZE)),
 }
-"""What the data modules would say of the tiny images and texts made here."""
+"""Facts of the tiny images and texts generated here, as data modules would give them."""
 
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2}
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -64,10 +75,10 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "text": {
         "_target_": "ssl_zoo.backbones.text.TextTransformer",
         "trunk": "eva02_tiny_patch14_224",
-        "vocab_size": VOCABULARY,
+        "vocab_size": VOCAB_SIZE,
         "max_length": LENGTH,
-        "pad_id": PAD,
-        "sep_id": SEP,
+        "pad_id": PAD_ID,
+        "sep_id": SEP_ID,
         **TINY,
     },
 }
@@ -76,8 +87,10 @@ BACKBONES: dict[str, dict[str, Any]] = {
 class Subject(NamedTuple):
     """One method on one backbone.
 
-    make: builds it with weights from torch's generator; a picklable function, for other processes build it too.
-    views: what each view of a batch is, "image" or "text", as many as `min_views`.
+    Attributes:
+        name: method and kind of backbone.
+        make: builds the method with weights from torch's generator; picklable, because other processes build it too.
+        views: "image" or "text" for each view of a batch, as many as `min_views`.
     """
 
     name: str
@@ -85,7 +98,7 @@ class Subject(NamedTuple):
     views: tuple[str, ...]
 
     def build(self, seed: int) -> Method:
-        """With the weights of `seed`."""
+        """Builds the method with the weights of `seed`."""
         torch.manual_seed(seed)
         return self.make()
 
@@ -93,41 +106,42 @@ class Subject(NamedTuple):
         """Global batch `number` of B examples.
 
         Args:
-            number: seeds the examples.
-            more: sides of further square views, for multi-crop.
-            lengths: (B,) tokens of each text; None: all of them, less up to two.
+            number: seed of the examples.
+            more: sides of additional square views, for multi-crop.
+            lengths: (B,) int64, number of tokens of each text; None for full length minus up to two.
         """
         generator = torch.Generator().manual_seed(number)
-        views = [_images(generator) if kind == "image" else _texts(generator, lengths) for kind in self.views]
-        views += [_images(generator, side) for side in more]
+        views = [
+            _random_images(generator) if kind == "image" else _random_texts(generator, lengths) for kind in self.views
+        ]
+        views += [_random_images(generator, side) for side in more]
         indices = (number * B + torch.arange(B)) % FACTS["num_train"]
         return Batch(views, torch.arange(B) % FACTS["num_classes"], indices)
 
 
 RAGGED = 3 + torch.arange(B) % (LENGTH - 2)
-"""Lengths of texts, from 3 tokens to LENGTH."""
+"""Lengths of texts from 3 tokens to LENGTH."""
 
 
-def _images(generator: torch.Generator, side: int = SIZE) -> Tensor:
-    """(B, 3, side, side) normal pixels, a shade of its own for each example."""
-    shade = torch.arange(B).view(B, 1, 1, 1) / B
-    return torch.randn(B, 3, side, side, generator=generator) + shade
+def _random_images(generator: torch.Generator, side: int = SIZE) -> Tensor:
+    """(B, 3, side, side) normal pixels with a different brightness for each example."""
+    brightness = torch.arange(B).view(B, 1, 1, 1) / B
+    return torch.randn(B, 3, side, side, generator=generator) + brightness
 
 
-def _texts(generator: torch.Generator, lengths: Tensor | None) -> Tensor:
-    """(B, L) ids: [CLS] words [SEP], and up to two positions of padding; or words of the given lengths, as documents
-    are."""
-    ids = torch.randint(SPECIAL, VOCABULARY, (B, LENGTH), generator=generator)
+def _random_texts(generator: torch.Generator, lengths: Tensor | None) -> Tensor:
+    """(B, L) token ids: [CLS] words [SEP] with up to two positions of padding, or words of the given lengths only."""
+    ids = torch.randint(NUM_SPECIAL, VOCAB_SIZE, (B, LENGTH), generator=generator)
     if lengths is not None:
-        return ids.masked_fill(torch.arange(LENGTH) >= lengths[:, None], PAD)
-    ids[:, 0] = CLS
+        return ids.masked_fill(torch.arange(LENGTH) >= lengths[:, None], PAD_ID)
+    ids[:, 0] = CLS_ID
     ends = LENGTH - 1 - torch.arange(B) % 3
-    ids[torch.arange(B), ends] = SEP
-    return ids.masked_fill(torch.arange(LENGTH) > ends[:, None], PAD)
+    ids[torch.arange(B), ends] = SEP_ID
+    return ids.masked_fill(torch.arange(LENGTH) > ends[:, None], PAD_ID)
 
 
 def conv_net(in_chans: int = 3, widths: Sequence[int] = (16, 32)) -> nn.Module:
-    """(B, in_chans, H, W) -> (B, last width), for any H and W; each width's layer halves the sides."""
+    """A small convolutional network for any image size; each of its layers halves the sides."""
     layers: list[nn.Module] = []
     for width, out in pairwise([in_chans, *widths]):
         layers += [nn.Conv2d(width, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
@@ -137,74 +151,83 @@ def conv_net(in_chans: int = 3, widths: Sequence[int] = (16, 32)) -> nn.Module:
 
 
 def make_from(method: dict[str, Any], backbone: dict[str, Any]) -> Method:
-    """A method from plain configurations, as `run.py` would; raises what its constructor raises."""
+    """Builds a method from plain configurations, as a run does; raises what its constructor raises."""
     try:
         return instantiate(method, backbone=instantiate(backbone, _convert_="all"), _convert_="all")
     except InstantiationException as error:
-        raise error.__cause__ or error from None  # Hydra's own message hides the constructor's
+        raise error.__cause__ or error from None  # instead of Hydra's own exception
 
 
-def names() -> list[str]:
-    """The methods of conf/method."""
+def method_names() -> list[str]:
+    """Names of the methods in conf/method."""
     return sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
-def composed(name: str, *overrides: str) -> DictConfig:
+def compose_config(name: str, *overrides: str) -> DictConfig:
     """The configuration of `python run.py method=<name> <overrides>`. Raises ValueError for an unknown name."""
-    if name not in names():
-        raise ValueError(f"{name}: no such method{nearest(name, names())} There are: {', '.join(names())}")
+    if name not in method_names():
+        raise ValueError(
+            f"{name}: no such method{nearest(name, method_names())} There are: {', '.join(method_names())}"
+        )
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", [f"method={name}", *overrides])
 
 
-def kind_of(backbone: Mapping[str, Any]) -> str:
-    """conv, vit or text: what a backbone's configuration builds."""
+def backbone_kind(backbone: Mapping[str, Any]) -> str:
+    """The kind of backbone that a configuration builds: conv, vit or text."""
     if "backbones.text" in backbone["_target_"]:
         return "text"
     return "vit" if "vit_" in backbone.get("name", "") else "conv"
 
 
 @cache
-def of(name: str) -> tuple[Subject, ...]:
-    """The method `name` of conf/method on the backbone its configuration asks for, and on others that it takes.
+def subjects_of(name: str) -> tuple[Subject, ...]:
+    """The method `name` of conf/method on the backbone of its configuration and on each other kind that it accepts.
 
-    One that asks for text is examined on text alone. Others may refuse a kind of backbone by ValueError.
+    A method for text is checked on text only. Other methods may reject a kind of backbone by ValueError.
     """
-    cfg = composed(name)
+    cfg = compose_config(name)
     cfg.facts = FACTS
-    method: Any = shrunk(OmegaConf.to_container(cfg.method, resolve=True), 64, BACKBONES["text"])
+    method: Any = shrink_config(OmegaConf.to_container(cfg.method, resolve=True), 64, BACKBONES["text"])
     backbone: Any = OmegaConf.to_container(cfg.backbone, resolve=True)
-    own = kind_of(backbone)
-    kept = {key: value for key, value in backbone.items() if "drop" not in key}  # dropout is no part of the maths
+    own = backbone_kind(backbone)
+    kept = {key: value for key, value in backbone.items() if "drop" not in key}  # without dropout, which is random
     backbones = BACKBONES | ({own: kept | BACKBONES[own]} if own != "conv" else {})
     makers = {kind: partial(make_from, method, backbones[kind]) for kind in ([own] if own == "text" else BACKBONES)}
-    return taken(name, makers, own, paired=own != "text" and _has_text(method))
+    return accepted_subjects(name, makers, own, paired=own != "text" and _has_text(method))
 
 
-def shrunk(config: Any, size: int, text: dict[str, Any]) -> Any:
-    """The same configuration with whole numbers above 256 replaced by `size`, and `text` put into its text networks.
+def shrink_config(config: Any, size: int, text: dict[str, Any]) -> Any:
+    """Replaces integers above LARGE_NUMBER in a configuration by `size`, and overrides its text networks by `text`.
 
-    Smaller numbers stay, for they may depend on each other, as a width and its heads do; and so do facts of the data.
+    Smaller numbers are kept, because they may depend on each other, as width and number of heads do; so are facts of
+    the data.
     """
     if isinstance(config, dict) and "TextTransformer" in str(config.get("_target_")):
         return config | text
     if isinstance(config, dict):
-        return {key: value if key in FACTS else shrunk(value, size, text) for key, value in config.items()}
+        return {key: value if key in FACTS else shrink_config(value, size, text) for key, value in config.items()}
     if isinstance(config, list):
-        return [shrunk(value, size, text) for value in config]
-    return size if isinstance(config, int) and config > LARGE else config
+        return [shrink_config(value, size, text) for value in config]
+    return size if isinstance(config, int) and config > LARGE_NUMBER else config
 
 
 def _has_text(config: Any) -> bool:
-    """Whether a method's configuration holds a text network of its own, as CLIP's does."""
-    inside = config.values() if isinstance(config, dict) else ()
-    return any(_has_text(value) or (isinstance(value, str) and "backbones.text" in value) for value in inside)
+    """Whether a method's configuration contains a text network, as CLIP's does."""
+    values = config.values() if isinstance(config, dict) else ()
+    return any(_has_text(value) or (isinstance(value, str) and "backbones.text" in value) for value in values)
 
 
-def taken(name: str, makers: Mapping[str, Callable[[], Method]], own: str | None, paired: bool) -> tuple[Subject, ...]:
-    """A subject for each kind of backbone in `makers` with which the method is built and takes a batch.
+def accepted_subjects(
+    name: str, makers: Mapping[str, Callable[[], Method]], own: str | None, paired: bool
+) -> tuple[Subject, ...]:
+    """A subject for each kind of backbone with which the method can be built and accepts a batch.
 
-    It may refuse a kind by ValueError, except `own`; with `own` None it must take one. paired: its last view is text.
+    Args:
+        name: of the method.
+        makers: builds the method, for each kind of backbone.
+        own: the kind that the method must accept; None if any one kind suffices. Other kinds may raise ValueError.
+        paired: whether the last view is text.
     """
     subjects, refusals = [], []
     for kind, make in makers.items():
@@ -225,10 +248,18 @@ def taken(name: str, makers: Mapping[str, Callable[[], Method]], own: str | None
     return tuple(subjects)
 
 
-def of_class(path: str, arguments: Mapping[str, Any], kinds: tuple[str, ...] = tuple(BACKBONES)) -> tuple[Subject, ...]:
-    """The class `package.module.Class`, built with `arguments` besides its backbone, on each kind that it takes.
+def subjects_of_class(
+    path: str, arguments: Mapping[str, Any], kinds: tuple[str, ...] = tuple(BACKBONES)
+) -> tuple[Subject, ...]:
+    """The class `path` (package.module.Class) on each kind of backbone that it accepts.
 
-    Raises ValueError for a path without such a class, or arguments its constructor does not have or misses.
+    Args:
+        path: of the class.
+        arguments: of its constructor, except the backbone.
+        kinds: kinds of backbone to try.
+
+    Raises:
+        ValueError: for a path without such a class, and for unknown or missing arguments.
     """
     module, _, name = path.rpartition(".")
     try:
@@ -242,4 +273,6 @@ def of_class(path: str, arguments: Mapping[str, Any], kinds: tuple[str, ...] = t
     except TypeError as error:
         raise ValueError(f"{path}: {error}. Its arguments are {inspect.signature(found)}") from error
     config = {"_target_": path, **arguments}
-    return taken(name, {kind: partial(make_from, config, BACKBONES[kind]) for kind in kinds}, None, paired=False)
+    return accepted_subjects(
+        name, {kind: partial(make_from, config, BACKBONES[kind]) for kind in kinds}, None, paired=False
+    )

@@ -6,6 +6,8 @@
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 
@@ -88,6 +90,9 @@ class DataModule(EvalData, Protocol):
 
     def train_dataloader(self) -> Iterable[Any]:
         """This process's share of every global batch from `start_step` on, without end."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Moves a loaded batch to the device."""
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Computes the views of a loaded batch on the device that it has been moved to."""

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from ssl_zoo.data.base import EvalData
 from ssl_zoo.method import Method
 
+Phase = Literal["init", "periodic", "final"]
+"""The moment of a run: before step 0, during training, at its end."""
+
 
 class Features(NamedTuple):
     """Features of the N examples of one split, in the order of their indices, on the CPU.
@@ -53,7 +56,7 @@ class EvalContext:
         self,
         method: Method,
         data: EvalData,
-        phase: Literal["init", "periodic", "final"],
+        phase: Phase,
         precision: Callable[[], AbstractContextManager] = nullcontext,
         batch_size: int = 256,
         loaded: bool = False,

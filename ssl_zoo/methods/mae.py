@@ -1,8 +1,8 @@
-"""MAE: hide most patches of an image, encode the rest, and let a light decoder fill in the missing pixels.
+"""MAE: mask most patches of an image, encode the rest, and reconstruct the masked pixels with a light decoder.
 
 He, Chen, Xie, Li, Dollár, Girshick, "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022,
 https://arxiv.org/abs/2111.06377, Section 3. Official code: github.com/facebookresearch/mae.
-Letters: B images, N patches, M of them hidden, C channels, P patch size, D width.
+Letters: B images, N patches, M of them masked, C channels, P patch size, D width.
 """
 
 import torch
@@ -19,9 +19,10 @@ from ssl_zoo.nn.masks import num_masked
 
 
 def pixel_targets(view: Tensor, patch_size: tuple[int, int], normalise: bool) -> Tensor:
-    """(B, C, H, W) -> (B, N, P * P * C) float32, each patch with mean 0 and variance 1 if `normalise` (Section 3).
+    """Pixels (B, N, P * P * C) float32 of the patches of view (B, C, H, W).
 
-    A patch of a single value, such as one gray pixel, has no variance: it is its own target."""
+    With `normalise`, each patch has mean 0 and variance 1 (Section 3), unless it holds a single value.
+    """
     pixels = patches(view, patch_size).float()
     if not normalise or pixels.shape[-1] == 1:
         return pixels
@@ -30,12 +31,11 @@ def pixel_targets(view: Tensor, patch_size: tuple[int, int], normalise: bool) ->
 
 
 class MAE(Method):
-    """The encoder sees kept patches only; the decoder sees their vectors, and one learned vector at hidden places.
+    """The encoder sees only the visible patches; the decoder sees their features, and a mask token at masked positions.
 
-    Differs from the official code: the encoder has the backbone's own positions, the decoder does not see the class
-    token, the pixels are predicted at hidden places only, where alone they count, and linear layers start as torch's do
-    in the decoder and as timm's in the encoder, where there all of both start from a Xavier uniform distribution with
-    zero biases.
+    Differs from the official code: the encoder uses the backbone's own positions; the decoder does not see the class
+    token, and predicts only the masked patches, which alone enter the loss; linear layers have torch's initialisation
+    in the decoder and timm's in the encoder (official: Xavier uniform with zero biases in both).
     """
 
     def __init__(
@@ -66,26 +66,26 @@ class MAE(Method):
         self.to_pixels = nn.Linear(decoder_dim, projection.in_channels * self.patch_size[0] * self.patch_size[1])
 
     def divide(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """The hidden patches (B, M) of a view and those kept (B, N - M), int64, in random order."""
+        """Indices of the masked patches (B, M) and the visible patches (B, N - M), int64, in random order."""
         rows, columns = grid(self.backbone, view)
         order = rand_rows(len(view), rows * columns, device=view.device).argsort(dim=1)
         count = num_masked(self.mask_ratio, rows * columns)
         return order[:, :count], order[:, count:]
 
-    def reconstruct(self, view: Tensor, keep: Tensor, hidden: Tensor) -> Tensor:
-        """Predicted targets (B, M, P * P * C) float32 of the patches `hidden` (B, M), from the patches `keep`."""
-        visible = self.project(encode(self.backbone, view, keep=keep).tokens)  # (B, N - M, D)
-        x = torch.cat([visible, self.mask_token.expand(*hidden.shape, -1)], dim=1)
-        # Attention is blind to order, so tokens stay in this one, each with the position of its place in the image.
+    def reconstruct(self, view: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """Predicted targets (B, M, P * P * C) float32 of the patches `masked` (B, M) from the patches `visible`."""
+        features = self.project(encode(self.backbone, view, keep=visible).tokens)  # (B, N - M, D)
+        x = torch.cat([features, self.mask_token.expand(*masked.shape, -1)], dim=1)
+        # Attention is permutation-equivariant: tokens keep this order, each with the position of its patch.
         positions = sincos(grid(self.backbone, view), x.shape[-1], x.device)
-        x = self.decoder(x + positions[torch.cat([keep, hidden], dim=1)])
-        return self.to_pixels(x[:, keep.shape[1] :]).float()
+        x = self.decoder(x + positions[torch.cat([visible, masked], dim=1)])
+        return self.to_pixels(x[:, visible.shape[1] :]).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Squared error, mean over the values of the hidden patches of all global views."""
+        """Squared error, mean over the pixels of the masked patches of all global views."""
         views = global_views(batch.views)
-        # One draw for each view: its rows are shared out over the processes as the examples are.
-        hidden, keep = (torch.cat(parts) for parts in zip(*(self.divide(view) for view in views), strict=True))
+        # Random numbers are generated per view, so that they are distributed over processes as the examples are.
+        masked, visible = (torch.cat(x) for x in zip(*(self.divide(view) for view in views), strict=True))
         view = torch.cat(views)
-        targets = take(pixel_targets(view, self.patch_size, self.normalise_targets), hidden)
-        return {"loss": F.mse_loss(self.reconstruct(view, keep, hidden), targets)}
+        targets = take(pixel_targets(view, self.patch_size, self.normalise_targets), masked)
+        return {"loss": F.mse_loss(self.reconstruct(view, visible, masked), targets)}

@@ -1,9 +1,9 @@
-"""Masked language modelling: hide some tokens of a text and fill them in.
+"""Masked language modelling: mask some tokens of a text and predict them.
 
 Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", NAACL 2019,
 https://arxiv.org/abs/1810.04805, Section 3.1 and Appendix A.1 (80/10/10); dynamic masking: Liu et al., "RoBERTa", 2019,
 https://arxiv.org/abs/1907.11692, Section 4.1. Official code: github.com/google-research/bert.
-Letters: B rows, L tokens per row, k columns that hold the masked tokens of a row, V vocabulary, D width.
+Letters: B rows, L tokens per row, k masked tokens of a row, V vocabulary, D width.
 """
 
 from typing import NamedTuple
@@ -19,9 +19,14 @@ from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.masks import ChosenTokens, choose_tokens
 
 
-class Masked(NamedTuple):
-    """Rows with hidden tokens. ids: (B, L) as the encoder sees them; positions: (B, k) columns that were chosen;
-    targets: (B, k) the true ids there, -100 (ignored by the loss) where a shorter row has fewer tokens to mask."""
+class MaskedRows(NamedTuple):
+    """Rows of text with masked tokens.
+
+    Attributes:
+        ids: (B, L) int64, the input of the encoder.
+        positions: (B, k) int64, columns of the tokens to predict.
+        targets: (B, k) int64, the true ids there; -100 (ignored) where a short row has fewer tokens to mask.
+    """
 
     ids: Tensor
     positions: Tensor
@@ -29,11 +34,18 @@ class Masked(NamedTuple):
 
 
 class MLM(Method):
-    """Tied token embeddings plus a bias predict each hidden token, at the hidden positions only.
+    """Predicts the masked tokens through the tied token embedding plus a bias.
 
     Differs from BERT: no dense layer before the projection and no next-sentence task (neither helps at small budgets:
     Geiping & Goldstein, "Cramming", 2022), and exactly round(mask_ratio * n) of the n ordinary tokens of each row are
-    chosen (`masks.counts`).
+    chosen (`masks.mask_counts`).
+
+    Args:
+        replace: shares of the chosen tokens that become [MASK], become a random token, and stay unchanged; [1, 0, 0] is
+            pure masking.
+        whole_words: choose whole words instead of tokens.
+        word_starts: one character per token id, "1" if the token begins a word, else "0".
+        num_special: ids below it (padding, separators, ...) are never chosen, nor used as random tokens.
     """
 
     word_starts: Tensor
@@ -48,9 +60,6 @@ class MLM(Method):
         num_special: int,
         word_starts: str,
     ):
-        """replace: shares of the chosen tokens that become [MASK], a random token, and stay; [1, 0, 0] is pure masking.
-        whole_words: choose words, not tokens; word_starts holds "1" for each id that begins a word, else "0".
-        num_special: ids below it (padding, separators, ...) are never chosen nor drawn as random tokens."""
         super().__init__(backbone)
         fraction(mask_ratio=mask_ratio)
         if len(replace) != 3 or min(replace) < 0 or abs(sum(replace) - 1) > 1e-6:
@@ -66,38 +75,40 @@ class MLM(Method):
         self.register_buffer("word_starts", starts, persistent=False)
 
     def choose(self, ids: Tensor) -> ChosenTokens:
-        """The tokens to mask in ids (B, L): uniform over ordinary tokens, or whole words (the last one cut)."""
+        """Chooses tokens of ids (B, L) uniformly among ordinary ones, or by whole words (the last may be cut)."""
         scores = rand_rows(len(ids), ids.shape[1] + 1, device=ids.device)
         special = ids < self.num_special
         if self.whole_words:
-            word = (self.word_starts[ids] | special).long().cumsum(dim=1)  # (B, L), the word each token is part of
+            word = (self.word_starts[ids] | special).long().cumsum(dim=1)  # (B, L), index of the word of each token
             scores = scores.gather(1, word)
         else:
             scores = scores[:, 1:]
         return choose_tokens(scores, ~special, self.mask_ratio)
 
-    def hide(self, ids: Tensor) -> Masked:
-        """ids: (B, L) int64. Draws new positions and replacements on each call."""
+    def mask_tokens(self, ids: Tensor) -> MaskedRows:
+        """Masks tokens of ids (B, L) int64, with new random positions and replacements on each call."""
         positions, chosen = self.choose(ids)
         original = ids.gather(1, positions)
-        fate, noise = rand_rows(*positions.shape, 2, device=ids.device).unbind(-1)
-        any_token = (self.num_special + noise * (len(self.bias) - self.num_special)).long()
+        action, noise = rand_rows(*positions.shape, 2, device=ids.device).unbind(-1)
+        random_token = (self.num_special + noise * (len(self.bias) - self.num_special)).long()
         masked, random, _ = self.replace
-        shown = torch.where(fate < masked, self.mask_id, torch.where(fate < masked + random, any_token, original))
-        shown = torch.where(chosen, shown, original)
-        return Masked(ids.scatter(1, positions, shown), positions, original.masked_fill(~chosen, -100))
+        inputs = torch.where(action < masked + random, random_token, original)
+        inputs = torch.where(action < masked, self.mask_id, inputs)
+        inputs = torch.where(chosen, inputs, original)
+        return MaskedRows(ids.scatter(1, positions, inputs), positions, original.masked_fill(~chosen, -100))
 
     def masked_logits(self, ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Token logits (M, V) float32 at the positions (rows[i], columns[i]) of ids (B, L)."""
-        hidden = self.backbone.forward_tokens(ids)[rows, columns]  # (M, D)
-        return F.linear(hidden, self.backbone.embedding.weight, self.bias).float()
+        tokens = self.backbone.forward_tokens(ids)[rows, columns]  # (M, D)
+        return F.linear(tokens, self.backbone.embedding.weight, self.bias).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the hidden tokens of all views and processes; their accuracy and perplexity.
+        """Cross-entropy, accuracy and perplexity, mean over the chosen tokens of all views and processes.
 
-        Training accuracy counts tokens that were left in sight; skill is what the `mask` evaluator measures."""
-        # One draw for each view: its rows are shared out over the processes as the examples are.
-        masked = Masked(*(torch.cat(parts) for parts in zip(*map(self.hide, batch.views), strict=True)))
+        The accuracy includes chosen tokens that were left unchanged; the `mask` evaluator measures masked tokens only.
+        """
+        # Random numbers are generated per view, so that they are distributed over processes as the examples are.
+        masked = MaskedRows(*(torch.cat(x) for x in zip(*map(self.mask_tokens, batch.views), strict=True)))
         rows = torch.arange(len(masked.ids), device=masked.ids.device).repeat_interleave(masked.positions.shape[1])
         targets = masked.targets.flatten()
         logits = self.masked_logits(masked.ids, rows, masked.positions.flatten())

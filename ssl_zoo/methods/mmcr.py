@@ -1,4 +1,4 @@
-"""MMCR: views of an example share one direction, and the centroids of all examples fill the space.
+"""MMCR: the views of an example share one direction, and the centroids of all examples span the space.
 
 Yerxa, Kuang, Simoncelli, Chung, "Efficient Coding of Natural Images using Maximum Manifold Capacity
 Representations", NeurIPS 2023, https://arxiv.org/abs/2303.03307, Section 2. Official code: github.com/ThomasYerxa/mmcr.
@@ -18,12 +18,17 @@ from ssl_zoo.nn.heads import mlp
 
 
 def nuclear_norm(x: Tensor) -> Tensor:
-    """Sum of the singular values of each matrix: (..., N, D) float32 -> (...)."""
+    """Sum of the singular values of each matrix of x (..., N, D) float32: (...)."""
     return torch.linalg.svdvals(x).sum(dim=-1)
 
 
 class MMCR(Method):
-    """Projector with one hidden layer; as in the official CIFAR code there is no EMA network."""
+    """The projector has one hidden layer; there is no EMA network, as in the official code for CIFAR.
+
+    Args:
+        local_weight: lambda in the paper, weight of the nuclear norm within each example; may be 0.
+        views_per_batch_norm: see `functional.project_views`.
+    """
 
     min_views: ClassVar[int] = 2
 
@@ -35,8 +40,6 @@ class MMCR(Method):
         local_weight: float,
         views_per_batch_norm: str = "joint",
     ):
-        """local_weight: lambda of the paper, the weight of the nuclear norm within each example; may be 0.
-        views_per_batch_norm: see `functional.project_views`."""
         super().__init__(backbone)
         choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim)
@@ -47,13 +50,16 @@ class MMCR(Method):
         self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """lambda * ||Z_b||_*, mean over the batch, - ||C||_* with Z_b (V, D) the unit vectors of an example's views and
-        C (N, D) their means for the global batch; at least -sqrt(N min(N, D)). Global and local views count alike."""
+        """Loss lambda * ||Z_b||_* (mean over the batch) - ||C||_*; at least -sqrt(N min(N, D)).
+
+        Z_b (V, D) holds the unit vectors of the views of an example, C (N, D) their means for all examples of the
+        global batch. Global and local views have equal weight.
+        """
         z = torch.stack(
             project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm), dim=1
         )  # (B, V, D)
         z = F.normalize(z.float(), dim=2)
         spread = nuclear_norm(all_gather(z.mean(dim=1)))
-        if self.local_weight == 0:  # spares B small singular value decompositions
+        if self.local_weight == 0:  # saves B small singular value decompositions
             return {"loss": -spread}
         return {"loss": self.local_weight * nuclear_norm(z).mean() - spread}

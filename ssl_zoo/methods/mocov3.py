@@ -1,4 +1,4 @@
-"""MoCo v3: InfoNCE between predictions and a slowly moving copy's projections; the batch is the dictionary, no queue.
+"""MoCo v3: InfoNCE between predictions and an EMA network's projections of the same batch; no queue.
 
 Chen, Xie, He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021,
 https://arxiv.org/abs/2104.02057, Algorithm 1 and Section 3. Official code: github.com/facebookresearch/moco-v3.
@@ -19,15 +19,17 @@ from ssl_zoo.nn.heads import mlp
 class MoCoV3(Method):
     """Queries come from backbone, projector, predictor; keys from the target, an EMA of backbone and projector.
 
-    The heads are those the official code gives a ResNet, but for a bias in the predictor's last layer. For ViTs it adds
-    a projector layer, ends the predictor in a BatchNorm without scale and shift, and freezes the patch projection
-    (Section 4.2); here the heads are the same for every backbone and the patch projection learns.
+    The heads are those of the official code for ResNets, except for a bias in the predictor's last layer. For ViTs the
+    official code has one more projector layer, a BatchNorm without scale and shift at the end of the predictor, and a
+    frozen patch projection (Section 4.2); here heads are the same for all backbones, and the patch projection learns.
+
+    Args:
+        ema_decay: of the target; rises to 1 over the run along a half-cosine, as in the official code.
     """
 
     min_views: ClassVar[int] = 2
 
     def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, temperature: float, ema_decay: float):
-        """`ema_decay` grows to 1 over the run by half a cosine, as in the official code."""
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
         fraction(ema_decay=ema_decay)
@@ -39,12 +41,12 @@ class MoCoV3(Method):
         self.ema_decay = ema_decay
 
     def contrast(self, q: Tensor, k: Tensor) -> Tensor:
-        """2 * temperature * InfoNCE (Algorithm 1), mean over the B queries. q: (B, D); k: (WB, D), of all processes."""
+        """2 * temperature * InfoNCE (Algorithm 1) of q (B, D) with the keys k (WB, D) of all processes."""
         own = own_rows(q)
         return 2 * self.temperature * info_nce(q, k, own, self.temperature, excluded=None)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Sum of the loss over both directions, as the paper; more views: twice the mean over all directions."""
+        """`contrast`, summed over both directions as in the paper; more views: twice the mean over all pairs."""
         q = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
         with no_grad():
             k = [all_gather(self.target(view)) for view in global_views(batch.views)]
@@ -52,5 +54,6 @@ class MoCoV3(Method):
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
+        """Updates the target."""
         online = nn.Sequential(self.backbone, self.projector)
         ema_update_cosine(self.target, online, self.ema_decay, progress)

@@ -1,4 +1,4 @@
-"""MSN: a view with tokens dropped is to fall on the same prototypes as another, whole view; no pixel is predicted.
+"""MSN: a view with tokens dropped should be assigned to the same prototypes as another view; no pixel is predicted.
 
 Assran, Caron, Misra, Bojanowski, Bordes, Vincent, Joulin, Rabbat, Ballas, "Masked Siamese Networks for Label-Efficient
 Learning", ECCV 2022, https://arxiv.org/abs/2204.07141, Section 3, Eq. 1. Official code:
@@ -23,12 +23,17 @@ from ssl_zoo.nn.masks import RandomMask, unmasked
 
 
 class MSN(Method):
-    """Anchors: global views with tokens dropped (the paper's random masking) and whole local ones (focal masking).
-    Targets: whole global views through the EMA network.
+    """Matches the prototype assignments of partial views with an EMA target's assignments of whole global views.
 
-    Differs from the official code: every global view is a target for all other views, where there one of two is a
-    target only; the projector has ReLU for GELU and no BatchNorm at its input; Sinkhorn on the targets, which the
-    released configuration turns on, is left out (Appendix C.1 compares both).
+    Anchors are global views with tokens dropped (the paper's random masking) and local views (focal masking). Differs
+    from the official code: every global view is a target for all other views, while the official code uses one of two
+    as target only; the projector has ReLU instead of GELU and no BatchNorm at its input; Sinkhorn on the targets,
+    enabled in the released configuration, is left out (Appendix C.1 compares both).
+
+    Args:
+        sharpening: T in the official code; targets are raised to the power 1/T.
+        entropy_weight: lambda in the paper.
+        ema_decay: of the target; rises to 1 over the run along a half-cosine.
     """
 
     min_views: ClassVar[int] = 2
@@ -45,7 +50,6 @@ class MSN(Method):
         mask_ratio: float,
         ema_decay: float,
     ):
-        """sharpening: T of the official code, whose targets are raised to the power 1/T. entropy_weight: lambda."""
         super().__init__(backbone)
         require_tokens(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
@@ -61,14 +65,17 @@ class MSN(Method):
         self.ema_decay = ema_decay
 
     def drop(self, view: Tensor) -> Tensor:
-        """The pooled vector (B, D) of what is left of a view once `mask_ratio` of its tokens are dropped."""
+        """The pooled vector (B, D) of a view after dropping `mask_ratio` of its tokens."""
         real = eligible(self.backbone, view)  # (B, N)
         mask = self.mask(real, grid(self.backbone, view))
         return encode(self.backbone, view, keep=unmasked(mask, real, self.mask.mask_ratio)).pooled
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Eq. 1: cross-entropy, mean over the batch and over all pairs of a global view and another; to it comes, times
-        `entropy_weight`, what the entropy of the mean prediction for all anchors (global batch) lacks to log K."""
+        """Eq. 1: `match` plus `entropy_weight` times `missing_entropy`.
+
+        `match` is the cross-entropy, mean over the batch and all pairs of a global view and another view;
+        `missing_entropy` is log K minus the entropy of the mean prediction over all anchors of the global batch.
+        """
         whole = global_views(batch.views)
         h = [*(self.drop(view) for view in whole), *embed_views(self.backbone, batch.views[len(whole) :])]
         logits = self.prototypes(self.projector(torch.cat(h))) / self.temperature
@@ -82,5 +89,6 @@ class MSN(Method):
         return {"loss": match + self.entropy_weight * missing, "match": match, "missing_entropy": missing}
 
     def after_step(self, progress: float) -> None:
+        """Updates the target."""
         online = nn.Sequential(self.backbone, self.projector)
         ema_update_cosine(self.target, online, self.ema_decay, progress)

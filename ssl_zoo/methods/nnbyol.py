@@ -1,8 +1,8 @@
-"""NNBYOL: BYOL that predicts, not the target's projection of the other view, but its nearest neighbour among past ones.
+"""NNBYOL: BYOL that predicts the nearest neighbour, in a queue, of the target's projection of another view.
 
-The neighbours are those of Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
-of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, the loss that of BYOL, Eq. 2,
-https://arxiv.org/abs/2006.07733; so joined in nnbyol.py of github.com/vturrisi/solo-learn.
+Neighbours as in Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
+of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548; loss as in BYOL, Eq. 2,
+https://arxiv.org/abs/2006.07733; combined as in nnbyol.py of github.com/vturrisi/solo-learn.
 """
 
 from typing import ClassVar
@@ -19,12 +19,15 @@ from ssl_zoo.nn.queue import Queue
 
 
 class NNBYOL(Method):
-    """The queue holds what the target, an EMA of backbone and projector, made of past first views."""
+    """The queue holds projections of past first views by the target, an EMA of backbone and projector.
+
+    Args:
+        ema_decay: of the target; rises to 1 over the run along a half-cosine.
+    """
 
     min_views: ClassVar[int] = 2
 
     def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, queue_size: int, ema_decay: float):
-        """`ema_decay` grows to 1 over the run by half a cosine."""
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, queue_size=queue_size)
         fraction(ema_decay=ema_decay)
@@ -35,7 +38,7 @@ class NNBYOL(Method):
         self.ema_decay = ema_decay
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Sum over both directions of 2 - 2 cos, in [0, 8], mean over the batch; more views: twice the mean."""
+        """2 - 2 cos, summed over both directions, mean over the batch, in [0, 8]; more views: twice the mean."""
         p = [self.predictor(self.projector(self.backbone(view))) for view in batch.views]
         with no_grad():
             t = [F.normalize(self.target(view).float(), dim=1) for view in global_views(batch.views)]
@@ -46,5 +49,6 @@ class NNBYOL(Method):
         return {"loss": 2 * torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
+        """Updates the target."""
         online = nn.Sequential(self.backbone, self.projector)
         ema_update_cosine(self.target, online, self.ema_decay, progress)

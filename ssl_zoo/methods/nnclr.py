@@ -1,4 +1,4 @@
-"""NNCLR: contrast a view not with another view of its example but with that view's nearest neighbour in a queue.
+"""NNCLR: the positive of a view is the nearest neighbour, in a queue, of another view of the same example.
 
 Dwibedi, Aytar, Tompson, Sermanet, Zisserman, "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
 of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, Section 3 and Algorithm 1. No official code.
@@ -19,7 +19,7 @@ from ssl_zoo.nn.queue import Queue
 
 
 class NNCLR(Method):
-    """The queue is the paper's support set; neighbours are sought with projections and predicted by the predictor."""
+    """The queue is the paper's support set; neighbours of projections are compared with predictions."""
 
     min_views: ClassVar[int] = 2
 
@@ -41,9 +41,10 @@ class NNCLR(Method):
         self.temperature = temperature
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """InfoNCE from each neighbour to all predictions of the other view, mean over the batch and both directions.
+        """InfoNCE of each neighbour with all predictions of the other view, mean over the batch and both directions.
 
-        With more than two views: the mean over all directions from a global view's neighbour."""
+        More than two views: mean over all pairs of a global view's neighbour and another view.
+        """
         z = [self.projector(self.backbone(view)) for view in batch.views]
         p = [all_gather(self.predictor(x)) for x in z]  # (WB, D), so that negatives come from all processes
         neighbours = [self.queue.nearest(x, 1)[:, 0] for x in z[: len(global_views(batch.views))]]
@@ -52,5 +53,5 @@ class NNCLR(Method):
             info_nce(neighbours[i], p[j], own, self.temperature, excluded=None) for i, j in view_pairs(batch.views)
         ]
         if self.training:
-            self.queue.push(F.normalize(z[0].float(), dim=1), batch.indices)  # of the first view only, as Algorithm 1
+            self.queue.push(F.normalize(z[0].float(), dim=1), batch.indices)  # the first view only, as in Algorithm 1
         return {"loss": torch.stack(losses).mean()}

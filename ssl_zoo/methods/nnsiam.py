@@ -1,8 +1,8 @@
-"""NNSiam: SimSiam that predicts, not the projection of the other view, but its nearest neighbour among past ones.
+"""NNSiam: SimSiam that predicts the nearest neighbour, in a queue, of the projection of another view.
 
-The neighbours are those of Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
-of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548, the loss that of SimSiam, Eqs. 1-2,
-https://arxiv.org/abs/2011.10566; so joined in nnsiam.py of github.com/vturrisi/solo-learn.
+Neighbours as in Dwibedi et al., "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning
+of Visual Representations", ICCV 2021, https://arxiv.org/abs/2104.14548; loss as in SimSiam, Eqs. 1-2,
+https://arxiv.org/abs/2011.10566; combined as in nnsiam.py of github.com/vturrisi/solo-learn.
 """
 
 from typing import ClassVar
@@ -19,7 +19,7 @@ from ssl_zoo.nn.queue import Queue
 
 
 class NNSiam(Method):
-    """Heads as SimSiam's; the predictor learns at a constant rate."""
+    """Heads as in SimSiam; the predictor has a constant learning rate."""
 
     min_views: ClassVar[int] = 2
     constant_rate: ClassVar[tuple[str, ...]] = ("predictor",)
@@ -34,12 +34,12 @@ class NNSiam(Method):
         self.queue = Queue(queue_size, out_dim)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Mean over both directions of -cos(p, neighbour), in [-1, 1], and the batch; more views: over all."""
+        """-cos(p, neighbour), mean over the batch and all pairs of a global view and another view; in [-1, 1]."""
         z = [self.projector(self.backbone(view)) for view in batch.views]
         p = [self.predictor(x) for x in z]
         neighbours = [self.queue.nearest(x, 1)[:, 0] for x in z[: len(global_views(batch.views))]]
         pairs = view_pairs(batch.views)
-        similar = [F.cosine_similarity(p[j].float(), neighbours[i], dim=1).mean() for i, j in pairs]
+        cosines = [F.cosine_similarity(p[j].float(), neighbours[i], dim=1).mean() for i, j in pairs]
         if self.training:
             self.queue.push(F.normalize(z[0].float(), dim=1), batch.indices)
-        return {"loss": -torch.stack(similar).mean()}
+        return {"loss": -torch.stack(cosines).mean()}

@@ -1,4 +1,4 @@
-"""ReSSL: a strongly changed view should be similar to the same past examples as a weakly changed view, and as strongly.
+"""ReSSL: a strongly augmented view should have the same similarities to past examples as a weakly augmented view.
 
 Zheng, You, Wang, Qian, Zhang, Wang, Xu, "ReSSL: Relational Self-Supervised Learning with Weak Augmentation", NeurIPS
 2021, https://arxiv.org/abs/2107.09282, Section 3 and Algorithm 1. Official code: github.com/KyleZheng1997/ReSSL.
@@ -17,19 +17,24 @@ from ssl_zoo.nn.queue import Queue
 
 
 def relations(z: Tensor, keys: Tensor, temperature: float, excluded: Tensor) -> Tensor:
-    """Logarithms (B, K) of the softmax over the cosine similarities of z (B, D) with unit-length keys (K, D).
+    """Log-softmax (B, K) over the cosine similarities of z with the keys.
 
-    excluded: (B, K) bool, pairs to leave out; their logarithm is finite, since 0 * -inf in a cross-entropy is NaN.
+    Args:
+        z: (B, D).
+        keys: (K, D) unit vectors.
+        temperature: divides the similarities.
+        excluded: (B, K) bool, True for pairs to leave out. Their logits are finite, because 0 * -inf in the
+            cross-entropy would be NaN.
     """
     logits = similarities(F.normalize(z.float(), dim=1), keys) / temperature
     return logits.masked_fill(excluded, torch.finfo(logits.dtype).min).log_softmax(dim=1)
 
 
 class ReSSL(Method):
-    """The first view, which should be the weakly changed one, is the teacher's; the student sees all others.
+    """The teacher sees the first view, which should be weakly augmented; the student sees all others.
 
-    The queue holds the teacher's projections of past first views; those of an example itself are left out of its
-    relations. conf/views/ressl makes such views.
+    The queue holds the teacher's projections of past first views; those of the same example are excluded. Suitable
+    views are defined in conf/views/ressl.
     """
 
     min_views: ClassVar[int] = 2
@@ -63,17 +68,18 @@ class ReSSL(Method):
         self.ema_decay = ema_decay
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy between the teacher's relations and the student's, mean over the batch and student views."""
+        """Cross-entropy of the teacher's and the student's relations, mean over the batch and the student's views."""
         weak, *strong = batch.views
         with no_grad():
             t = F.normalize(self.teacher(weak).float(), dim=1)
             own = self.queue.same_example(batch.indices)  # (B, K)
-            goal = relations(t, self.queue.keys, self.teacher_temperature, own).exp()
+            targets = relations(t, self.queue.keys, self.teacher_temperature, own).exp()
         z = [self.projector(self.backbone(view)) for view in strong]
-        losses = [-(goal * relations(x, self.queue.keys, self.temperature, own)).sum(dim=1).mean() for x in z]
+        losses = [-(targets * relations(x, self.queue.keys, self.temperature, own)).sum(dim=1).mean() for x in z]
         if self.training:
             self.queue.push(t, batch.indices)
         return {"loss": torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
+        """Updates the teacher, with a constant decay."""
         ema_update(self.teacher, nn.Sequential(self.backbone, self.projector), self.ema_decay)

@@ -1,4 +1,4 @@
-"""RotNet: turn each image by 0, 90, 180 and 270 degrees and tell which is which.
+"""RotNet: rotate each image by 0, 90, 180 and 270 degrees and classify the rotation.
 
 Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018,
 https://arxiv.org/abs/1803.07728, Section 2.1 and Eqs. 2 and 3. Official code:
@@ -14,10 +14,11 @@ from ssl_zoo.method import Batch, Method
 
 
 class RotNet(Method):
-    """A linear classifier of four turns on the features. All four copies of an image are in its batch, which the
-    paper found much better than one (Section 3.1); the network sees four times the examples of the batch.
+    """A linear classifier of the four rotations on the features.
 
-    Differs from the paper, which reads features off an inner layer of a larger net: the backbone's output is kept.
+    All four copies of an image are in one batch, which the paper found much better than one (Section 3.1), so the
+    network processes four times the batch. Differs from the paper, which evaluates features of an intermediate layer of
+    a larger network: here the output of the backbone is evaluated.
     """
 
     def __init__(self, backbone: nn.Module):
@@ -25,11 +26,11 @@ class RotNet(Method):
         self.classifier = nn.Linear(self.backbone.num_features, 4)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over the four turns of all views; and the share of turns told right."""
+        """Cross-entropy and accuracy, mean over the four rotations of all views."""
         if batch.views[0].ndim != 4:
             raise ValueError(f"method=rotnet turns images (B, C, H, W), not views of {tuple(batch.views[0].shape)}")
-        turned = [torch.rot90(view, k, (2, 3)) for view in batch.views for k in range(4)]
-        logits = torch.stack([self.classifier(h).float() for h in embed_views(self.backbone, turned)])  # (4V, B, 4)
-        turns = torch.arange(4, device=logits.device).repeat(len(batch.views)).repeat_interleave(logits.shape[1])
+        rotated = [torch.rot90(view, k, (2, 3)) for view in batch.views for k in range(4)]
+        logits = torch.stack([self.classifier(h).float() for h in embed_views(self.backbone, rotated)])  # (4V, B, 4)
+        targets = torch.arange(4, device=logits.device).repeat(len(batch.views)).repeat_interleave(logits.shape[1])
         logits = logits.flatten(0, 1)
-        return {"loss": F.cross_entropy(logits, turns), "accuracy": (logits.argmax(dim=1) == turns).float().mean()}
+        return {"loss": F.cross_entropy(logits, targets), "accuracy": (logits.argmax(dim=1) == targets).float().mean()}

@@ -1,4 +1,4 @@
-"""SigLIP: of every image and every caption of the batch, tell whether they belong together, each pair by itself.
+"""SigLIP: classify each pair of an image and a caption of the batch as matching or not, independently of others.
 
 Zhai, Mustafa, Kolesnikov, Beyer, "Sigmoid Loss for Language Image Pre-Training", ICCV 2023,
 https://arxiv.org/abs/2303.15343, Section 3.2 and Algorithm 1. Official code: github.com/google-research/big_vision.
@@ -19,33 +19,46 @@ from ssl_zoo.method import Batch, Method
 
 
 def sigmoid_loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """-log sigmoid(+-(scale * cosine + bias)), + for pairs, summed over all texts, mean over the images (Section 3.2).
+    """-log sigmoid(+-(scale * cosine + bias)), + for matching pairs, summed over texts, mean over images (Section 3.2).
 
-    images, texts: (B, D) of length 1, row i of both being a pair. The B images of this process meet the texts of all,
-    so the sum is over W * B texts; computed in float32. The paper passes texts around in a ring to save memory
-    (Section 3.3); here they are gathered, which gives the same number.
+    The paper exchanges texts in a ring to save memory (Section 3.3); here they are gathered, with the same result.
+
+    Args:
+        images: (B, D) unit vectors.
+        texts: (B, D) unit vectors; row i belongs to image i.
+        scale: factor on the cosine similarities.
+        bias: added to the scaled similarities.
+
+    Returns:
+        Scalar float32: the sum is over the W * B texts of all processes, the mean over the B images of this one.
     """
     with torch.autocast(device_type=images.device.type, enabled=False):
         logits = scale * similarities(images, all_gather(texts.float())) + bias  # (B, WB)
         own = own_rows(images)
-        signs = 2 * F.one_hot(own, logits.shape[1]) - 1  # 1 for pairs, -1 for all others
+        signs = 2 * F.one_hot(own, logits.shape[1]) - 1  # 1 for matching pairs, -1 for all others
         return -F.logsigmoid(signs * logits).sum(dim=1).mean()
 
 
 class SigLIP(Method):
-    """Two encoders and a linear map from each to a shared space; the image encoder is evaluated, exported and kept.
+    """Two encoders with a linear projection each to a shared space; the image encoder is evaluated and exported.
 
-    The batch's last view is the text, (B, L) token ids; all views before it are images, each of them paired with it.
-    Differs from the official code: each encoder pools as it does (there: attention pooling for images).
+    The last view of a batch is the text, (B, L) token ids; each view before it is an image paired with this text.
+    Differs from the official code: each encoder has its own pooling (official: attention pooling for images).
+
+    Args:
+        scale: initial factor on the cosine similarities; learned.
+        bias: initial bias; learned.
+
+    Raises:
+        ValueError: for a scale or width that is not positive, or a bias that is not finite.
     """
 
     min_views: ClassVar[int] = 2
 
     text_backbone: Any
-    """What turns token ids into features, as `backbone` does images."""
+    """Maps token ids (B, L) to features (B, D'), and has D' as `num_features`."""
 
     def __init__(self, backbone: nn.Module, text_backbone: nn.Module, out_dim: int, scale: float, bias: float):
-        """scale, bias: of the cosines, at the start; both are learned. Raises ValueError for a scale or width of 0."""
         super().__init__(backbone)
         positive(out_dim=out_dim, scale=scale)
         if not math.isfinite(bias):
@@ -53,19 +66,19 @@ class SigLIP(Method):
         self.text_backbone = text_backbone
         self.projector = nn.Linear(self.backbone.num_features, out_dim)
         self.text_projector = nn.Linear(self.text_backbone.num_features, out_dim)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))  # t' of the paper
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))  # t' in the paper
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def embed_image(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float -> (B, D) float32 of length 1."""
+        """Maps images (B, C, H, W) to unit vectors (B, D) float32."""
         return self._project(self.backbone(images))
 
     def embed_text(self, ids: Tensor) -> Tensor:
-        """(B, L) int64 -> (B, D) float32 of length 1."""
+        """Maps token ids (B, L) int64 to unit vectors (B, D) float32."""
         return F.normalize(self.text_projector(self.text_backbone(ids)).float(), dim=1)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """With several image views the loss is the mean over them."""
+        """`sigmoid_loss`, mean over the image views."""
         *views, ids = batch.views
         texts, scale = self.embed_text(ids), self.log_scale.exp()
         losses = [sigmoid_loss(self._project(h), texts, scale, self.bias) for h in embed_views(self.backbone, views)]

@@ -1,4 +1,4 @@
-"""SimCLR: two views of an example attract each other, all other examples of the batch repel.
+"""SimCLR: two views of an example attract each other, all other examples of the batch are negatives.
 
 Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020,
 https://arxiv.org/abs/2002.05709, Algorithm 1. Official code: github.com/google-research/simclr.
@@ -17,19 +17,25 @@ from ssl_zoo.nn.heads import mlp
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """NT-Xent (Eq. 1), mean over the 2B queries. z1, z2: (B, D), the projections of two views of the same B examples.
+    """NT-Xent (Eq. 1), mean over the 2B queries; z1, z2 (B, D) are projections of two views of the same B examples.
 
-    The negatives come from all processes, so that W processes of B/W examples give the loss of one with B.
+    Negatives come from all processes, so that W processes with B / W examples each give the loss of one with B.
     """
     z = torch.cat([z1, z2])  # (2B, D)
     keys = all_gather(z)  # (2BW, D)
-    own = own_rows(z)  # where each query sits among the keys
+    own = own_rows(z)  # index of each query among the keys
     itself = own[:, None] == torch.arange(len(keys), device=z.device)
     return info_nce(z, keys, positives=own.roll(len(z1)), temperature=temperature, excluded=itself)
 
 
 class SimCLR(Method):
-    """Projector with one hidden layer (Section 4.2); the loss is NT-Xent on its output, the backbone is kept."""
+    """NT-Xent on the output of a projector with one hidden layer (Section 4.2).
+
+    Args:
+        hidden_norm: whether BatchNorm follows the projector's hidden layer.
+        last_norm: whether BatchNorm follows the projector's last layer.
+        views_per_batch_norm: see `functional.project_views`.
+    """
 
     min_views: ClassVar[int] = 2
 
@@ -43,8 +49,6 @@ class SimCLR(Method):
         last_norm: bool = False,
         views_per_batch_norm: str = "joint",
     ):
-        """hidden_norm, last_norm: BatchNorm after the projector's hidden and last layer; views_per_batch_norm: see
-        `functional.project_views`."""
         super().__init__(backbone)
         choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
@@ -55,7 +59,7 @@ class SimCLR(Method):
         self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """With more than two views the loss is the mean over all pairs with a global view in them."""
+        """NT-Xent, mean over all pairs of a global view and another view."""
         z = project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
         pairs = [(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]
         return {"loss": torch.stack([nt_xent(a, b, self.temperature) for a, b in pairs]).mean()}

@@ -1,4 +1,4 @@
-"""SimSiam: predict the projection of another view, held constant; neither negatives, nor a second network.
+"""SimSiam: predict the projection of another view, with a stop-gradient; neither negatives nor a second network.
 
 Chen & He, "Exploring Simple Siamese Representation Learning", CVPR 2021, https://arxiv.org/abs/2011.10566,
 Algorithm 1, Eqs. 1-2 and Section 3 (heads). Official code: github.com/facebookresearch/simsiam.
@@ -17,7 +17,7 @@ from ssl_zoo.nn.heads import mlp
 
 
 class SimSiam(Method):
-    """The projector has three layers and ends in BatchNorm; the predictor, a bottleneck, learns at a constant rate."""
+    """The projector has three layers and ends in BatchNorm; the predictor is a bottleneck with a constant rate."""
 
     min_views: ClassVar[int] = 2
     constant_rate: ClassVar[tuple[str, ...]] = ("predictor",)
@@ -31,12 +31,13 @@ class SimSiam(Method):
         self.predictor = mlp(out_dim, predictor_hidden_dim, out_dim)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Mean over both directions of -cos(p, z) with z held constant (Eqs. 1-2); in [-1, 1], mean over the batch.
+        """-cos(p, z) without gradient in z (Eqs. 1-2), mean over the batch and both directions; in [-1, 1].
 
-        With more than two views: the mean over all directions that predict a global view."""
-        # One view at a time: BatchNorm statistics are those of a view, as in the official code.
+        More than two views: mean over all predictions of a global view.
+        """
+        # One view at a time: each view has its own BatchNorm statistics, as in the official code.
         z = [self.projector(self.backbone(view)) for view in batch.views]
         p = [self.predictor(x) for x in z]
         pairs = view_pairs(batch.views)
-        similar = [F.cosine_similarity(p[j].float(), z[i].detach().float(), dim=1).mean() for i, j in pairs]
-        return {"loss": -torch.stack(similar).mean()}
+        cosines = [F.cosine_similarity(p[j].float(), z[i].detach().float(), dim=1).mean() for i, j in pairs]
+        return {"loss": -torch.stack(cosines).mean()}

@@ -1,4 +1,4 @@
-"""SupCon: all views of all examples of a class attract each other, those of other classes repel.
+"""SupCon: all views of all examples of a class attract each other, other classes are negatives.
 
 Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, https://arxiv.org/abs/2004.11362, Eq. 2 (L_out).
 Official code: github.com/google-research/google-research/tree/master/supcon.
@@ -18,31 +18,39 @@ from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import mlp
 
 
-def supcon(z: list[Tensor], num_global: int, labels: Tensor, temperature: float) -> Tensor:
-    """L_out, mean over the anchors that have a positive, in float32; 0 if none of the global batch has one. The paper
-    sums over the anchors; the official code takes the mean, too, and multiplies it by the temperature, which we do not.
+def supcon_loss(z: list[Tensor], num_global: int, labels: Tensor, temperature: float) -> Tensor:
+    """L_out in float32, mean over the anchors that have a positive; 0 if no anchor of the global batch has one.
 
-    z: V projections (B, D) of the same examples, of which the first `num_global` are global views; labels (B,).
-    Anchors are all views of this process, keys the global views of all processes; an anchor is not its own key.
+    The paper sums over anchors; the official code uses the mean too, but multiplies it by the temperature. Anchors are
+    all views of this process, keys the global views of all processes; an anchor is not its own key.
+
+    Args:
+        z: V projections (B, D) of the same examples, global views first.
+        num_global: number of global views.
+        labels: (B,) int64.
+        temperature: divides the cosine similarities.
     """
     z = [F.normalize(view.float(), dim=1) for view in z]
     anchors, keys = torch.cat(z), all_gather(torch.cat(z[:num_global]))  # (VB, D), (WGB, D)
     same = labels.repeat(len(z))[:, None] == all_gather(labels.repeat(num_global))
-    shared = num_global * len(labels)  # anchors that are keys as well
+    shared = num_global * len(labels)  # anchors that are also keys
     column = torch.arange(len(anchors), device=labels.device)
     column = torch.where(column < shared, column + rank() * shared, -1)
     itself = column[:, None] == torch.arange(len(keys), device=labels.device)
     logits = (similarities(anchors, keys) / temperature).masked_fill(itself, -torch.inf)
-    log_shares = F.log_softmax(logits, dim=1)
+    log_probabilities = F.log_softmax(logits, dim=1)
     positives = same & ~itself
     counts = positives.sum(dim=1)
-    losses = -log_shares.masked_fill(~positives, 0).sum(dim=1) / counts.clamp(min=1)
+    losses = -log_probabilities.masked_fill(~positives, 0).sum(dim=1) / counts.clamp(min=1)
     return mean_over(losses, counts > 0)
 
 
 class SupCon(Method):
-    """SimCLR's projector under a loss that knows the classes; the backbone is kept. With labels that are all different
-    and two views it is SimCLR."""
+    """SimCLR with a loss that uses labels; with all labels different and two views it equals SimCLR.
+
+    Args:
+        views_per_batch_norm: see `functional.project_views`.
+    """
 
     min_views: ClassVar[int] = 2
     uses_labels: ClassVar[bool] = True
@@ -55,7 +63,6 @@ class SupCon(Method):
         temperature: float,
         views_per_batch_norm: str = "joint",
     ):
-        """views_per_batch_norm: see `functional.project_views`."""
         super().__init__(backbone)
         choice(VIEWS_PER_BATCH_NORM, views_per_batch_norm=views_per_batch_norm)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, temperature=temperature)
@@ -64,6 +71,6 @@ class SupCon(Method):
         self.views_per_batch_norm = views_per_batch_norm
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """All views enter one loss, as in the paper; the local crops of multi-crop are anchors, never keys."""
+        """`supcon_loss` of all views together, as in the paper; local crops are anchors, never keys."""
         z = project_views(self.backbone, self.projector, batch.views, self.views_per_batch_norm)
-        return {"loss": supcon(z, len(global_views(batch.views)), batch.labels, self.temperature)}
+        return {"loss": supcon_loss(z, len(global_views(batch.views)), batch.labels, self.temperature)}

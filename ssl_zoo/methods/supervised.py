@@ -1,4 +1,4 @@
-"""Supervised baseline: cross-entropy on the labels, what self-supervision is measured against.
+"""Supervised baseline: cross-entropy on the labels, for comparison with self-supervision.
 
 Label smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, Section 7,
 https://arxiv.org/abs/1512.00567.
@@ -14,7 +14,7 @@ from ssl_zoo.method import Batch, Method
 
 
 class Supervised(Method):
-    """A linear classifier on the backbone, trained together with it; every view of an example carries its label."""
+    """A linear classifier on the backbone, trained end to end; every view of an example has its label."""
 
     uses_labels: ClassVar[bool] = True
 
@@ -30,6 +30,7 @@ class Supervised(Method):
         self.label_smoothing = label_smoothing
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Cross-entropy and accuracy, mean over the batch and all views."""
         logits = torch.cat([self.head(self.backbone(view)) for view in batch.views]).float()  # (VB, classes)
         labels = batch.labels.repeat(len(batch.views))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -1,4 +1,4 @@
-"""SwAV: predict from one view which prototypes another view of the example was assigned to, all being used equally.
+"""SwAV: predict from one view the balanced prototype assignment of another view of the same example.
 
 Caron, Misra, Mairal, Goyal, Bojanowski, Joulin, "Unsupervised Learning of Visual Features by Contrasting Cluster
 Assignments", NeurIPS 2020, https://arxiv.org/abs/2006.09882, Sections 3.1-3.3, Eqs. 1-6. Official
@@ -19,11 +19,17 @@ from ssl_zoo.nn.heads import Prototypes, mlp
 from ssl_zoo.nn.queue import Queue
 
 
-def assign(scores: Tensor, queued: Tensor, temperature: float, iterations: int) -> Tensor:
-    """Assignments (B, K) of this process's scores, equally spread over the global batch and S older rows.
+def assign_with_queue(scores: Tensor, queued: Tensor, temperature: float, iterations: int) -> Tensor:
+    """Assignments (B, K) of this process's scores, balanced over the global batch and a queue.
 
-    scores: (B, K); queued: (S, K), the same on all processes. `sinkhorn` gathers what is whole already; the W copies of
-    each row change the sums over the rows by the factor W alone, which the next step divides out.
+    `sinkhorn` gathers its input, here the global batch, from all processes; the W copies of each row multiply the sums
+    over rows by W, which its normalisation cancels.
+
+    Args:
+        scores: (B, K) scores of this process.
+        queued: (S, K) scores of the queue, equal on all processes.
+        temperature: see `sinkhorn`.
+        iterations: see `sinkhorn`.
     """
     rows = torch.cat([all_gather(scores), queued])
     first = rank() * len(scores)
@@ -31,10 +37,15 @@ def assign(scores: Tensor, queued: Tensor, temperature: float, iterations: int) 
 
 
 class SwAV(Method):
-    """Global views are assigned, each is predicted from all other views; multi-crop is a choice of views alone.
+    """Assigns global views to prototypes and predicts each assignment from all other views.
 
-    Differs from the official code: prototypes are weight-normalised, not set back to length 1 after each step, and one
-    queue of the first view serves all views, where there it is one for each.
+    Differs from the official code: prototypes are weight-normalised instead of renormalised after each step, and one
+    queue of the first view serves all views instead of one queue per view.
+
+    Args:
+        freeze_until: share of the run during which the prototypes are frozen.
+        queue_size: 0 for no queue.
+        queue_from: share of the run from which the queue is used; it is filled from the start.
     """
 
     min_views: ClassVar[int] = 2
@@ -52,8 +63,6 @@ class SwAV(Method):
         queue_size: int,
         queue_from: float,
     ):
-        """freeze_until, queue_from: shares of the run; prototypes learn from the one on, the queue counts from the
-        other on (it is filled from the start)."""
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         positive(sinkhorn_temperature=sinkhorn_temperature, sinkhorn_iterations=sinkhorn_iterations)
@@ -70,16 +79,16 @@ class SwAV(Method):
         self.sinkhorn_iterations = sinkhorn_iterations
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy with the assignments, mean over the batch and over all pairs of a global view and another."""
+        """Cross-entropy with the assignments, mean over the batch and all pairs of a global view and another view."""
         views = batch.views
-        # All views in one pass of the projector, as in the official code: its BatchNorm sees them together.
+        # All views in one pass of the projector, so that they share BatchNorm statistics, as in the official code.
         z = self.projector(torch.cat(embed_views(self.backbone, views)))
         scores = self.prototypes(z, frozen=progress < self.freeze_until).chunk(len(views))
         queued = scores[0].new_empty(0, scores[0].shape[1])
         if self.queue is not None and progress >= self.queue_from:
             queued = self.prototypes(self.queue.keys).detach()
         settings = self.sinkhorn_temperature, self.sinkhorn_iterations
-        targets = [assign(scores[i].detach(), queued, *settings) for i in range(len(global_views(views)))]
+        targets = [assign_with_queue(scores[i].detach(), queued, *settings) for i in range(len(global_views(views)))]
         losses = [F.cross_entropy(scores[j] / self.temperature, targets[i]) for i, j in view_pairs(views)]
         if self.training and self.queue is not None:
             self.queue.push(F.normalize(z.detach().float(), dim=1).chunk(len(views))[0], batch.indices)

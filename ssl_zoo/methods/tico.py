@@ -1,8 +1,8 @@
-"""TiCo: agree with a slowly moving copy of the network, and avoid the directions that embeddings have used of late.
+"""TiCo: agree with an EMA target network, and avoid directions with large second moment in recent embeddings.
 
 Zhu, Moraes, Karakulak, Sobol, Canziani, LeCun, "TiCo: Transformation Invariance and Covariance Contrast for
 Self-Supervised Visual Representation Learning", 2022, https://arxiv.org/abs/2206.10698, Section 3.
-No official code; the loss is compared with lightly's in the test.
+No official code; a test compares the loss with lightly's.
 """
 
 from typing import ClassVar
@@ -19,10 +19,15 @@ from ssl_zoo.nn.heads import mlp
 
 
 class TiCo(Method):
-    """The online network is backbone and projector, the target an EMA of both; `covariance` is the memory."""
+    """The online network is backbone and projector, the target an EMA of both; `covariance` is a running mean.
+
+    Args:
+        contrast_weight: rho in the paper.
+        covariance_decay: beta in the paper.
+        ema_decay: of the target; rises to 1 over the run along a half-cosine.
+    """
 
     min_views: ClassVar[int] = 2
-
     covariance: Tensor
 
     def __init__(
@@ -34,7 +39,6 @@ class TiCo(Method):
         covariance_decay: float,
         ema_decay: float,
     ):
-        """`contrast_weight`: rho of the paper, `covariance_decay`: beta. `ema_decay` grows to 1 by half a cosine."""
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, contrast_weight=contrast_weight)
         fraction(covariance_decay=covariance_decay, ema_decay=ema_decay)
@@ -45,21 +49,23 @@ class TiCo(Method):
         self.ema_decay = ema_decay
         self.register_buffer("covariance", torch.zeros(out_dim, out_dim))
 
-    def remember(self, z: list[Tensor]) -> Tensor:
-        """The EMA of second moments (D, D) with those of this step's unit vectors over the global batch, all views."""
+    def updated_covariance(self, z: list[Tensor]) -> Tensor:
+        """`covariance` (D, D) after an EMA step with the second moments of z over the global batch and all views."""
         with torch.no_grad(), torch.autocast(self.covariance.device.type, enabled=False):
             moments = torch.stack([x.T @ x / len(x) for x in z]).mean(dim=0)
             return self.covariance.lerp(all_reduce_mean(moments), 1 - self.covariance_decay)
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """1 - cos + rho z^T C z, mean over the batch and over both directions, where the paper takes one and leaves
-        out the 1. C is constant in the gradient. More views: the mean over all directions that look at a global one."""
-        # One view at a time: BatchNorm statistics are those of a view.
+        """1 - cos + rho z^T C z, mean over the batch and both directions, without gradient in C.
+
+        The paper uses one direction and omits the 1. More views: mean over all predictions of a global view.
+        """
+        # One view at a time: each view has its own BatchNorm statistics.
         z = [F.normalize(self.projector(self.backbone(view)).float(), dim=1) for view in batch.views]
         with torch.no_grad():
             t = [self.target(view) for view in global_views(batch.views)]
         invariance = torch.stack([cosine_distance(z[j], t[i]) for i, j in view_pairs(batch.views)]).mean() / 2
-        covariance = self.remember(z)
+        covariance = self.updated_covariance(z)
         with torch.autocast(covariance.device.type, enabled=False):
             contrast = torch.stack([(x @ covariance * x).sum(dim=1).mean() for x in z]).mean()
         if self.training:
@@ -71,5 +77,6 @@ class TiCo(Method):
         }
 
     def after_step(self, progress: float) -> None:
+        """Updates the target."""
         online = nn.Sequential(self.backbone, self.projector)
         ema_update_cosine(self.target, online, self.ema_decay, progress)

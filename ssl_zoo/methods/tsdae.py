@@ -1,4 +1,4 @@
-"""TSDAE: delete most tokens of a text, press the rest into one vector, and write the whole text out of it.
+"""TSDAE: delete most tokens of a text, encode the rest as one vector, and reconstruct the whole text from it.
 
 Wang, Reimers, Gurevych, "TSDAE: Using Transformer-based Sequential Denoising Auto-Encoder for Unsupervised Sentence
 Embedding Learning", Findings of EMNLP 2021, https://arxiv.org/abs/2104.06979, Section 3. Official code:
@@ -22,14 +22,16 @@ from ssl_zoo.nn.masks import RandomMask, unmasked
 class TSDAE(Method):
     """The encoder's pooled vector is the first input of a causal decoder, followed by the text itself.
 
-    Differs from the paper, whose decoder reads the vector by cross-attention and shares all weights with the encoder:
-    here it is a prefix token, and only the token embeddings, in and out, are the encoder's.
+    Differs from the paper, whose decoder attends to the vector by cross-attention and shares all weights with the
+    encoder: here the vector is a prefix token, and only the input and output token embeddings are shared.
+
+    Args:
+        decoder: a causal text transformer as wide as the backbone, whose own token embedding is not used.
     """
 
     decoder: Any
 
     def __init__(self, backbone: nn.Module, decoder: nn.Module, delete_ratio: float, pad_id: int):
-        """decoder: a causal text transformer as wide as the backbone, whose own token embedding is not used."""
         super().__init__(backbone)
         fraction(delete_ratio=delete_ratio)
         self.mask = RandomMask(delete_ratio)
@@ -50,28 +52,32 @@ class TSDAE(Method):
         self.pad_id = pad_id
 
     def delete(self, ids: Tensor) -> Tensor:
-        """(B, L) -> (B, M), the tokens that stay, in order and without gaps, then padding: round(delete_ratio * n) of
-        each row's n tokens are deleted, at least one stays, and a row of L keeps M."""
+        """Deletes round(delete_ratio * n) of the n tokens of each row of ids (B, L); at least one remains.
+
+        Returns:
+            (B, M) int64, the remaining tokens in order and without gaps, then padding; a row of L tokens keeps M.
+        """
         real = eligible(self.backbone, ids)
         deleted = self.mask(real, grid(self.backbone, ids))
         columns = unmasked(deleted, real, self.mask.mask_ratio)
         return ids.gather(1, columns).masked_fill(~real.gather(1, columns), self.pad_id)
 
     def logits(self, vector: Tensor, ids: Tensor) -> Tensor:
-        """vector (B, D), ids (B, L) -> (B, L, V) float32: the token at each place, given vector and past."""
-        before = torch.cat([ids[:, :1], ids[:, :-1]], dim=1)  # the first stands for the vector, where text must be
+        """Logits (B, L, V) float32 of each token of ids (B, L), given the previous tokens and vector (B, D)."""
+        # The first id only marks the position of the vector as text, not padding.
+        previous = torch.cat([ids[:, :1], ids[:, :-1]], dim=1)
         x = torch.cat([vector.unsqueeze(1), embed(self.backbone, ids)[:, :-1]], dim=1)
-        hidden = encode(self.decoder, before, embeddings=x).tokens
-        return F.linear(hidden, self.backbone.embedding.weight, self.bias).float()
+        tokens = encode(self.decoder, previous, embeddings=x).tokens
+        return F.linear(tokens, self.backbone.embedding.weight, self.bias).float()
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Cross-entropy, mean over all tokens of a view but padding, then over the views; their perplexity."""
+        """Cross-entropy, mean over all tokens of a view except padding, then over the views; and its perplexity."""
         loss = torch.stack([self.loss(view) for view in batch.views]).mean()
         return {"loss": loss, "perplexity": all_reduce_mean(loss.detach()).exp()}
 
     def loss(self, ids: Tensor) -> Tensor:
-        """Of one view (B, L)."""
+        """Cross-entropy of one view (B, L)."""
         real = eligible(self.backbone, ids)
         logits = self.logits(self.backbone(self.delete(ids)), ids)
-        surprise = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
-        return mean_over(surprise, real)
+        errors = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
+        return mean_over(errors, real)

@@ -1,4 +1,4 @@
-"""VIbCReg: VICReg with correlations in place of covariances, behind a whitening layer.
+"""VIbCReg: VICReg with correlations instead of covariances, after a whitening layer.
 
 Lee, Aune, "VIbCReg: Variance-Invariance-better-Covariance Regularization for Self-Supervised Learning on Time Series",
 2021, https://arxiv.org/abs/2109.00783 (since 2022 under the title "Computer Vision Self-supervised Learning Methods on
@@ -21,11 +21,12 @@ from ssl_zoo.nn.heads import mlp
 
 
 class IterNorm(nn.Module):
-    """Whitens each group of features over the global batch: (B, D) -> (B, D) float32, then an affine map.
+    """Whitens each group of features over the global batch, followed by a learned affine map.
 
-    The inverse root of a group's covariance comes from Newton's iteration, in the coupled form: the same iterates as
-    P <- (3 P - P^3 S) / 2, which rounding errors make diverge after some 15. Projectors are not kept, so there are
-    no running statistics: outside training, too, the batch is whitened by its own.
+    The inverse square root of a group's covariance is computed by the coupled form of Newton's iteration, which has the
+    same iterates as P <- (3 P - P^3 S) / 2 but does not diverge by rounding after about 15 of them. There are no
+    running statistics, because projectors are discarded after training: in evaluation mode, too, a batch is whitened by
+    its own statistics.
     """
 
     def __init__(self, dim: int, num_groups: int, iterations: int):
@@ -36,6 +37,7 @@ class IterNorm(nn.Module):
         self.iterations = iterations
 
     def forward(self, z: Tensor) -> Tensor:
+        """Maps (B, D) to (B, D) float32."""
         x = z.float().unflatten(1, (self.num_groups, -1)).transpose(0, 1)  # (G, B, d)
         x = x - all_reduce_mean(x.mean(dim=1, keepdim=True))
         eye = torch.eye(x.shape[2], device=x.device)
@@ -45,13 +47,13 @@ class IterNorm(nn.Module):
             scaled, inverse = covariance / trace, eye.expand_as(covariance)
             for _ in range(self.iterations):
                 step = 1.5 * eye - 0.5 * inverse @ scaled
-                scaled, inverse = scaled @ step, step @ inverse  # towards the root and the inverse root
+                scaled, inverse = scaled @ step, step @ inverse  # converge to the square root and its inverse
             x = x @ (inverse / trace.sqrt())
         return x.transpose(0, 1).flatten(1) * self.weight + self.bias
 
 
 def correlation_loss(z: Tensor) -> Tensor:
-    """Squared correlations of different features, their sum divided by D^2. z: (N, D) float32."""
+    """Sum of the squared correlations of different features of z (N, D) float32, divided by D^2."""
     z = F.normalize(z - z.mean(dim=0), dim=0, eps=1e-6)
     with torch.autocast(z.device.type, enabled=False):
         correlation = z.T @ z  # (D, D)
@@ -59,7 +61,7 @@ def correlation_loss(z: Tensor) -> Tensor:
 
 
 class VIbCReg(Method):
-    """Projector of three layers and IterNorm; variances and correlations are those of the global batch."""
+    """The projector has three layers and IterNorm; variances and correlations are those of the global batch."""
 
     min_views: ClassVar[int] = 2
 
@@ -88,13 +90,16 @@ class VIbCReg(Method):
         self.covariance_weight = covariance_weight
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Two views: variance and correlation terms are summed over them, as in the official code (VICReg's official
-        code halves the variance term). More views: twice the mean over views; invariance is the mean over pairs."""
+        """Weighted sum of invariance, variance and correlation terms.
+
+        Two views: variance and correlation are summed over them, as in the official code (VICReg's official code halves
+        the variance term). More views: twice the mean over views; invariance is the mean over pairs.
+        """
         z = [self.projector(self.backbone(view)) for view in batch.views]
-        everyone = [all_gather(x) for x in z]
+        gathered = [all_gather(x) for x in z]
         invariance = torch.stack([F.mse_loss(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]).mean()
-        variance = 2 * torch.stack([variance_loss(x) for x in everyone]).mean()
-        covariance = 2 * torch.stack([correlation_loss(x) for x in everyone]).mean()
+        variance = 2 * torch.stack([variance_loss(x) for x in gathered]).mean()
+        covariance = 2 * torch.stack([correlation_loss(x) for x in gathered]).mean()
         loss = self.invariance_weight * invariance + self.variance_weight * variance
         loss = loss + self.covariance_weight * covariance
         return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}

@@ -1,4 +1,4 @@
-"""VICReg: views agree, while each feature keeps its variance over the batch and features do not covary.
+"""VICReg: views agree, each feature keeps its variance over the batch, and features are uncorrelated.
 
 Bardes, Ponce, LeCun, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", ICLR 2022,
 https://arxiv.org/abs/2105.04906, Section 4.1, Eq. 1-6 and Algorithm 1. Official code:
@@ -19,7 +19,7 @@ from ssl_zoo.nn.heads import mlp
 
 
 def covariance_loss(z: Tensor) -> Tensor:
-    """Squared covariances of different features, their sum divided by D (Eq. 3-4). z: (N, D) float32."""
+    """Sum of the squared covariances of different features of z (N, D) float32, divided by D (Eq. 3-4)."""
     z = z - z.mean(dim=0)
     with torch.autocast(z.device.type, enabled=False):
         covariance = z.T @ z / (len(z) - 1)  # (D, D)
@@ -27,7 +27,7 @@ def covariance_loss(z: Tensor) -> Tensor:
 
 
 class VICReg(Method):
-    """Projector ("expander") of three layers; variance and covariance are those of the global batch."""
+    """The projector ("expander") has three layers; variance and covariance are those of the global batch."""
 
     min_views: ClassVar[int] = 2
 
@@ -49,14 +49,17 @@ class VICReg(Method):
         self.covariance_weight = covariance_weight
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Scaled as in the official code: Eq. 5 is divided by D, and in Eq. 6 the variance is the mean of the two views
-        while the covariance is their sum. More views: invariance is the mean over pairs, the rest over views."""
-        # One view at a time: BatchNorm statistics are those of a view, as in the official code.
+        """Weighted sum of invariance, variance and covariance terms (Eq. 6), scaled as in the official code.
+
+        Eq. 5 is divided by D, and in Eq. 6 the variance is the mean over the two views while the covariance is the sum.
+        More views: invariance is the mean over pairs, variance the mean and covariance twice the mean over views.
+        """
+        # One view at a time: each view has its own BatchNorm statistics, as in the official code.
         z = [self.projector(self.backbone(view)).float() for view in batch.views]
-        everyone = [all_gather(x) for x in z]
+        gathered = [all_gather(x) for x in z]
         invariance = torch.stack([F.mse_loss(z[i], z[j]) for i, j in view_pairs(batch.views) if i < j]).mean()
-        variance = torch.stack([variance_loss(x) for x in everyone]).mean()
-        covariance = 2 * torch.stack([covariance_loss(x) for x in everyone]).mean()
+        variance = torch.stack([variance_loss(x) for x in gathered]).mean()
+        covariance = 2 * torch.stack([covariance_loss(x) for x in gathered]).mean()
         loss = self.invariance_weight * invariance + self.variance_weight * variance
         loss = loss + self.covariance_weight * covariance
         return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}

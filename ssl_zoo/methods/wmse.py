@@ -1,4 +1,4 @@
-"""W-MSE: views of an example meet after the batch has been whitened, which keeps examples apart without negatives.
+"""W-MSE: views of an example agree after the batch is whitened, which prevents collapse without negatives.
 
 Ermolov, Siarohin, Sangineto, Sebe, "Whitening for Self-Supervised Representation Learning", ICML 2021,
 https://arxiv.org/abs/2007.06346, Section 3. Official code: github.com/htdt/self-supervised.
@@ -17,29 +17,33 @@ from ssl_zoo.nn.heads import mlp
 
 
 def whiten(z: Tensor, eps: float) -> Tensor:
-    """Centred z (N, D) times the transposed inverse of the Cholesky factor of its covariance; in float32.
+    """Cholesky whitening of z (N, D) in float32: centres z and solves with the Cholesky factor of its covariance.
 
-    The covariance is mixed with `eps` of its mean variance on the diagonal, so that N <= D is well-posed too: N rows
-    span N - 1 dimensions, which become white, and nothing is left in the others. The official code mixes with
-    `eps` itself; here the result does not depend on the scale of z.
+    The covariance is mixed with `eps` times its mean variance on the diagonal, so that N <= D is well-posed too: N rows
+    span N - 1 dimensions, which become white, and the others stay empty. The official code adds `eps` itself; here the
+    result does not depend on the scale of z.
     """
     z = z.float() - z.float().mean(dim=0)
     with torch.autocast(z.device.type, enabled=False):
         covariance = z.T @ z / (len(z) - 1)
-        ridge = covariance.diagonal().mean().clamp(min=1e-6)  # above 0 even where all rows are the same
+        ridge = covariance.diagonal().mean().clamp(min=1e-6)  # positive even if all rows are equal
         eye = torch.eye(len(covariance), device=z.device)
         factor = torch.linalg.cholesky((1 - eps) * covariance + eps * ridge * eye)
         return torch.linalg.solve_triangular(factor, z.T, upper=False).T
 
 
 class WMSE(Method):
-    """Projector with one hidden layer; the global batch is whitened in random groups, each view by itself."""
+    """The projector has one hidden layer; the global batch is whitened in random groups, separately for each view.
+
+    Args:
+        whitening_size: number of rows that are whitened together, at least twice `out_dim`. A smaller batch is one
+            group; the remaining rows of a larger one are distributed over its groups.
+        eps: share of the diagonal in the covariance, see `whiten`.
+    """
 
     min_views: ClassVar[int] = 2
 
     def __init__(self, backbone: nn.Module, hidden_dim: int, out_dim: int, whitening_size: int, eps: float):
-        """`whitening_size`: rows that are whitened together, at least twice `out_dim`; a smaller batch is one group,
-        and the rows that a larger one has left over are spread over its groups."""
         super().__init__(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim)
         fraction(eps=eps)
@@ -53,9 +57,11 @@ class WMSE(Method):
         self.eps = eps
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """2 - 2 cos of the whitened rows of two views, mean over the global batch and over all pairs of views
-        with a global one in them. Every process computes all of it."""
-        # The head sees all views at once, the backbone one after the other, as in the official code.
+        """2 - 2 cos of whitened rows, mean over the global batch and all pairs of a global view and another view.
+
+        Every process computes the loss of the whole global batch.
+        """
+        # The projector processes all views at once, the backbone one after the other, as in the official code.
         h = torch.cat([self.backbone(view) for view in batch.views])
         views = [all_gather(z) for z in self.projector(h).chunk(len(batch.views))]
         order = broadcast(torch.randperm(len(views[0]), device=h.device))

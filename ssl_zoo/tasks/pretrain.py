@@ -3,17 +3,18 @@
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_zoo import ending, files
 from ssl_zoo.build import build_data, build_learner, build_method, build_trainer, views_name
 from ssl_zoo.config import STARTED, Run
+from ssl_zoo.data.base import DataModule
 from ssl_zoo.data.order import check_batch
 from ssl_zoo.dry_run import dry_run
 from ssl_zoo.evaluators.zero_shot import TwoTowers
@@ -83,8 +84,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if resume is not None:
         differences = run_folder.data_differences(resume, data.content, found)
         claim_folder(cfg, folder, found, run)
-    if "tokenizer_hash" in data.facts:
-        files.replace(folder / encoder_card.TOKENIZER, data.tokenizer.path.read_bytes())
+    if (tokenizer := getattr(data, "tokenizer", None)) is not None:  # of data with text
+        files.replace(folder / encoder_card.TOKENIZER, tokenizer.path.read_bytes())
 
     callbacks = []
     if cfg.trainer.evaluate_every is not None:
@@ -119,7 +120,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
 
     # ---- 4. Train until the budget is used up ----
     with processes.guarded(trainer, lambda death: ending.fail(cfg, folder, death)):
-        trainer.fit(learner, datamodule=data, ckpt_path=resume, weights_only=True)
+        trainer.fit(learner, datamodule=cast(LightningDataModule, data), ckpt_path=resume, weights_only=True)
     if learner.progress < 1:
         raise RuntimeError(
             f"training ended at step {learner.global_step} with {learner.progress:.0%} of the budget used"
@@ -173,7 +174,7 @@ def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.Found, run: Ru
         files.replace(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
 
 
-def check_method(method: Method, data: Any) -> None:
+def check_method(method: Method, data: DataModule) -> None:
     """Raises ValueError when the data or the views cannot serve the method."""
     if (num_views := len(data.views)) < method.min_views:
         raise ValueError(
@@ -201,7 +202,9 @@ def check_steps_left(budget: Budget, resumed_at: int, folder: Path) -> None:
         )
 
 
-def checkpoint_card(cfg: DictConfig, run: Run, method: Method, data: Any, around: dict[str, Any]) -> dict[str, Any]:
+def checkpoint_card(
+    cfg: DictConfig, run: Run, method: Method, data: DataModule, around: dict[str, Any]
+) -> dict[str, Any]:
     """What each checkpoint says of its run, in plain values: configuration, facts of the data, encoder, environment."""
     arguments: Any = OmegaConf.to_container(cfg.backbone, resolve=True)
     backbone = run.choices["backbone"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_zoo.data.base import DataModule
 from ssl_zoo.method import Batch, Method
 
 BUDGET_KINDS = ("epochs", "steps", "examples", "flops", "minutes")
@@ -81,6 +82,6 @@ def count_flops(method: Method, batch: Batch, examples: int = 8) -> float:
     return total / count
 
 
-def flops_per_example(method: Method, data: Any, raw: Any) -> float:
+def flops_per_example(method: Method, data: DataModule, raw: Any) -> float:
     """Training FLOPs of one example, counted on `raw`, a batch as the loader gives it (see `budget.count_flops`)."""
     return count_flops(method, data.on_after_batch_transfer(raw, 0))

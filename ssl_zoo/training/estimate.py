@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from ssl_zoo.data.base import DataModule
 from ssl_zoo.method import Batch, Method
 
 LONG_ENOUGH = 1.0
@@ -17,7 +18,7 @@ LONG_ENOUGH = 1.0
 
 def seconds_per_example(
     method: Method,
-    data: Any,
+    data: DataModule,
     raw: Any,
     share: int,
     device: torch.device,
@@ -77,7 +78,7 @@ def in_words(seconds: float) -> str:
     return f"{seconds / size:.2g} {unit}"
 
 
-def seconds_per_step(trainer: Trainer, method: Method, data: Any, raw: Any) -> float:
+def seconds_per_step(trainer: Trainer, method: Method, data: DataModule, raw: Any) -> float:
     """An estimate for one optimizer step of all processes, which share the cores of a CPU but not a GPU."""
     device = trainer.strategy.root_device
     method.to(device)

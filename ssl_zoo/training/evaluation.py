@@ -6,14 +6,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ssl_zoo.evaluators.base import EvalContext, Evaluator, evaluate
+from ssl_zoo.data.base import EvalData
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, evaluate
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.training.saving import PeriodicCheckpoint
 
 
-def eval_context(trainer: Trainer, method: Method, data: Any, phase: Any, loaded: bool = False) -> EvalContext:
+def eval_context(trainer: Trainer, method: Method, data: EvalData, phase: Phase, loaded: bool = False) -> EvalContext:
     """The method as evaluators see it, on the trainer's device and in its precision; `loaded` as in `EvalContext`."""
     method.to(trainer.strategy.root_device)
     return EvalContext(method, data, phase, trainer.precision_plugin.forward_context, loaded=loaded)
@@ -25,7 +26,7 @@ class PeriodicEvaluation(Callback):
     seconds: what that has cost in this session.
     """
 
-    def __init__(self, data: Any, evaluators: Mapping[str, Evaluator], every: int):
+    def __init__(self, data: EvalData, evaluators: Mapping[str, Evaluator], every: int):
         self.data, self.evaluators, self.every = data, evaluators, every
         self.evaluated_at = 0
         self.seconds = 0.0

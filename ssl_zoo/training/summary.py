@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ssl_zoo import files
+from ssl_zoo.data.base import DataModule
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, evaluate
 from ssl_zoo.evaluators.proportion import Proportion, is_greater
@@ -20,7 +21,9 @@ from ssl_zoo.report.display import only_shown
 from ssl_zoo.training.estimate import in_words
 
 
-def first_line(choices: Mapping[str, str], data: Any, method: Method, flops: float, seconds: float, **rest: Any) -> str:
+def first_line(
+    choices: Mapping[str, str], data: DataModule, method: Method, flops: float, seconds: float, **rest: Any
+) -> str:
     """The resolved choice of every group, and what the run will cost, in one line.
 
     choices: the name of each group; flops: of training on one example, forward and backward, all views; seconds: what
@@ -104,7 +107,9 @@ def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str
     )
 
 
-def show_metrics(folder: Path, name: str, metrics: Mapping[str, float], data: Any, features: Features | None) -> None:
+def show_metrics(
+    folder: Path, name: str, metrics: Mapping[str, float], data: DataModule, features: Features | None
+) -> None:
     """Prints the metrics of the trained encoder beside those before training, and draws report.png.
 
     The run is complete by then: whatever goes wrong in showing it is a warning, but for a disk that refuses the file.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssl_zoo.conformance.__main__ import main, parsed
+from ssl_zoo.conformance.__main__ import main, parse_arguments
 
 SIMCLR = ["ssl_zoo.methods.simclr.SimCLR", "hidden_dim=16", "out_dim=8", "temperature=0.2"]
 
@@ -36,4 +36,4 @@ def test_mistakes_are_explained(arguments: list[str], message: str, capsys: pyte
 
 
 def test_values_are_read_as_yaml() -> None:
-    assert parsed(["a=3", "b=0.5", "c=[1, 2]", "d=true"]) == {"a": 3, "b": 0.5, "c": [1, 2], "d": True}
+    assert parse_arguments(["a=3", "b=0.5", "c=[1, 2]", "d=true"]) == {"a": 3, "b": 0.5, "c": [1, 2], "d": True}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.conformance import checks
 from ssl_zoo.conformance.checks import failures
-from ssl_zoo.conformance.subjects import Subject, of_class
+from ssl_zoo.conformance.subjects import Subject, subjects_of_class
 from ssl_zoo.distributed import all_reduce_mean
 from ssl_zoo.functional import info_nce
 from ssl_zoo.method import Batch, Method
@@ -109,7 +109,7 @@ class Graphless(SimCLR):
 
 def subject(fault: type[Method], kind: str = "conv") -> Subject:
     arguments = {"hidden_dim": 16, "out_dim": 8, "temperature": 0.2}
-    return of_class(f"{__name__}.{fault.__name__}", arguments, (kind,))[0]
+    return subjects_of_class(f"{__name__}.{fault.__name__}", arguments, (kind,))[0]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_where_rounding_decides_it_decides_as_in_a_draw(
     def found(gradient: float) -> list[checks.Record]:
         return [{"loss": np.ones(()), "gradient weight": np.array([gradient]), "state weight": np.ones(1)}]
 
-    monkeypatch.setattr(checks, "records", lambda _, nudge: found(1.5 if nudge == 5 else 1.0))
-    findings = checks._compare(subject(SimCLR), found(1.0), found(gradient), "rank 0")
+    monkeypatch.setattr(checks, "record_steps", lambda _, seed: found(1.5 if seed == 5 else 1.0))
+    findings = checks._compare_records(subject(SimCLR), found(1.0), found(gradient), "rank 0")
     assert bool(failures(findings)) is fails
 
 
@@ -173,7 +173,7 @@ def test_reading_labels_shows() -> None:
     assert "uses_labels" in failures(checks.labels(subject(Peeking)))
     assert not failures(checks.labels(subject(SimCLR)))
     assert not checks.labels(
-        of_class("ssl_zoo.methods.supervised.Supervised", {"num_classes": 10, "label_smoothing": 0})[0]
+        subjects_of_class("ssl_zoo.methods.supervised.Supervised", {"num_classes": 10, "label_smoothing": 0})[0]
     )
 
 

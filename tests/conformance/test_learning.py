@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.backbones.text import TextEncoder, Tokens
+from ssl_zoo.backbones.text import EncodedTokens, TextEncoder
 from ssl_zoo.conformance import learning
 from ssl_zoo.conformance.learning import LearningBudget, Trial
 from ssl_zoo.evaluators.base import Features
@@ -29,7 +29,7 @@ class Constant(SimCLR):
 
 def run(method: type[Method], arguments: dict[str, Any], budget: LearningBudget) -> learning.Finding:
     path = f"{method.__module__}.{method.__name__}"
-    return learning.finding("it", [learning.trial_of_class(path, arguments, "conv", 0, budget)], budget)
+    return learning.learning_finding("it", [learning.run_class_trial(path, arguments, "conv", 0, budget)], budget)
 
 
 def test_a_constant_loss_fails_and_simclr_passes() -> None:
@@ -42,7 +42,7 @@ def test_a_constant_loss_fails_and_simclr_passes() -> None:
 
 def test_the_worst_seed_counts() -> None:
     trials = [Trial("a task", 0.5, 0.9, 1.0), Trial("a task", 0.5, 0.52, 1.0)]
-    finding = learning.finding("it", trials, QUICK)
+    finding = learning.learning_finding("it", trials, QUICK)
     assert finding.seen == pytest.approx(0.02)
     assert finding.failure
 
@@ -51,9 +51,9 @@ def test_neighbours_are_found_among_one_example_each_or_all() -> None:
     x = torch.eye(3).repeat(5, 1) + 0.01 * torch.randn(15, 3)
     y = torch.arange(15) % 3
     judged: Any = SimpleNamespace(train=Features(x, y, y), test=Features(x, y, y))
-    assert learning.neighbours(judged, 1) == learning.neighbours(judged, None) == 1
+    assert learning.neighbour_accuracy(judged, 1) == learning.neighbour_accuracy(judged, None) == 1
     judged.test = Features(x, (y + 1) % 3, y)
-    assert learning.neighbours(judged, 1) == learning.neighbours(judged, None) == 0
+    assert learning.neighbour_accuracy(judged, 1) == learning.neighbour_accuracy(judged, None) == 0
 
 
 class Documents:
@@ -67,7 +67,7 @@ class Documents:
         return self
 
     def lengths(self, documents: np.ndarray) -> np.ndarray:
-        return np.where(documents == 5, 10, 2 * learning.PIECE)
+        return np.where(documents == 5, 10, 2 * learning.PIECE_LENGTH)
 
     def padded(self, documents: np.ndarray, max_length: int, pad_id: int) -> np.ndarray:
         assert 5 not in documents
@@ -76,9 +76,9 @@ class Documents:
 
 def test_the_next_piece_is_found_among_all_documents() -> None:
     bag = nn.EmbeddingBag(20, 64)
-    assert learning.next_piece(Method(bag), Documents()) == 1
+    assert learning.next_piece_accuracy(Method(bag), Documents()) == 1
     nn.init.ones_(bag.weight)  # every piece looks the same: the first one is taken for all
-    assert learning.next_piece(Method(bag), Documents()) == pytest.approx(1 / 11)
+    assert learning.next_piece_accuracy(Method(bag), Documents()) == pytest.approx(1 / 11)
 
 
 class Neighbour(TextEncoder):
@@ -88,18 +88,18 @@ class Neighbour(TextEncoder):
         super().__init__("mean", pad_id=0)
         self.embedding, self.scale = nn.Embedding.from_pretrained(torch.eye(20)), scale
 
-    def encode(self, ids: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
+    def encode(self, ids: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> EncodedTokens:
         x = self.embedding(ids) if embeddings is None else embeddings
-        return Tokens(x.mean(dim=1), self.scale * x.roll(1, dims=1), [])
+        return EncodedTokens(x.mean(dim=1), self.scale * x.roll(1, dims=1), [])
 
 
 class Follows(Neighbour):
     """Says of each token whether it follows its left and precedes its right neighbour, times `scale`."""
 
-    def encode(self, ids: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
+    def encode(self, ids: Tensor, embeddings: Tensor | None = None, keep: Tensor | None = None) -> EncodedTokens:
         follows = ((ids - ids.roll(1, dims=1) - 1) % 15 == 0).float()
         both = torch.stack([follows, follows.roll(-1, dims=1), follows * follows.roll(-1, dims=1)], dim=2)
-        return Tokens(both.mean(dim=1), self.scale * both, [])
+        return EncodedTokens(both.mean(dim=1), self.scale * both, [])
 
 
 class Counting:
@@ -120,10 +120,10 @@ def test_a_probe_finds_hidden_tokens_where_the_encoder_knows_them(scale: float, 
     torch.manual_seed(0)
     method = Method(Neighbour(scale))
     method.mask_token = nn.Parameter(torch.zeros(20))
-    assert low < learning.probed_hidden_tokens(method, Counting()) < high
+    assert low < learning.probe_masked_tokens(method, Counting()) < high
 
 
 @pytest.mark.parametrize(("scale", "low", "high"), [(1.0, 0.4, 1.0), (0.0, -0.1, 0.01)])
 def test_a_probe_finds_replaced_tokens_where_the_encoder_compares(scale: float, low: float, high: float) -> None:
     torch.manual_seed(0)
-    assert low < learning.probed_replaced_tokens(Method(Follows(scale)), Counting()) < high
+    assert low < learning.probe_replaced_tokens(Method(Follows(scale)), Counting()) < high

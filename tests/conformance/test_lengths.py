@@ -54,7 +54,7 @@ class MeanOfNothing(Masked):
     """Its mean is over the tokens beyond the third of each row, of which a batch may hold none."""
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        long = (batch.views[0] != subjects.PAD).sum(dim=1) > 3
+        long = (batch.views[0] != subjects.PAD_ID).sum(dim=1) > 3
         scalars = super().forward(batch, progress)
         return {"loss": scalars["loss"] * long.sum() / long.sum()}
 
@@ -75,7 +75,7 @@ SIMCLR = {"hidden_dim": 16, "out_dim": 8, "temperature": 0.2}
 
 def failed(name: str, arguments: dict[str, Any], kind: str = "text") -> dict[str, str]:
     """What is wrong with which rows."""
-    (subject,) = subjects.of_class(f"{__name__}.{name}", arguments, (kind,))
+    (subject,) = subjects.subjects_of_class(f"{__name__}.{name}", arguments, (kind,))
     return {finding.check: finding.failure for finding in lengths(subject) if finding.failure}
 
 
@@ -102,7 +102,7 @@ def test_a_steep_loss_of_equal_rows_is_found(kind: str) -> None:
 
 
 def test_the_table_holds_norms() -> None:
-    (subject,) = subjects.of_class("ssl_zoo.methods.simclr.SimCLR", SIMCLR, ("text",))
+    (subject,) = subjects.subjects_of_class("ssl_zoo.methods.simclr.SimCLR", SIMCLR, ("text",))
     findings = lengths(subject)
     assert [finding.check for finding in findings] == ["equal rows", "ragged rows", "short rows"]
     assert all(finding.seen and finding.tolerance and finding.seen <= finding.tolerance for finding in findings)

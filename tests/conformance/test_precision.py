@@ -19,7 +19,7 @@ def shrinking(in_chans: int) -> nn.Module:
 
 @pytest.mark.parametrize("method", ["simclr", "simcse"])
 def test_the_kits_backbones_have_the_gradients_of_float32(method: str) -> None:
-    for subject in subjects.of(method):
+    for subject in subjects.subjects_of(method):
         findings = precision.bf16_gradients(subject)
         assert not failures(findings)
         assert len(findings) == (1 if subject.name.endswith("text") else 3)

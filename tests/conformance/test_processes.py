@@ -16,9 +16,9 @@ def broken() -> None:
 
 
 def test_each_process_answers_in_order() -> None:
-    assert processes.run(2, gathered, 3.0) == [[3.0, 4.0], [3.0, 4.0]]
+    assert processes.run_processes(2, gathered, 3.0) == [[3.0, 4.0], [3.0, 4.0]]
 
 
 def test_an_error_of_a_process_is_ours() -> None:
     with pytest.raises(Exception, match="ArithmeticError: process"):
-        processes.run(2, broken)
+        processes.run_processes(2, broken)

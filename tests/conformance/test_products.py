@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.conformance import subjects
 from ssl_zoo.conformance.checks import failures
-from ssl_zoo.conformance.products import precision
+from ssl_zoo.conformance.products import product_precision
 from ssl_zoo.functional import similarities
 from ssl_zoo.method import Batch
 from ssl_zoo.methods.simclr import SimCLR
@@ -65,8 +65,8 @@ class HalfLoss(SimCLR):
 
 
 def check(name: str) -> str:
-    (subject,) = subjects.of_class(f"{__name__}.{name}", ARGUMENTS, ("conv",))
-    return failures(precision(subject))
+    (subject,) = subjects.subjects_of_class(f"{__name__}.{name}", ARGUMENTS, ("conv",))
+    return failures(product_precision(subject))
 
 
 @pytest.mark.parametrize("name", ["ByOperator", "ByEinsum", "ByBatch", "ByLinear"])

@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from ssl_zoo.conformance import subjects
-from ssl_zoo.conformance.subjects import FACTS, LENGTH, PAD, RAGGED, SPECIAL, B, conv_net, shrunk
+from ssl_zoo.conformance.subjects import FACTS, LENGTH, NUM_SPECIAL, PAD_ID, RAGGED, B, conv_net, shrink_config
 
 
 def test_a_method_is_examined_on_each_backbone_it_takes() -> None:
-    assert [s.name for s in subjects.of("simclr")] == ["simclr/conv", "simclr/vit", "simclr/text"]
-    assert [s.name for s in subjects.of("mlm")] == ["mlm/text"]
-    assert subjects.of("mlm")[0].views == ("text",)
+    assert [s.name for s in subjects.subjects_of("simclr")] == ["simclr/conv", "simclr/vit", "simclr/text"]
+    assert [s.name for s in subjects.subjects_of("mlm")] == ["mlm/text"]
+    assert subjects.subjects_of("mlm")[0].views == ("text",)
 
 
 def test_batches_and_weights_depend_on_their_numbers_alone() -> None:
-    subject = pickle.loads(pickle.dumps(subjects.of("byol")[0]))  # as another process gets it
+    subject = pickle.loads(pickle.dumps(subjects.subjects_of("byol")[0]))  # as another process gets it
     one, two, other = subject.batch(3), subject.batch(3), subject.batch(4)
     assert all(map(torch.equal, one.views, two.views))
     assert not torch.equal(one.views[0], other.views[0])
@@ -27,22 +27,22 @@ def test_batches_and_weights_depend_on_their_numbers_alone() -> None:
 
 
 def test_texts_hold_padding_that_differs_from_row_to_row() -> None:
-    (ids,) = subjects.of("mlm")[0].batch(0).views
-    assert set((ids == PAD).sum(dim=1).tolist()) == {0, 1, 2}
+    (ids,) = subjects.subjects_of("mlm")[0].batch(0).views
+    assert set((ids == PAD_ID).sum(dim=1).tolist()) == {0, 1, 2}
     assert ids.max() < FACTS["vocab_size"]
 
 
 def test_texts_may_have_any_lengths() -> None:
-    (ids,) = subjects.of("mlm")[0].batch(0, lengths=RAGGED).views
-    assert torch.equal((ids != PAD).sum(dim=1), RAGGED)
+    (ids,) = subjects.subjects_of("mlm")[0].batch(0, lengths=RAGGED).views
+    assert torch.equal((ids != PAD_ID).sum(dim=1), RAGGED)
     assert set(RAGGED.tolist()) == set(range(3, LENGTH + 1))
-    assert (ids[ids != PAD] >= SPECIAL).all()
+    assert (ids[ids != PAD_ID] >= NUM_SPECIAL).all()
 
 
 def test_large_numbers_shrink_and_small_ones_stay() -> None:
     config = {"hidden_dim": 2048, "temperature": 0.2, "flag": True, "sizes": [3000, 96], "vocab_size": 999}
     small = {"hidden_dim": 64, "temperature": 0.2, "flag": True, "sizes": [64, 96], "vocab_size": 999}
-    assert shrunk(config, 64, {}) == small
+    assert shrink_config(config, 64, {}) == small
 
 
 def test_the_small_network_takes_views_of_any_size() -> None:
@@ -61,9 +61,9 @@ def test_the_small_network_takes_views_of_any_size() -> None:
 )
 def test_a_class_that_cannot_be_examined_is_refused(path: str, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        subjects.of_class(path, arguments)
+        subjects.subjects_of_class(path, arguments)
 
 
 def test_an_unknown_name_is_answered_with_near_ones() -> None:
     with pytest.raises(ValueError, match="did you mean simclr"):
-        subjects.of("simcrl")
+        subjects.subjects_of("simcrl")

@@ -44,7 +44,7 @@ def test_a_share_of_the_ordinary_tokens_of_each_row_is_masked(whole_words: bool)
     ids[:, 10] = 3
     for row, length in enumerate((0, 1, 2, 3, 8)):  # an empty row, and rows with fewer tokens
         ids[row, length:] = 0
-    masked = make(0.2, whole_words=whole_words).hide(ids)
+    masked = make(0.2, whole_words=whole_words).mask_tokens(ids)
     assert masked.positions.shape == (16, 6)
     assert [len(set(row.tolist())) for row in masked.positions] == [6] * 16
     assert (masked.targets >= SPECIAL).sum(1).tolist() == [0, 0, 1, 1, 2, *[6] * 11]
@@ -56,7 +56,7 @@ def test_a_share_of_the_ordinary_tokens_of_each_row_is_masked(whole_words: bool)
 
 def test_shares_of_mask_random_and_unchanged() -> None:
     ids = rows(2000, 64)
-    masked = make(0.5, (0.6, 0.3, 0.1)).hide(ids)
+    masked = make(0.5, (0.6, 0.3, 0.1)).mask_tokens(ids)
     shown, truth = masked.ids.gather(1, masked.positions), masked.targets
     share_masked = (shown == MASK).float().mean().item()
     share_kept = (shown == truth).float().mean().item()
@@ -70,9 +70,9 @@ def test_shares_of_mask_random_and_unchanged() -> None:
 def test_masks_are_new_on_each_call_and_the_same_for_the_same_seed() -> None:
     method, ids = make(), rows()
     torch.manual_seed(0)
-    first, second = method.hide(ids), method.hide(ids)
+    first, second = method.mask_tokens(ids), method.mask_tokens(ids)
     torch.manual_seed(0)
-    assert torch.equal(method.hide(ids).ids, first.ids)
+    assert torch.equal(method.mask_tokens(ids).ids, first.ids)
     assert not torch.equal(first.positions, second.positions)
 
 
@@ -93,7 +93,7 @@ def test_loss_equals_the_dense_cross_entropy() -> None:
     torch.manual_seed(3)
     scalars = method(Batch([ids], ids[:, 0], ids[:, 0]), 0.0)
     torch.manual_seed(3)
-    masked = method.hide(ids)
+    masked = method.mask_tokens(ids)
     labels = torch.full_like(ids, -100).scatter(1, masked.positions, masked.targets)
     logits = method.backbone.forward_tokens(masked.ids) @ method.backbone.embedding.weight.T + method.bias  # type: ignore[operator, union-attr]
     dense = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.moco import MoCo, contrast
+from ssl_zoo.methods.moco import MoCo, queue_info_nce
 
 
 def make(queue_size: int = 20) -> MoCo:
@@ -33,7 +33,7 @@ def test_contrast_equals_the_loop_of_eq_1(temperature: float) -> None:
     for query, key in zip(F.normalize(q, dim=1), k, strict=True):
         sims = [math.exp(float(query @ other) / temperature) for other in [key, *negatives]]
         total -= math.log(sims[0] / sum(sims)) / 6
-    assert contrast(q, k, negatives, temperature, None).item() == pytest.approx(total, rel=1e-5)
+    assert queue_info_nce(q, k, negatives, temperature, None).item() == pytest.approx(total, rel=1e-5)
 
 
 def test_contrast_equals_lightly_with_a_memory_bank() -> None:
@@ -42,18 +42,20 @@ def test_contrast_equals_lightly_with_a_memory_bank() -> None:
     q, k, negatives = torch.randn(6, 8), torch.randn(6, 8), unit(11, 8)
     criterion = NTXentLoss(temperature=0.2, memory_bank_size=(11, 8))
     criterion.memory_bank.bank = negatives.clone()
-    torch.testing.assert_close(contrast(q, F.normalize(k, dim=1), negatives, 0.2, None), criterion(q, k))
+    torch.testing.assert_close(queue_info_nce(q, F.normalize(k, dim=1), negatives, 0.2, None), criterion(q, k))
 
 
 def test_contrast_of_collapsed_projections_is_log_of_the_candidates() -> None:
     same = F.normalize(torch.ones(10, 4), dim=1)
-    assert contrast(same, same[:5].repeat(2, 1), same[:6], 0.2, None).item() == pytest.approx(math.log(7), abs=1e-5)
+    assert queue_info_nce(same, same[:5].repeat(2, 1), same[:6], 0.2, None).item() == pytest.approx(
+        math.log(7), abs=1e-5
+    )
 
 
 def test_contrast_is_blind_to_the_order_of_the_queue_and_the_scale_of_queries() -> None:
     q, k, negatives = torch.randn(6, 8), unit(6, 8), unit(11, 8)
-    loss = contrast(q, k, negatives, 0.2, None)
-    torch.testing.assert_close(contrast(5 * q, k, negatives[torch.randperm(11)], 0.2, None), loss)
+    loss = queue_info_nce(q, k, negatives, 0.2, None)
+    torch.testing.assert_close(queue_info_nce(5 * q, k, negatives[torch.randperm(11)], 0.2, None), loss)
 
 
 def test_keys_of_the_querys_own_example_are_no_negatives() -> None:
@@ -81,7 +83,7 @@ def test_loss_is_the_mean_over_both_directions() -> None:
     keys = method.queue.keys
     q1, q2 = (method.projector(method.backbone(view)) for view in batch.views)
     k1, k2 = (F.normalize(method.target(view), dim=1) for view in batch.views)
-    expected = (contrast(q1, k2, keys, 0.2, None) + contrast(q2, k1, keys, 0.2, None)) / 2
+    expected = (queue_info_nce(q1, k2, keys, 0.2, None) + queue_info_nce(q2, k1, keys, 0.2, None)) / 2
     torch.testing.assert_close(method(batch, 0.0)["loss"], expected)
 
 

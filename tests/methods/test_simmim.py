@@ -20,7 +20,7 @@ def make(mask_unit: int = 2) -> SimMIM:
 
 
 def test_whole_squares_are_hidden() -> None:
-    mask = make().hide(torch.randn(50, 3, 16, 16)).view(50, 4, 2, 4, 2)
+    mask = make().sample_mask(torch.randn(50, 3, 16, 16)).view(50, 4, 2, 4, 2)
     shares = mask.float().mean(dim=(2, 4))
     assert ((shares == 0) | (shares == 1)).all()
     assert shares.sum(dim=(1, 2)).tolist() == [10.0] * 50  # 0.6 of 16 squares
@@ -29,7 +29,7 @@ def test_whole_squares_are_hidden() -> None:
 
 @pytest.mark.parametrize(("size", "unit"), [(16, 3), (8, 2), (8, 9), (8, 1)])
 def test_any_grid_has_hidden_and_seen_patches(size: int, unit: int) -> None:
-    mask = make(unit).hide(torch.randn(20, 3, size, size))
+    mask = make(unit).sample_mask(torch.randn(20, 3, size, size))
     assert mask.shape == (20, (size // 2) ** 2)
     assert mask.any(dim=1).all()
     assert not mask.all(dim=1).any()
@@ -41,7 +41,7 @@ def test_the_loss_is_the_absolute_error_at_hidden_pixels_only(unit: int) -> None
     torch.manual_seed(1)
     loss = method(Batch([view], LABELS, LABELS), 0.0)["loss"]
     torch.manual_seed(1)
-    mask = method.hide(view)
+    mask = method.sample_mask(view)
     x = tokens.embed(method.backbone, view).detach()
     x[mask] = method.mask_token.detach()
     predictions = method.head(tokens.encode(method.backbone, view, embeddings=x).tokens).detach()
@@ -65,7 +65,7 @@ def test_a_head_that_gives_zero_has_the_mean_absolute_pixel() -> None:
 def test_hidden_pixels_reach_the_loss_as_targets_only() -> None:
     method, view = make(), torch.randn(4, 3, 16, 16)
     torch.manual_seed(3)
-    mask = method.hide(view)
+    mask = method.sample_mask(view)
     area = mask.view(4, 1, 8, 8).repeat_interleave(2, 2).repeat_interleave(2, 3)
     raised = []
     for offset in (100.0, 200.0):  # far above any prediction, so that the loss is their mean minus the predictions'

@@ -74,7 +74,7 @@ def test_known_value_of_a_collapse() -> None:
 def test_the_contrast_of_uniform_directions_is_one_over_d() -> None:
     method = make(covariance_decay=0.5)
     z = torch.eye(5).repeat(4, 1)
-    torch.testing.assert_close(method.remember([z]), 0.5 * torch.eye(5) / 5)
+    torch.testing.assert_close(method.updated_covariance([z]), 0.5 * torch.eye(5) / 5)
 
 
 def test_memory_moves_in_training_only() -> None:
