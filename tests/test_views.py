@@ -12,7 +12,7 @@ from ssl_zoo.views import Views
 from ssl_zoo.views.colour import Normalize
 from ssl_zoo.views.geometry import CenterCrop, HorizontalFlip
 from ssl_zoo.views.keyed_random import KeyedRandom
-from ssl_zoo.views.op import each
+from ssl_zoo.views.op import per_image
 from tests.views.examples import MEAN, STD, pictures, reference, simclr
 
 CONF = Path(__file__).parents[1] / "conf" / "views"
@@ -89,7 +89,7 @@ def test_every_config_makes_its_views(path: Path) -> None:
 @pytest.mark.parametrize("name", ["simclr", "byol", "multicrop", "ressl", "digits"])
 def test_the_ops_are_one_graph_to_a_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def change(x: torch.Tensor, chosen: torch.Tensor, function: Any) -> torch.Tensor:
-        return torch.where(each(chosen), function(x, slice(None)), x)  # what a GPU does
+        return torch.where(per_image(chosen), function(x, slice(None)), x)  # what a GPU does
 
     monkeypatch.setattr("ssl_zoo.views.op.change", change)
     monkeypatch.setattr("ssl_zoo.views.colour.change", change)

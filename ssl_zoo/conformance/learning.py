@@ -29,7 +29,7 @@ from ssl_zoo.conformance.subjects import LARGE_NUMBER, backbone_kind, compose_co
 from ssl_zoo.evaluators.base import EvalContext, frozen, same_rng
 from ssl_zoo.evaluators.few_labels import sample_labels
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.linear import fit, standardize_features
+from ssl_zoo.evaluators.linear import fit_probe, standardize_features
 from ssl_zoo.evaluators.mask import Mask, PredictsTokens, choose_masked
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Batch, Method
@@ -262,7 +262,7 @@ def probe_score(x: Tensor, y: Tensor, queries: Tensor, truth: Tensor) -> float:
         truth: (M,) int64, their classes; classes that do not occur in y are ignored.
     """
     x, queries = standardize_features(x, queries)
-    probe = fit(x, y, l2=1e-3)
+    probe = fit_probe(x, y, l2=1e-3)
     known = torch.isin(truth, probe.classes)
     targets = torch.searchsorted(probe.classes, truth[known])
     loss = F.cross_entropy(F.linear(queries[known], probe.weight, probe.bias), targets)

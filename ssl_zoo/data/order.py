@@ -42,7 +42,7 @@ def check_batch(num_examples: int, batch_size: int, world_size: int) -> None:
         )
 
 
-def steps(
+def training_steps(
     num_examples: int, batch_size: int, seed: int, start_step: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Step]:
     """This process's share of every global batch from `start_step` on, without end.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.evaluators.base import EvalContext, Features, print_note
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.linear import Linear, fit, standardize_features
+from ssl_zoo.evaluators.linear import Linear, fit_probe, standardize_features
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.scratch import Scratch
 
@@ -127,7 +127,7 @@ class FewLabels:
         x, y, queries, truth = (tensor.to(context.device) for tensor in (*train[:2], *test[:2]))
 
         def score(rows: Tensor | None) -> Proportion:
-            probe = self.linear.choose(x, y)[1] if rows is None else fit(x[rows], y[rows], self.l2)
+            probe = self.linear.choose(x, y)[1] if rows is None else fit_probe(x[rows], y[rows], self.l2)
             return probe.accuracy(queries, truth)
 
         return score

@@ -43,7 +43,7 @@ def standardize_features(train: Tensor, *others: Tensor) -> list[Tensor]:
     return [(x - mean) * scale for x in (train, *others)]
 
 
-def fit(x: Tensor, y: Tensor, l2: float, start: Probe | None = None) -> Probe:
+def fit_probe(x: Tensor, y: Tensor, l2: float, start: Probe | None = None) -> Probe:
     """Minimises mean cross-entropy + l2 / 2 * |weight|^2; the bias is not penalised.
 
     scikit-learn calls the same problem LogisticRegression(C=1 / (l2 * N)). Classes without an example get no output.
@@ -147,9 +147,9 @@ class Linear:
         (held, truth), (rest, labels) = ((x[rows], y[rows]) for rows in (order[:count], order[count:]))
         probe, accuracies = None, []
         for l2 in self.l2:
-            probe = fit(rest, labels, l2, start=probe)
+            probe = fit_probe(rest, labels, l2, start=probe)
             accuracies.append(probe.accuracy(held, truth))
             if len(accuracies) > 2 and max(accuracies[-2:]) <= max(accuracies[:-2]):
                 break
         chosen = self.l2[accuracies.index(max(accuracies))]
-        return chosen, fit(x, y, chosen)
+        return chosen, fit_probe(x, y, chosen)

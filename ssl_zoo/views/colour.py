@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.views.keyed_random import KeyedRandom
-from ssl_zoo.views.op import Op, Params, between, change, constants, each, number
+from ssl_zoo.views.op import Op, Params, between, change, check_number, constants, per_image
 
 
 def _gray(x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def _turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     per_sixth = 1 / chroma.clamp(min=1e-12)
     # Hue in sixths of a circle from red, by the largest channel; among equal ones red precedes green, then blue.
     hue = torch.lerp((red - green) * per_sixth + 4, (blue - red) * per_sixth + 2, _equal(green, value))
-    hue = torch.lerp(hue, (green - blue) * per_sixth, _equal(red, value)) / 6 + each(turn)
+    hue = torch.lerp(hue, (green - blue) * per_sixth, _equal(red, value)) / 6 + per_image(turn)
     hue = (hue - hue.floor()) * 6
     # The share of the chroma that each channel has: the same trapezium over the circle for all three, rotated.
     share = (hue - constants(x, [3.0, 2.0, 4.0]).view(3, 1, 1)).abs_()
@@ -53,9 +53,9 @@ class ColorJitter(Op):
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0):
         strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-        self.strengths = [number(self, key, value, 0) for key, value in strengths.items()]
-        self.hue = number(self, "hue", hue, 0, 0.5)
-        self.p = number(self, "p", p, 0, 1)
+        self.strengths = [check_number(self, key, value, 0) for key, value in strengths.items()]
+        self.hue = check_number(self, "hue", hue, 0, 0.5)
+        self.p = check_number(self, "p", p, 0, 1)
 
     def sample(self, random: KeyedRandom, x: Tensor) -> Params:
         """Order and amounts of the four adjustments.
@@ -80,10 +80,10 @@ class ColorJitter(Op):
         """Applies one adjustment, (B,) int64, to each example. All but hue interpolate with a plainer image."""
         turned = adjustment == self.HUE
         gray = _gray(x)
-        plainer = gray * each(adjustment == self.SATURATION) + each(
+        plainer = gray * per_image(adjustment == self.SATURATION) + per_image(
             gray.mean((1, 2, 3)) * (adjustment == self.CONTRAST)
         )
-        x = torch.lerp(plainer, x, each(amount.masked_fill(turned, 1))).clamp_(0, 1)
+        x = torch.lerp(plainer, x, per_image(amount.masked_fill(turned, 1))).clamp_(0, 1)
         if x.shape[1] != 3 or self.hue == 0:
             return x
         return change(x, turned, lambda some, rows: _turn_hue(some, amount[rows]))
@@ -93,7 +93,7 @@ class Grayscale(Op):
     """Sets all channels to the luma with probability p; unless there are three, to their mean."""
 
     def __init__(self, p: float):
-        self.p = number(self, "p", p, 0, 1)
+        self.p = check_number(self, "p", p, 0, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
         """Sets the channels."""
@@ -104,8 +104,8 @@ class Solarize(Op):
     """Inverts values of `threshold`, in [0, 1], and above, with probability p."""
 
     def __init__(self, threshold: float, p: float):
-        self.threshold = number(self, "threshold", threshold, 0, 1)
-        self.p = number(self, "p", p, 0, 1)
+        self.threshold = check_number(self, "threshold", threshold, 0, 1)
+        self.p = check_number(self, "p", p, 0, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
         """Inverts the values."""
@@ -116,7 +116,7 @@ class AdditiveNoise(Op):
     """Adds independent Gaussian noise of standard deviation `std` to every value and clamps the sum to [0, 1]."""
 
     def __init__(self, std: float):
-        self.std = number(self, "std", std, 0)
+        self.std = check_number(self, "std", std, 0)
 
     def sample(self, random: KeyedRandom, x: Tensor) -> Params:
         """Standard normals, (B, C, H, W)."""
@@ -132,8 +132,8 @@ class Normalize(Op):
     """Computes (x - mean) / std per channel. Comes last, since the other ops expect [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        self.mean = [number(self, "mean", value, 0, 1) for value in mean]
-        self.std = [number(self, "std", value, 1e-6) for value in std]
+        self.mean = [check_number(self, "mean", value, 0, 1) for value in mean]
+        self.std = [check_number(self, "std", value, 1e-6) for value in std]
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
         """Normalises x.

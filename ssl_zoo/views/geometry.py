@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.views.keyed_random import KeyedRandom
-from ssl_zoo.views.op import Crop, Op, Params, as_float, between, constants, count, number, span
+from ssl_zoo.views.op import Crop, Op, Params, as_float, between, check_count, check_number, check_range, constants
 
 
 def _check_mode(op: Op, interpolation: str) -> str:
@@ -84,9 +84,9 @@ class RandomResizedCrop(Crop):
         ratio: Sequence[float] = (3 / 4, 4 / 3),
         interpolation: str = "bilinear",
     ):
-        self.size = count(self, "size", size)
-        self.scale = span(self, "scale", scale, 1e-6, 1)
-        self.ratio = span(self, "ratio", ratio, 1e-3, 1e3)
+        self.size = check_count(self, "size", size)
+        self.scale = check_range(self, "scale", scale, 1e-6, 1)
+        self.ratio = check_range(self, "ratio", ratio, 1e-3, 1e3)
         self.mode = _check_mode(self, interpolation)
 
     def sample(self, random: KeyedRandom, x: Tensor) -> Params:
@@ -133,8 +133,8 @@ class CenterCrop(Crop):
     """
 
     def __init__(self, size: int, crop_ratio: float = 1.0, interpolation: str = "bilinear"):
-        self.size = count(self, "size", size)
-        self.shorter = round(size / number(self, "crop_ratio", crop_ratio, 1e-3, 1))
+        self.size = check_count(self, "size", size)
+        self.shorter = round(size / check_number(self, "crop_ratio", crop_ratio, 1e-3, 1))
         self.mode = _check_mode(self, interpolation)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
@@ -155,7 +155,7 @@ class HorizontalFlip(Op):
     """Exchanges left and right with probability p."""
 
     def __init__(self, p: float):
-        self.p = number(self, "p", p, 0, 1)
+        self.p = check_number(self, "p", p, 0, 1)
 
     def apply(self, x: Tensor, params: Params) -> Tensor:
         """Flips x."""
@@ -184,12 +184,12 @@ class RandomAffine(Op):
         fill: float = 0.0,
         p: float = 1.0,
     ):
-        self.degrees = number(self, "degrees", degrees, 0, 180)
-        self.translate = number(self, "translate", translate, 0, 1)
-        self.scale = span(self, "scale", scale, 1e-3)
-        self.shear = number(self, "shear", shear, 0, 89)
-        self.fill = number(self, "fill", fill, 0, 1)
-        self.p = number(self, "p", p, 0, 1)
+        self.degrees = check_number(self, "degrees", degrees, 0, 180)
+        self.translate = check_number(self, "translate", translate, 0, 1)
+        self.scale = check_range(self, "scale", scale, 1e-3)
+        self.shear = check_number(self, "shear", shear, 0, 89)
+        self.fill = check_number(self, "fill", fill, 0, 1)
+        self.p = check_number(self, "p", p, 0, 1)
 
     def sample(self, random: KeyedRandom, x: Tensor) -> Params:
         """Angle in degrees, shifts right and down in pixels, scale, shear in degrees, each (B,)."""
@@ -225,11 +225,11 @@ class GaussianBlur(Op):
     """
 
     def __init__(self, kernel: int, sigma: Sequence[float], p: float):
-        self.kernel = count(self, "kernel", kernel)
+        self.kernel = check_count(self, "kernel", kernel)
         if kernel % 2 == 0:
             raise ValueError(f"views: GaussianBlur.kernel={kernel}: give an odd number, {kernel + 1} say")
-        self.sigma = span(self, "sigma", sigma, 1e-3)
-        self.p = number(self, "p", p, 0, 1)
+        self.sigma = check_range(self, "sigma", sigma, 1e-3)
+        self.p = check_number(self, "p", p, 0, 1)
 
     def sample(self, random: KeyedRandom, x: Tensor) -> Params:
         """Standard deviation in pixels, (B,)."""

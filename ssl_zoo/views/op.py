@@ -21,7 +21,7 @@ def change(x: Tensor, chosen: Tensor, function: Callable[[Tensor, BatchRows], Te
         function: called as `function(x[rows], rows)`; keeps the shape.
     """
     if x.device.type != "cpu":  # counting the chosen would make the host wait for the device
-        return torch.where(each(chosen), function(x, slice(None)), x)
+        return torch.where(per_image(chosen), function(x, slice(None)), x)
     rows = chosen.nonzero().squeeze(1)
     return x.index_copy(0, rows, function(x.index_select(0, rows), rows)) if len(rows) else x
 
@@ -65,7 +65,7 @@ class Crop(Op):
         raise NotImplementedError
 
 
-def each(values: Tensor) -> Tensor:
+def per_image(values: Tensor) -> Tensor:
     """Reshapes (B,) to (B, 1, 1, 1): one value per image."""
     return values.view(-1, 1, 1, 1)
 
@@ -85,7 +85,7 @@ def as_float(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
-def number(op: Op, key: str, value: float, low: float, high: float = math.inf) -> float:
+def check_number(op: Op, key: str, value: float, low: float, high: float = math.inf) -> float:
     """Returns `value`.
 
     Raises:
@@ -96,7 +96,7 @@ def number(op: Op, key: str, value: float, low: float, high: float = math.inf) -
     return float(value)
 
 
-def span(op: Op, key: str, value: Sequence[float], low: float, high: float = math.inf) -> tuple[float, float]:
+def check_range(op: Op, key: str, value: Sequence[float], low: float, high: float = math.inf) -> tuple[float, float]:
     """Returns `value` as (min, max).
 
     Raises:
@@ -104,11 +104,11 @@ def span(op: Op, key: str, value: Sequence[float], low: float, high: float = mat
     """
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError(f"views: {type(op).__name__}.{key}={value!r}: give two numbers, [min, max]")
-    minimum = number(op, key, value[0], low, high)
-    return minimum, number(op, key, value[1], minimum, high)
+    minimum = check_number(op, key, value[0], low, high)
+    return minimum, check_number(op, key, value[1], minimum, high)
 
 
-def count(op: Op, key: str, value: int) -> int:
+def check_count(op: Op, key: str, value: int) -> int:
     """Returns `value`.
 
     Raises:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_zoo.views.keyed_random import KeyedRandom
-from ssl_zoo.views.op import Op, Params, count
+from ssl_zoo.views.op import Op, Params, check_count
 
 
 class Windows(Op):
@@ -16,7 +16,7 @@ class Windows(Op):
     """
 
     def __init__(self, length: int, pad_id: int = 0):
-        self.length = count(self, "length", length)
+        self.length = check_count(self, "length", length)
         self.pad_id = pad_id
 
     def sample(self, random: KeyedRandom, x: Tensor) -> Params:

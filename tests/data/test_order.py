@@ -5,11 +5,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from ssl_zoo.data.order import Step, check_batch, epoch_order, steps, stratified
+from ssl_zoo.data.order import Step, check_batch, epoch_order, stratified, training_steps
 
 
 def take(count: int, *args: int, **kwargs: int) -> list[Step]:
-    return list(islice(steps(*args, **kwargs), count))
+    return list(islice(training_steps(*args, **kwargs), count))
 
 
 def test_an_epoch_is_a_permutation_decided_by_seed_and_epoch() -> None:
@@ -72,7 +72,7 @@ def test_impossible_batches_are_named(num_examples: int, batch_size: int, world_
     with pytest.raises(ValueError, match=message):
         check_batch(num_examples, batch_size, world_size)
     with pytest.raises(ValueError, match=message):
-        next(steps(num_examples, batch_size, seed=0, start_step=0, world_size=world_size))
+        next(training_steps(num_examples, batch_size, seed=0, start_step=0, world_size=world_size))
 
 
 def test_stratified_draws() -> None:

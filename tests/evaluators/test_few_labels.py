@@ -9,7 +9,7 @@ from torch import nn
 from ssl_zoo.evaluators.base import evaluate, print_note
 from ssl_zoo.evaluators.few_labels import FewLabels, few_labels_table, sample_labels, summarize
 from ssl_zoo.evaluators.knn import KNN
-from ssl_zoo.evaluators.linear import Linear, fit, standardize_features
+from ssl_zoo.evaluators.linear import Linear, fit_probe, standardize_features
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.scratch import Scratch
 from tests.evaluators.fakes import FakeData, judge
@@ -72,7 +72,7 @@ def test_cells_are_mean_and_deviation_over_the_draws() -> None:
     x, queries = standardize_features(judged.train.x, judged.test.x)
     y = judged.train.y
     scores = [
-        fit(x[rows], y[rows], 1e-2).accuracy(queries, judged.test.y)
+        fit_probe(x[rows], y[rows], 1e-2).accuracy(queries, judged.test.y)
         for rows in (sample_labels(y, 5, i) for i in range(4))
     ]
     assert found["few/5/linear"] == pytest.approx(statistics.fmean(scores))

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ssl_zoo.evaluators.linear import Linear, Probe, fit, standardize_features
+from ssl_zoo.evaluators.linear import Linear, Probe, fit_probe, standardize_features
 from tests.evaluators.fakes import FakeData, blobs, judge
 
 GRID = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5]
 
 
 def objective(probe: Probe, x: Tensor, y: Tensor, l2: float) -> float:
-    """What `fit` minimises, in float64. Labels are 0 .. C - 1."""
+    """What `fit_probe` minimises, in float64. Labels are 0 .. C - 1."""
     logits = F.linear(x.double(), probe.weight.double(), probe.bias.double())
     return (F.cross_entropy(logits, y) + l2 / 2 * probe.weight.double().square().sum()).item()
 
@@ -36,7 +36,7 @@ def skewed(count: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_minimum_is_scikit_learns(l2: float) -> None:
     x, y = skewed(600, 24)
     (x,) = standardize_features(x)
-    ours, theirs = fit(x, y, l2), oracle(x, y, l2)
+    ours, theirs = fit_probe(x, y, l2), oracle(x, y, l2)
     assert objective(ours, x, y, l2) == pytest.approx(objective(theirs, x, y, l2), abs=1e-5)
     agree = (F.linear(x, ours.weight).argmax(1) == F.linear(x.double(), theirs.weight).argmax(1)).float().mean()
     assert agree > 0.97
@@ -45,7 +45,9 @@ def test_minimum_is_scikit_learns(l2: float) -> None:
 def test_minimum_with_fewer_examples_than_features_and_a_mean_that_is_not_zero() -> None:
     x, y = blobs(20, 50, 5, 0.5)
     x = x + 3
-    assert objective(fit(x, y, 1e-2), x, y, 1e-2) == pytest.approx(objective(oracle(x, y, 1e-2), x, y, 1e-2), abs=1e-5)
+    assert objective(fit_probe(x, y, 1e-2), x, y, 1e-2) == pytest.approx(
+        objective(oracle(x, y, 1e-2), x, y, 1e-2), abs=1e-5
+    )
 
 
 def test_minimum_with_dead_and_repeated_features() -> None:
@@ -55,13 +57,15 @@ def test_minimum_with_dead_and_repeated_features() -> None:
     (x,) = standardize_features((hidden - 9 * torch.rand(400, generator=generator)).relu().repeat(1, 2))
     assert (x == 0).all(dim=0).sum() > 10
     y = torch.arange(100) % 10
-    assert objective(fit(x, y, 1e-2), x, y, 1e-2) == pytest.approx(objective(oracle(x, y, 1e-2), x, y, 1e-2), abs=1e-5)
+    assert objective(fit_probe(x, y, 1e-2), x, y, 1e-2) == pytest.approx(
+        objective(oracle(x, y, 1e-2), x, y, 1e-2), abs=1e-5
+    )
 
 
 def test_the_gradient_vanishes_at_the_minimum() -> None:
     x, y = skewed(600, 24)
     (x,) = standardize_features(x)
-    probe = fit(x, y, 1e-3)
+    probe = fit_probe(x, y, 1e-3)
     weight, bias = probe.weight.double().requires_grad_(), probe.bias.double().requires_grad_()
     (F.cross_entropy(F.linear(x.double(), weight, bias), y) + 0.5e-3 * weight.square().sum()).backward()
     assert weight.grad is not None
@@ -72,21 +76,21 @@ def test_the_gradient_vanishes_at_the_minimum() -> None:
 def test_where_a_fit_starts_does_not_matter() -> None:
     x, y = skewed(600, 24)
     (x,) = standardize_features(x)
-    warm, cold = fit(x, y, 1e-3, start=fit(x, y, 1.0)), fit(x, y, 1e-3)
+    warm, cold = fit_probe(x, y, 1e-3, start=fit_probe(x, y, 1.0)), fit_probe(x, y, 1e-3)
     assert objective(warm, x, y, 1e-3) == pytest.approx(objective(cold, x, y, 1e-3), abs=1e-6)
 
 
 def test_a_very_strong_penalty_leaves_the_class_frequencies() -> None:
     x, y = blobs(90, 4, 3, 1.0)
     y = torch.where(y == 2, 0, y)  # two thirds and one third
-    probe = fit(x, y, 1e6)
+    probe = fit_probe(x, y, 1e6)
     assert torch.allclose(F.linear(x, probe.weight, probe.bias).softmax(1), torch.tensor([2 / 3, 1 / 3]), atol=1e-3)
 
 
 def test_labels_need_not_be_consecutive() -> None:
     x, y = blobs(90, 8, 3, 3.0)
     labels = torch.tensor([7, 2, 40])[y]
-    probe = fit(x, labels, 1e-3)
+    probe = fit_probe(x, labels, 1e-3)
     assert probe.classes.tolist() == [2, 7, 40]
     assert probe.accuracy(x, labels) == 1.0
 
@@ -137,7 +141,7 @@ def test_separable_features_give_a_finite_probe() -> None:
     l2, probe = Linear(GRID, 0.2).choose(x, y)
     assert l2 == GRID[0]
     assert probe.weight.isfinite().all()
-    assert fit(x, y, 1e-6).weight.isfinite().all()
+    assert fit_probe(x, y, 1e-6).weight.isfinite().all()
 
 
 def test_constant_features_give_the_largest_class() -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_zoo.data.image.decode import open_image
 from ssl_zoo.data.image.splits import Images
-from ssl_zoo.data.order import Step, steps
+from ssl_zoo.data.order import Step, training_steps
 from ssl_zoo.views import Views
 
 if TYPE_CHECKING:
@@ -145,4 +145,4 @@ class RemainingSteps:
     def __iter__(self) -> Iterator[Step]:
         data, trainer = self.data, self.data.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return steps(data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size)
+        return training_steps(data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size)

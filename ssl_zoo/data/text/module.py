@@ -14,7 +14,7 @@ from torch import Tensor
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.labels import describe_labels
 from ssl_zoo.data.locate import as_path, print_on_rank_zero
-from ssl_zoo.data.order import check_batch, check_shares, steps, stratified
+from ssl_zoo.data.order import check_batch, check_shares, stratified, training_steps
 from ssl_zoo.data.text.corpus import Corpus, Survey, build_token_store, choose_corpus, survey
 from ssl_zoo.data.text.sources import open_texts
 from ssl_zoo.data.text.token_store import TokenStore
@@ -270,7 +270,7 @@ class TextData(LightningDataModule):
         check_shares(self.batch_size, world_size)
         share = self.batch_size // world_size
         own = slice(rank * share, (rank + 1) * share)
-        for epoch, batch in steps(self.num_train, self.batch_size, self.seed, start_step):
+        for epoch, batch in training_steps(self.num_train, self.batch_size, self.seed, start_step):
             positions = batch[own]
             if packed:
                 # Another offset in each epoch, so that no word is always at the edge of a row.

@@ -10,7 +10,7 @@ import torch
 from ssl_zoo.data.image.decode import UnreadableImage
 from ssl_zoo.data.image.loaders import Crops, EncodedSplit, ResidentLoader, in_workers
 from ssl_zoo.data.image.sources import Files
-from ssl_zoo.data.order import Step, steps
+from ssl_zoo.data.order import Step, training_steps
 from ssl_zoo.views import Views
 from ssl_zoo.views.geometry import CenterCrop, RandomResizedCrop
 from tests.data.pictures import picture, write
@@ -19,8 +19,8 @@ from tests.data.pictures import picture, write
 def test_a_resident_batch_is_a_gather() -> None:
     pixels = torch.randint(0, 256, (10, 3, 4, 4), dtype=torch.uint8)
     labels = torch.arange(10) * 2
-    loader = ResidentLoader(steps(10, 4, seed=0, start_step=0), pixels, labels)
-    for batch, step in zip(islice(loader, 5), steps(10, 4, seed=0, start_step=0), strict=False):
+    loader = ResidentLoader(training_steps(10, 4, seed=0, start_step=0), pixels, labels)
+    for batch, step in zip(islice(loader, 5), training_steps(10, 4, seed=0, start_step=0), strict=False):
         assert batch.images is not None
         assert (batch.images == pixels[step.indices]).all()
         assert (batch.labels == labels[step.indices]).all()
