@@ -32,7 +32,7 @@ import yaml
 
 from ssl_zoo.report import results
 from ssl_zoo.report.comparison import Estimate
-from ssl_zoo.training.moved import MOVED
+from ssl_zoo.training.moved import MOVED_TARGETS
 
 HERE = Path(__file__).parent
 CONF = HERE.parent / "conf"
@@ -97,7 +97,7 @@ def recipe(command: str) -> str:
         kept = [part for part in method.pop("defaults", []) if not any("paper_views" in key for key in part)]
         method = {"defaults": kept, **method} if kept else method
     said = json.dumps([experiment, method])
-    for before, now in MOVED.items():  # a class that has moved is the same class
+    for before, now in MOVED_TARGETS.items():  # a class that has moved is the same class
         said = said.replace(f'"{now}"', f'"{before}"')
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 

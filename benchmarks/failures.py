@@ -197,7 +197,7 @@ def try_damage(work: Path, state: Path, reference: Path, file: str, kind: str) -
     """
     folder = work / f"damaged-{state.name}-{file}-{kind}".replace(" ", "-")
     shutil.copytree(state, folder)
-    saved = checkpoints.by_step(folder)
+    saved = checkpoints.list_checkpoints(folder)
     paths = {"newest": saved[-1:], "older": saved[:1], "both": saved}.get(file) or [folder / file]
     for path in paths:
         DAMAGE[kind](path)
@@ -217,7 +217,7 @@ def try_damage(work: Path, state: Path, reference: Path, file: str, kind: str) -
 def report_of_damaged(work: Path, whole: dict[str, Any]) -> tuple[int, int, list[str]]:
     """One report over a sound run and many runs with damaged results; how many are damaged, and how many are named."""
     sweep, damaged = work / "sweep", []
-    results.write(_made(sweep / "sound"), whole)
+    results.write_results(_made(sweep / "sound"), whole)
     contents = [b"", b"{", b"\xff\xfe", b"{}", b"NaN", b"[" * 100_000, json.dumps(whole).encode()[:-9]]
     for key, value in itertools.product(whole, (None, -1, "x", [], {}, 10**400)):
         contents.append(json.dumps(whole | {key: value}).encode())

@@ -136,7 +136,7 @@ def train(options: argparse.Namespace) -> None:
     metrics = evaluate(evaluators, judged) | {"lightly_knn200/top1": lightly_knn(judged.train, judged.test, device)}
     kind = {"kind": "epochs", "value": options.epochs}
     examples = steps * options.batch_size
-    record = results.blank(
+    record = results.empty_results(
         "completed",
         experiment="lightly_simclr",
         method="simclr",
@@ -148,14 +148,14 @@ def train(options: argparse.Namespace) -> None:
         speed={"examples_per_second": examples / seconds},
         environment={
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else hardware.processor(),
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else hardware.processor_name(),
             "precision": options.precision,
         },
         started=started,
         finished=time.time(),
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    print(results.write(options.out, record))
+    print(results.write_results(options.out, record))
 
 
 def main() -> None:

@@ -138,4 +138,4 @@ def interrupt(run: Process, number: int, folder: Path, step: int, delay: float) 
 
 def last_step(folder: Path) -> int:
     """The step of the newest checkpoint in a run folder, 0 if there is none."""
-    return max((checkpoints.step_of(path) for path in checkpoints.by_step(folder)), default=0)
+    return max((checkpoints.step_of(path) for path in checkpoints.list_checkpoints(folder)), default=0)

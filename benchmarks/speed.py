@@ -112,7 +112,9 @@ def main() -> None:
     quoted = " ".join(f'"{command}"' for command in options.runs)
     head = f"`python benchmarks/speed.py {quoted} --steps {options.steps} --turns {options.turns}`, {date.today()}, "
     on_gpu = torch.cuda.is_available()
-    where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads of {hardware.processor()}"
+    where = (
+        torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads of {hardware.processor_name()}"
+    )
     text = ["# Loop beside the bare step", "", f"{head}{where}", "", *lines, ""]
     RESULTS.write_text("\n".join(text))
 

@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ssl_zoo.training.hardware import processor, tune_allocator
+from ssl_zoo.training.hardware import processor_name, tune_allocator
 from ssl_zoo.views import Views
 from ssl_zoo.views.colour import ColorJitter, Grayscale, Normalize
 from ssl_zoo.views.geometry import HorizontalFlip, RandomResizedCrop
@@ -84,7 +84,7 @@ def main() -> None:
     lines = [
         "# Views per second and core: SimCLR on 32-pixel images",
         "",
-        f"`python benchmarks/views.py`, {datetime.date.today()}, one thread of {processor()}, "
+        f"`python benchmarks/views.py`, {datetime.date.today()}, one thread of {processor_name()}, "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}.",
         f"Crop, flip, colour jitter (p 0.8), grayscale (p 0.2), normalise; {ROUNDS} rounds.",
         "",

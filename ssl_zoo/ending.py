@@ -16,19 +16,19 @@ from ssl_zoo.training import run_folder, transcript
 from ssl_zoo.training.credentials import masked_text
 
 
-def record(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
+def record_ending(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
     """Writes what is known of a run that did not complete, unless the folder is another run's.
 
     A disk that refuses the file costs a line on stderr, and changes no exit status.
     """
     try:
         if run_folder.may_record(folder):
-            results.write(folder, results.blank(status, **Run.of(cfg).record(), **known))
+            results.write_results(folder, results.empty_results(status, **Run.of(cfg).record(), **known))
     except OSError as error:
         print(f"error: {folder / results.RESULTS_NAME} could not be written: {error}", file=sys.stderr)
 
 
-def cause(error: Exception) -> BaseException:
+def root_cause(error: Exception) -> BaseException:
     """Returns what a part raised, which lies inside Hydra's own exception.
 
     A missing or unknown argument of a part is a mistake of the user, and becomes a ValueError.
@@ -41,13 +41,13 @@ def cause(error: Exception) -> BaseException:
     return inner
 
 
-def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
+def handle_failure(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake.
 
     A run whose last weights could not be saved is `interrupted`: the same command finishes it once there is room.
     """
     if run_folder.may_record(folder):
-        transcript.begin(folder)
+        transcript.write_transcript(folder)
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     trace = masked_text("".join(traceback.format_exception(error)))
@@ -58,5 +58,5 @@ def fail(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     if cfg.task == "pretrain":
         details = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
         unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
-        record(cfg, folder, "interrupted" if unsaved else "failed", error=details)
+        record_ending(cfg, folder, "interrupted" if unsaved else "failed", error=details)
     return 2 if mistake else 1

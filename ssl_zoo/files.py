@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 
-def no_link(path: Path | str, flags: int) -> int:
+def open_no_follow(path: Path | str, flags: int) -> int:
     """`open(path, mode, opener=no_link)`: raises OSError where `path` itself is a symbolic link.
 
     Folders on the way may be links: people keep their runs on another disk so.
@@ -16,7 +16,7 @@ def no_link(path: Path | str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
-def replace(path: Path | str, content: str | bytes) -> None:
+def write_atomically(path: Path | str, content: str | bytes) -> None:
     """Writes a file, or puts a new one in its place, atomically; text as UTF-8.
 
     A reader, or a crash at any moment, sees the old file or the new one, never half of either. A link is replaced.
@@ -25,7 +25,7 @@ def replace(path: Path | str, content: str | bytes) -> None:
     # In the same folder, for os.replace is atomic within one file system only.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "wb", opener=no_link) as file:
+        with open(temporary, "wb", opener=open_no_follow) as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

@@ -12,8 +12,8 @@ from ssl_zoo import ending
 from ssl_zoo.config import CONF, check_config, explain, quoted
 from ssl_zoo.report import display
 from ssl_zoo.training import hardware, transcript
-from ssl_zoo.training.credentials import Filter, masked_text
-from ssl_zoo.training.stop_signals import Interrupted, at_once
+from ssl_zoo.training.credentials import MaskCredentials, masked_text
+from ssl_zoo.training.stop_signals import Interrupted, stop_immediately
 
 hardware.tune_allocator()
 
@@ -32,14 +32,14 @@ OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], 
 def main() -> None:
     """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
     os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
-    display.tolerate_any_letter()
+    display.replace_unencodable()
     if ONLY_PRINT & set(sys.argv):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
     is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
     sys.argv = [quoted(argument, is_sweep) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
     try:
-        with at_once():
+        with stop_immediately():
             refuse_empty_folder(sys.argv)
             run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
@@ -63,9 +63,9 @@ def refuse_empty_folder(arguments: list[str]) -> None:
 def run_job(cfg: DictConfig) -> None:
     """One run in the folder that Hydra made for it; ends the process unless all went well."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    transcript.listen()
+    transcript.start_transcript()
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Filter())
+        handler.addFilter(MaskCredentials())
     try:
         check_config(cfg)
         task = importlib.import_module(
@@ -76,12 +76,12 @@ def run_job(cfg: DictConfig) -> None:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
             sys.exit(0)  # the first process reports; Lightning would kill it if another one failed
         if cfg.task == "pretrain":
-            ending.record(cfg, folder, "interrupted")
+            ending.record_ending(cfg, folder, "interrupted")
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:
-        sys.exit(ending.fail(cfg, folder, ending.cause(error)))
+        sys.exit(ending.handle_failure(cfg, folder, ending.root_cause(error)))
     finally:
-        transcript.end()
+        transcript.stop_transcript()
 
 
 if __name__ == "__main__":

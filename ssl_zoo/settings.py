@@ -48,10 +48,10 @@ def check_setting(key: str, value: Any, hint: Any) -> None:
     """Raises ValueError unless `value` is of the type `hint`, as YAML has it: a list does for any sequence."""
     if not _accepts(hint, value):
         said = "null" if value is None else value
-        raise ValueError(f"{key}={said} must be {' or '.join(dict.fromkeys(_words(hint)))}")
+        raise ValueError(f"{key}={said} must be {' or '.join(dict.fromkeys(_type_names(hint)))}")
 
 
-def at_least(key: str, value: Any, least: float, excluded: bool = False) -> None:
+def check_at_least(key: str, value: Any, least: float, excluded: bool = False) -> None:
     """Raises ValueError for a number below `least`, or equal to it if that is excluded; null passes."""
     if value is not None and not (value > least or (value == least and not excluded)):
         raise ValueError(f"{key}={value} must be {'above' if excluded else 'at least'} {least}")
@@ -108,10 +108,10 @@ def _is_list_of(args: tuple[Any, ...], value: Any, fixed: bool) -> bool:
     return not args or all(_accepts(args[0], item) for item in value)
 
 
-def _words(hint: Any) -> list[str]:
+def _type_names(hint: Any) -> list[str]:
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return [word for one in args for word in _words(one)]
+        return [word for one in args for word in _type_names(one)]
     if origin is Literal:
         return [str(arg) for arg in args]
     kind = origin or hint
@@ -122,5 +122,5 @@ def _words(hint: Any) -> list[str]:
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return ["a mapping"]
     if inspect.isclass(kind) and issubclass(kind, collections.abc.Iterable):
-        return [f"a list of which each is {' or '.join(_words(args[0]))}" if args else "a list"]
+        return [f"a list of which each is {' or '.join(_type_names(args[0]))}" if args else "a list"]
     return ["a finite number"] if kind is Any else []

@@ -84,7 +84,7 @@ def transcript_ends() -> Iterator[None]:
     yield
     from ssl_zoo.training import transcript
 
-    transcript.end()
+    transcript.stop_transcript()
 
 
 @pytest.fixture

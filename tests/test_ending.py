@@ -15,11 +15,11 @@ from ssl_zoo import ending
 def test_the_cause_is_what_the_part_raised(inner: Exception, kind: type[Exception]) -> None:
     outer = InstantiationException("Error in call to target\nfull_key: method")
     outer.__cause__ = inner
-    found = ending.cause(outer)
+    found = ending.root_cause(outer)
     assert isinstance(found, kind)
     assert str(found).startswith("method: ") == (kind is ValueError)
 
 
 def test_other_errors_are_their_own_cause() -> None:
     error = RuntimeError("boom")
-    assert ending.cause(error) is error
+    assert ending.root_cause(error) is error

@@ -491,7 +491,7 @@ def test_a_terminated_run_saves_and_says_so(tmp_path: Path, roots: tuple[Path, P
     out = finish(process)
     assert process.returncode == 128 + signal.SIGTERM, out
     assert results.read_results(tmp_path / "run")["status"] == "interrupted"
-    checkpoints.verify(checkpoints.resolve_checkpoint(tmp_path / "run"))
+    checkpoints.verify_checkpoint(checkpoints.resolve_checkpoint(tmp_path / "run"))
 
 
 @pytest.mark.slow
@@ -587,7 +587,7 @@ def test_a_run_is_completed_only_with_its_picture_and_its_last_metrics(
     cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = (*QUICK, "evaluators=[knn]", "data.batch_size=32", "budget.steps=2")
-    open_file, replace = builtins.open, files.replace
+    open_file, replace = builtins.open, files.write_atomically
 
     def full(path: Any) -> OSError:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -602,7 +602,7 @@ def test_a_run_is_completed_only_with_its_picture_and_its_last_metrics(
             raise full(path)
         replace(path, content)
 
-    for place, name, instead in ((builtins, "open", refused_rows), (files, "replace", refused_picture)):
+    for place, name, instead in ((builtins, "open", refused_rows), (files, "write_atomically", refused_picture)):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, instead)
             ended = cli(*fast)

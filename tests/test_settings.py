@@ -69,9 +69,9 @@ def test_a_part_is_checked_by_its_signature_however_deep() -> None:
 
 
 def test_smallest_values() -> None:
-    settings.at_least("key", 1, 1)
-    settings.at_least("key", None, 1)
+    settings.check_at_least("key", 1, 1)
+    settings.check_at_least("key", None, 1)
     with pytest.raises(ValueError, match="key=0 must be above 0"):
-        settings.at_least("key", 0, 0, excluded=True)
+        settings.check_at_least("key", 0, 0, excluded=True)
     with pytest.raises(ValueError, match="key=-2 must be at least 1"):
-        settings.at_least("key", -2, 1)
+        settings.check_at_least("key", -2, 1)

@@ -26,7 +26,7 @@ class Bar:
         return sum(self.values) / len(self.values)
 
 
-def draw_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | None = None) -> str:
+def plot_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: float | None = None) -> str:
     """An SVG of horizontal bars, as the data URI of an image.
 
     is_log: a logarithmic axis from 1, for what spans orders of magnitude; limit: the largest value there can be.
@@ -48,7 +48,7 @@ def draw_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: floa
             axes.barh(place + 0.24, bar.baseline, 0.18, color=BASELINE)
         end = max([bar.interval[1] if bar.interval else bar.mean, *bar.values])
         axes.annotate(
-            display.figure(bar.text),
+            display.escape_figure_text(bar.text),
             (end, place - 0.1),
             (7, 0),
             textcoords="offset points",
@@ -58,7 +58,7 @@ def draw_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: floa
         )
     if any(bar.baseline is not None for bar in bars):
         axes.barh([0], [0], color=BASELINE, label="before training")
-    axes.set_yticks(range(len(bars)), [display.figure(bar.label) for bar in bars], fontsize=10, color=INK)
+    axes.set_yticks(range(len(bars)), [display.escape_figure_text(bar.label) for bar in bars], fontsize=10, color=INK)
     axes.invert_yaxis()
     if is_log:
         axes.set_xscale("log")
@@ -74,7 +74,7 @@ def draw_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: floa
     axes.grid(axis="x", color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.set_title(display.figure(title), loc="left", fontsize=11.5, fontweight="bold", color=INK)
+    axes.set_title(display.escape_figure_text(title), loc="left", fontsize=11.5, fontweight="bold", color=INK)
     if any(bar.baseline is not None for bar in bars):
         figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=9, labelcolor=FAINT)
     file = io.BytesIO()

@@ -1,8 +1,9 @@
-"""What users call things, made fit to be shown: names are never markup, formulas or control characters.
+"""Escapes user-supplied names for display, so that they are never read as markup, formulas or control characters.
 
 Class names, experiment names and error messages end up on terminals, in Markdown, HTML, spreadsheets and figures, each
-with characters of its own that mean something. `plain` comes first, then what the writer is. HTML takes `html.escape`.
-Only the standard library is used, as in `results.py`. Showing can fail all the same: see `only_shown`.
+of which gives some characters a meaning. Apply `to_plain_text` first, then the escape of the output format
+(`html.escape` for HTML). Only the standard library is used, as in `results.py`. Display can still fail: see
+`warn_if_display_fails`.
 """
 
 import logging
@@ -21,16 +22,16 @@ _JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
 _MARKDOWN = re.compile(r"([\\|`*\[\]$])")
 
 
-def plain(value: Any) -> Any:
+def to_plain_text(value: Any) -> Any:
     """`value` with every text in it, keys too, as one line without escape sequences and characters that are not shown.
 
     Runs of white space become one space; what cannot be written as UTF-8, control characters and those that change the
     direction of writing become U+FFFD.
     """
     if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {to_plain_text(key): to_plain_text(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_plain_text(item) for item in value]
     if not isinstance(value, str):
         return value
     text = " ".join(_ESCAPES.sub("", value).split())
@@ -41,24 +42,24 @@ def _is_control(letter: str) -> bool:
     return letter not in _JOINERS and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co")
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """For a cell of a Markdown table: links, emphasis, code, formulas and HTML are shown as they are written."""
-    return _MARKDOWN.sub(r"\\\1", plain(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKDOWN.sub(r"\\\1", to_plain_text(text)).replace("&", "&amp;").replace("<", "&lt;")
 
 
-def spreadsheet(text: str) -> str:
+def escape_spreadsheet(text: str) -> str:
     """For a cell of a CSV file: an apostrophe before what a spreadsheet would take for a formula."""
-    text = plain(text)
+    text = to_plain_text(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def figure(text: str) -> str:
+def escape_figure_text(text: str) -> str:
     """For matplotlib: `$` is a dollar, and a name that begins with `_` stays in the legend. Lines stay lines."""
-    lines = [plain(line).replace("\\$", "$").replace("$", r"\$") for line in text.split("\n")]
+    lines = [to_plain_text(line).replace("\\$", "$").replace("$", r"\$") for line in text.split("\n")]
     return "\n".join(f" {line}" if line.startswith("_") else line for line in lines)
 
 
-def tolerate_any_letter() -> None:
+def replace_unencodable() -> None:
     """Has stdout and stderr replace what they cannot encode, as on a terminal of ASCII."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -66,7 +67,7 @@ def tolerate_any_letter() -> None:
 
 
 @contextmanager
-def only_shown(what: str) -> Iterator[None]:
+def warn_if_display_fails(what: str) -> Iterator[None]:
     """What is done inside is for the eye: if it fails, whatever the reason, that is a warning and no more.
 
     Where stdout has gone away, as behind `| head`, the rest of the process writes to nowhere.

@@ -18,7 +18,7 @@ MAX_POINTS = 2000  # of the map: beyond it t-SNE takes minutes, and dots cover e
 COLOURS = {"raw pixels": "0.6", "before training": "tab:olive", "trained from scratch": "tab:orange"}
 
 
-def draw_picture(
+def plot_run_picture(
     metrics: Mapping[str, float],
     method: str,
     features: Tensor,
@@ -37,9 +37,9 @@ def draw_picture(
     FigureCanvasAgg(figure)  # draws without a display, and without touching the user's own matplotlib settings
     axes = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
     if rows:
-        _bars(axes[0], columns, rows)
-    _map(axes[-1], features, labels, class_names)
-    axes[-1].set_title(f"test features of {display.figure(method)}, t-SNE")
+        _plot_few_labels(axes[0], columns, rows)
+    _plot_features(axes[-1], features, labels, class_names)
+    axes[-1].set_title(f"test features of {display.escape_figure_text(method)}, t-SNE")
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of letters that it shows as boxes
@@ -47,7 +47,7 @@ def draw_picture(
     return content.getvalue()
 
 
-def _bars(axes: "Axes", columns: list[str], rows: list[FewLabelsRow]) -> None:
+def _plot_few_labels(axes: "Axes", columns: list[str], rows: list[FewLabelsRow]) -> None:
     thickness = 0.85 / len(rows)
     for place, row in enumerate(rows):
         known = [(position, *cell) for position, cell in enumerate(row.cells) if cell]
@@ -60,7 +60,14 @@ def _bars(axes: "Axes", columns: list[str], rows: list[FewLabelsRow]) -> None:
         colour = COLOURS.get(row.name.split(",")[0], "tab:blue")
         faint = 0.5 if row.name.endswith("kNN") else 1.0
         axes.bar(
-            x, heights, thickness, yerr=[down, up], label=display.figure(row.name), capsize=2, color=colour, alpha=faint
+            x,
+            heights,
+            thickness,
+            yerr=[down, up],
+            label=display.escape_figure_text(row.name),
+            capsize=2,
+            color=colour,
+            alpha=faint,
         )
         for left, height, end in zip(x, heights, ends, strict=True):
             axes.text(left, end + 0.7, f"{height:.0f}", ha="center", fontsize=8)
@@ -73,7 +80,7 @@ def _bars(axes: "Axes", columns: list[str], rows: list[FewLabelsRow]) -> None:
     axes.set_title("few labels: mean and standard deviation over draws of the labels")
 
 
-def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
+def _plot_features(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
     from matplotlib import colormaps
     from sklearn.manifold import TSNE
 
@@ -87,7 +94,7 @@ def _map(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[s
     colours = colormaps[palette].resampled(len(classes))
     for number, label in enumerate(classes):
         points = places[(labels == label).numpy()]
-        name = display.figure(class_names[label]) if 0 <= label < len(class_names) else None
+        name = display.escape_figure_text(class_names[label]) if 0 <= label < len(class_names) else None
         axes.scatter(points[:, 0], points[:, 1], s=10, color=colours(number), label=name, linewidths=0)
     if len(classes) <= 20 and class_names:
         axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

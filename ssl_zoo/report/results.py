@@ -35,25 +35,25 @@ RESULTS_NAME = "results.json"
 STATUSES = ("running", "completed", "failed", "interrupted")
 BUDGETS = ("epochs", "steps", "examples", "flops", "minutes")
 
-LARGEST = 1e100
+MAX_MAGNITUDE = 1e100
 """No number of a run comes near it."""
 
 _NAMES = ("experiment", "method", "backbone", "data")
 _OBJECTS = ("budget", "metrics", "speed", "environment", "config")
 
 
-def blank(status: str, **known: Any) -> dict[str, Any]:
-    """Results with nothing in them but `status` and what is `known`; they pass `validate` if `known` does."""
+def empty_results(status: str, **known: Any) -> dict[str, Any]:
+    """Results with nothing in them but `status` and what is `known`; they pass `validate_results` if `known` does."""
     names = dict.fromkeys((*_NAMES, "seed"))
     return {"schema": SCHEMA, "status": status, **names, **{key: {} for key in _OBJECTS}, **known}
 
 
-def write(folder: Path | str, results: dict[str, Any]) -> Path:
+def write_results(folder: Path | str, results: dict[str, Any]) -> Path:
     """Write `results` to `<folder>/results.json`, atomically, and return that path.
 
     Raises ValueError, naming the field, if `results` break the schema.
     """
-    validate(results)
+    validate_results(results)
     path = Path(folder) / RESULTS_NAME
     write_json(path, results)
     return path
@@ -61,7 +61,7 @@ def write(folder: Path | str, results: dict[str, Any]) -> Path:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as standard JSON, null for NaN and infinity, atomically."""
-    files.replace(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+    files.write_atomically(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_results(path: Path | str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def read_results(path: Path | str) -> dict[str, Any]:
         path = path / RESULTS_NAME
     try:
         results = _finite(json.loads(path.read_text(encoding="utf-8")))
-        validate(results)
+        validate_results(results)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     except RecursionError as error:
@@ -90,7 +90,7 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def validate(results: Any) -> None:
+def validate_results(results: Any) -> None:
     """Raise ValueError, naming the first field that breaks the schema."""
     _check(isinstance(results, dict), "results", results, "an object")
     missing = sorted({"schema", "status", "seed", *_NAMES, *_OBJECTS} - results.keys())
@@ -145,7 +145,7 @@ def _is_number(value: Any, kind: Any) -> bool:
     """Whether `value` is of that kind, and of a size that sums and squares of it are floats too; NaN becomes null."""
     if not isinstance(value, kind) or isinstance(value, bool):
         return False
-    return value is None or (isinstance(value, float) and not math.isfinite(value)) or abs(value) < LARGEST
+    return value is None or (isinstance(value, float) and not math.isfinite(value)) or abs(value) < MAX_MAGNITUDE
 
 
 def _finite(value: Any) -> Any:

@@ -31,21 +31,21 @@ def load_runs(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
     if not files:
         where = ", ".join(map(str, places))
         raise ValueError(f"{where}: no {results.RESULTS_NAME} here or below. A run writes it at its end")
-    return [{**_read(file), "folder": file.parent} for file in {file.resolve(): file for file in files}.values()]
+    return [{**_read_run(file), "folder": file.parent} for file in {file.resolve(): file for file in files}.values()]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_run(file: Path) -> dict[str, Any]:
     try:
         found = results.read_results(file)
     except (ValueError, OSError) as error:
-        found = results.blank("failed", error={"type": "unreadable", "message": str(error)})
-    return display.plain(found)
+        found = results.empty_results("failed", error={"type": "unreadable", "message": str(error)})
+    return display.to_plain_text(found)
 
 
 def to_markdown(comparison: Comparison) -> str:
     """The comparison as Markdown: the table, the notes, and the runs that did not complete."""
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
-    parts.append("\n".join(f"- {display.markdown(note)}" for note in comparison.notes))
+    parts.append("\n".join(f"- {display.escape_markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
     return "\n\n".join(parts) + "\n"
@@ -61,7 +61,7 @@ def to_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = [f"{key}{part}" for key in keys for part in ("", " ci95", " low", " high", " n", " examples")]
-    writer.writerow([*NAME_COLUMNS, "settings", "seeds", "n", *map(display.spreadsheet, parts)])
+    writer.writerow([*NAME_COLUMNS, "settings", "seeds", "n", *map(display.escape_spreadsheet, parts)])
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
@@ -72,7 +72,7 @@ def to_csv(comparison: Comparison) -> str:
             ends = estimate.interval(is_accuracy(key)) or (None, None)
             numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
         seeds = " ".join(str(seed) for seed in row.seeds)
-        names = (display.spreadsheet(row.names[name]) for name in (*NAME_COLUMNS, "settings"))
+        names = (display.escape_spreadsheet(row.names[name]) for name in (*NAME_COLUMNS, "settings"))
         writer.writerow([*names, seeds, len(row.seeds), *numbers])
     return text.getvalue()
 
@@ -81,7 +81,7 @@ def to_html(comparison: Comparison) -> str:
     """One page that needs no other file: the table, a figure a metric, all metrics, what did not complete."""
     parts = [_html(comparison.table(comparison.headlines))] if comparison.rows else []
     parts.append(f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in comparison.notes)}</ul>")
-    parts += [f'<img alt="{html.escape(key)}" src="{_figure(comparison, key)}">' for key in comparison.headlines]
+    parts += [f'<img alt="{html.escape(key)}" src="{_plot_metric(comparison, key)}">' for key in comparison.headlines]
     if comparison.metrics != comparison.headlines:
         parts += ["<h2>All metrics</h2>", _html(comparison.table(comparison.metrics))]
     if comparison.incomplete:
@@ -89,7 +89,7 @@ def to_html(comparison: Comparison) -> str:
     return _PAGE.replace("BODY", "\n".join(parts))
 
 
-def _figure(comparison: Comparison, key: str) -> str:
+def _plot_metric(comparison: Comparison, key: str) -> str:
     shown = []
     for row in comparison.rows:
         if key in row.estimates:
@@ -106,7 +106,7 @@ def _figure(comparison: Comparison, key: str) -> str:
             )
             shown.append(bar)
     title = f"{key} %" if is_accuracy(key) else f"{key} (low is good)" if is_better_low(key) else key
-    return bars.draw_bars(title, shown, is_log=key.endswith("perplexity"), limit=100 if is_accuracy(key) else None)
+    return bars.plot_bars(title, shown, is_log=key.endswith("perplexity"), limit=100 if is_accuracy(key) else None)
 
 
 def print_tables(comparison: Comparison) -> None:
@@ -134,7 +134,7 @@ def print_tables(comparison: Comparison) -> None:
 
 
 def _markdown(lines: list[list[str]]) -> str:
-    escaped = [[display.markdown(cell) for cell in line] for line in lines]
+    escaped = [[display.escape_markdown(cell) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]])
 
 
@@ -157,14 +157,14 @@ BODY
 """
 
 
-def publish(runs: Sequence[dict[str, Any]], out: Path) -> None:
+def write_report(runs: Sequence[dict[str, Any]], out: Path) -> None:
     """Print the comparison of `runs` and write it to `out`: report.md, report.csv, report.html."""
     comparison = compare(runs)
     print_tables(comparison)
     out.mkdir(parents=True, exist_ok=True)
-    files.replace(out / "report.md", to_markdown(comparison))
-    files.replace(out / "report.csv", to_csv(comparison))
-    files.replace(out / "report.html", to_html(comparison))
+    files.write_atomically(out / "report.md", to_markdown(comparison))
+    files.write_atomically(out / "report.csv", to_csv(comparison))
+    files.write_atomically(out / "report.html", to_html(comparison))
     print(f"Written beside the runs: {out / 'report.html'}, .md, .csv")
 
 
@@ -174,12 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
     given = parser.parse_args(arguments)
-    display.tolerate_any_letter()
+    display.replace_unencodable()
     try:
         runs = load_runs(given.folders)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     first = given.folders[0]
-    publish(runs, given.out or (first if first.is_dir() else first.parent))
+    write_report(runs, given.out or (first if first.is_dir() else first.parent))
     return 0

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ssl_zoo.files import no_link
+from ssl_zoo.files import open_no_follow
 from ssl_zoo.report import results
 
-LOG = "output.log"
-LOG_BYTES = 1_000_000  # at least this much of the last output is kept: a progress bar writes for ever
+OUTPUT_LOG = "output.log"
+MIN_LOG_BYTES = 1_000_000  # at least this much of the last output is kept: a progress bar writes for ever
 
-_ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+_COLOUR_CODES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def echo(data: bytes) -> None:
+def write_to_terminal(data: bytes) -> None:
     """Write to our own terminal. One that has gone away does not end a sweep."""
     with contextlib.suppress(OSError):
         sys.stdout.buffer.write(data)
@@ -33,7 +33,7 @@ def echo(data: bytes) -> None:
 
 def print_line(line: str) -> None:
     """Prints a line whole, also while jobs print."""
-    echo(f"{line}\n".encode())
+    write_to_terminal(f"{line}\n".encode())
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class Job:
     def _begin(self, environment: dict[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._before = self._stamp()
-        self._log = open(self.folder / LOG, "ab+", opener=no_link)  # noqa: SIM115 - closed in `finish`
+        self._log = open(self.folder / OUTPUT_LOG, "ab+", opener=open_no_follow)  # noqa: SIM115 - closed in `finish`
         self._log.write(f"$ {shlex.join(self.command)}\n".encode())
         self._log.flush()
         self._output, child_end = os.pipe() if self.prefix or not sys.stdout.isatty() else _terminal()
@@ -117,7 +117,7 @@ class Job:
         if self.prefix:
             *lines, self._line = (self._line + data).split(b"\n")
             data = b"".join(self.prefix.encode() + line.rsplit(b"\r", 1)[-1] + b"\n" for line in lines)
-        echo(data)
+        write_to_terminal(data)
 
     def _keep(self, data: bytes) -> None:
         """Adds to the log. A disk that refuses it ends the log, no job and no sweep."""
@@ -126,13 +126,13 @@ class Job:
         try:
             self._log.write(data)
             self._log.flush()
-            if self._log.tell() > 2 * LOG_BYTES:
-                self._log.seek(-LOG_BYTES, os.SEEK_END)
+            if self._log.tell() > 2 * MIN_LOG_BYTES:
+                self._log.seek(-MIN_LOG_BYTES, os.SEEK_END)
                 end = self._log.read()
                 self._log.truncate(0)
                 self._log.write(end)
         except OSError as error:
-            print_line(f"{self.title}  {self.folder / LOG} is not written on: {error}")
+            print_line(f"{self.title}  {self.folder / OUTPUT_LOG} is not written on: {error}")
             self._close_log()
 
     def _close_log(self) -> None:
@@ -174,13 +174,13 @@ class Job:
         Results beside checkpoints are those of an earlier attempt, which can still go on: they stay as they are.
         """
         is_of_this_attempt = self.record is not None
-        known = self.record or results.blank(status, **self.known)
+        known = self.record or results.empty_results(status, **self.known)
         self.record = {**known, "status": status, "error": error}
         try:
             has_weights = any((self.folder / "checkpoints").glob("step-*.ckpt"))
             self.is_written = is_of_this_attempt or self._before is None or not has_weights
             if self.is_written:
-                results.write(self.folder, self.record)
+                results.write_results(self.folder, self.record)
         except OSError as refused:
             self.is_written = False
             print_line(f"{self.title}  {self.folder / results.RESULTS_NAME} cannot be written: {refused}")
@@ -223,7 +223,7 @@ class Job:
 
     def _last_line(self) -> str:
         """What the job wrote last: when a Python process fails, its exception."""
-        lines = re.split(r"[\r\n]+", _ESCAPES.sub(b"", self._tail).decode(errors="replace"))
+        lines = re.split(r"[\r\n]+", _COLOUR_CODES.sub(b"", self._tail).decode(errors="replace"))
         said = [line.strip() for line in lines if line.strip() and "HYDRA_FULL_ERROR=1" not in line]
         return said[-1] if said else ""
 

@@ -38,14 +38,14 @@ from yaml import YAMLError
 from ssl_zoo import files
 from ssl_zoo.config import quote
 from ssl_zoo.report.results import RESULTS_NAME
-from ssl_zoo.sweep.job import LOG, Job, print_line
+from ssl_zoo.sweep.job import OUTPUT_LOG, Job, print_line
 from ssl_zoo.training.stop_signals import STOP_SIGNALS
 from ssl_zoo.training.stop_signals import write_message as tell
 
 # Settings of the sweep itself. A job gets its own on its command line.
-_OF_THE_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|run|mode)\b")
+_SWEEP_SETTINGS = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|run|mode)\b")
 # What a distributed run or an earlier job leaves behind, and what would make two jobs one.
-_LEFTOVERS = re.compile(
+_PER_RUN_VARIABLES = re.compile(
     r"((LOCAL|NODE|GROUP|ROLE)_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|MASTER_\w+|TORCHELASTIC_\w+|PL_\w+"
     r"|WANDB_RUN_ID|SSL_ZOO_RUN_ID"
 )
@@ -95,17 +95,17 @@ class ProcessLauncher(Launcher):
         """Runs the jobs that are not completed, prints the report, and exits with status 1 if any job failed."""
         sweep = Path(self.config.hydra.sweep.dir)
         jobs = self._jobs(sweep, job_overrides, initial_job_idx)
-        _refuse_run(sweep)
+        _check_not_a_run(sweep)
         for job in jobs:
-            _refuse_other(job)
-        _make(sweep)
-        with _locked(sweep), _signals() as received:
-            files.replace(sweep / "multirun.yaml", OmegaConf.to_yaml(self.config))
+            _check_same_job(job)
+        _make_folder(sweep)
+        with _lock_sweep(sweep), _catch_stop_signals() as received:
+            files.write_atomically(sweep / "multirun.yaml", OmegaConf.to_yaml(self.config))
             statuses = self._run(jobs, self._environment(sweep), received)
-        if not _is_hurried(received):
-            _publish(jobs, sweep)
+        if not _is_second_interrupt(received):
+            _write_sweep_report(jobs, sweep)
         if received:
-            _say_what_remains(jobs, statuses, received[0], sweep)
+            _print_remaining_jobs(jobs, statuses, received[0], sweep)
             raise SystemExit(128 + received[0])
         if bad := [job.title for job in jobs if statuses[job] != "completed"]:
             # Hydra has no quieter way to end with a status: a job returned as failed makes it raise again.
@@ -140,7 +140,7 @@ class ProcessLauncher(Launcher):
         job = config.hydra.job
         given = OmegaConf.to_container(config.hydra.overrides.hydra)  # references to credentials stay unresolved
         assert isinstance(given, list)
-        passed_on = [str(text) for text in given if not _OF_THE_SWEEP.match(str(text))]
+        passed_on = [str(text) for text in given if not _SWEEP_SETTINGS.match(str(text))]
         ours = [
             "hydra.mode=RUN",
             f"hydra.job.num={job.num}",
@@ -150,7 +150,7 @@ class ProcessLauncher(Launcher):
         return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *ours]
 
     def _environment(self, sweep: Path) -> dict[str, str]:
-        environment = {key: value for key, value in os.environ.items() if not _LEFTOVERS.fullmatch(key)}
+        environment = {key: value for key, value in os.environ.items() if not _PER_RUN_VARIABLES.fullmatch(key)}
         environment["SSL_ZOO_SWEEP"] = "-".join(sweep.resolve().parts[-2:])
         environment["PYTHONUNBUFFERED"] = "1"  # or the last lines of a killed job are lost
         if self.jobs > 1:  # or every job takes every core
@@ -199,11 +199,11 @@ class ProcessLauncher(Launcher):
             job.stop(number, f"sweep stopped by {signal.Signals(received[0]).name}", self.grace)
         elif self.timeout is not None and job.stop_reason is None and now - job.started > 60 * self.timeout:
             job.stop(signal.SIGTERM, f"timed out after {self.timeout:g} min", self.grace)
-        if now > job.kill_at or _is_hurried(received):
+        if now > job.kill_at or _is_second_interrupt(received):
             job.kill()
 
 
-def _is_hurried(received: list[int]) -> bool:
+def _is_second_interrupt(received: list[int]) -> bool:
     """Whether a Ctrl-C came after the first signal; others may come again and again, as SIGXCPU does."""
     return signal.SIGINT in received[1:]
 
@@ -212,10 +212,10 @@ def _outcome(job: Job, status: str) -> str:
     if status == "completed":
         after_all = "" if job.process.returncode == 0 else f" ({job.ending} after that)"
         return f"{job.title}  completed in {time.monotonic() - job.started:.0f} s{after_all}  {job.folder}"
-    return f"{job.title}  {status}: {job.reason()}  {job.folder / LOG}"
+    return f"{job.title}  {status}: {job.reason()}  {job.folder / OUTPUT_LOG}"
 
 
-def _say_what_remains(jobs: list[Job], statuses: dict[Job, str], number: int, sweep: Path) -> None:
+def _print_remaining_jobs(jobs: list[Job], statuses: dict[Job, str], number: int, sweep: Path) -> None:
     left = [job for job in jobs if statuses.get(job) != "completed"]
     print_line(f"Sweep stopped by {signal.Signals(number).name}. {len(left)} of {len(jobs)} jobs remain:")
     for job in left:
@@ -232,24 +232,24 @@ def _config_flags() -> list[str]:
     return [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]
 
 
-def _publish(jobs: list[Job], sweep: Path) -> None:
+def _write_sweep_report(jobs: list[Job], sweep: Path) -> None:
     """The report of what there is, the jobs whose folders do not say how they ended included."""
     from ssl_zoo.report import display, tables
 
     aside = {job.folder: job.record for job in jobs if job.record and not job.is_written}
     in_folders = tables.load_runs([sweep]) if any(sweep.rglob(RESULTS_NAME)) else []
     runs = [run for run in in_folders if run["folder"] not in aside]
-    runs += [{**display.plain(record), "folder": folder} for folder, record in aside.items()]
+    runs += [{**display.to_plain_text(record), "folder": folder} for folder, record in aside.items()]
     if not runs:
         return print_line(f"{sweep}: no job has any results yet, so there is no report")
     try:
-        tables.publish(runs, sweep)
+        tables.write_report(runs, sweep)
     except OSError as error:  # the comparison was printed
         print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
         raise SystemExit(1) from error
 
 
-def _make(sweep: Path) -> None:
+def _make_folder(sweep: Path) -> None:
     try:
         sweep.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -258,7 +258,7 @@ def _make(sweep: Path) -> None:
         ) from error
 
 
-def _refuse_run(sweep: Path) -> None:
+def _check_not_a_run(sweep: Path) -> None:
     """A sweep inside the folder of a run would be lost with it, and count it among its own."""
     if (sweep / RESULTS_NAME).exists() or (sweep / "checkpoints").exists():
         raise CompactHydraException(
@@ -266,7 +266,7 @@ def _refuse_run(sweep: Path) -> None:
         )
 
 
-def _refuse_other(job: Job) -> None:
+def _check_same_job(job: Job) -> None:
     """A changed sweep must not take another job's results for its own, nor resume another job's checkpoint."""
     folder, overrides = job.folder, job.known["overrides"]
     written = folder / ".hydra" / "overrides.yaml"
@@ -285,10 +285,10 @@ def _refuse_other(job: Job) -> None:
 
 
 @contextlib.contextmanager
-def _locked(sweep: Path) -> Iterator[None]:
+def _lock_sweep(sweep: Path) -> Iterator[None]:
     """Hold the sweep folder, as long as this process lives at most."""
     try:
-        file = open(sweep / ".lock", "a", opener=files.no_link)  # noqa: SIM115 - closed below
+        file = open(sweep / ".lock", "a", opener=files.open_no_follow)  # noqa: SIM115 - closed below
     except OSError as error:
         raise CompactHydraException(
             f"hydra.sweep.dir={sweep}: its file .lock cannot be opened ({error}). Delete it, or give another folder"
@@ -304,7 +304,7 @@ def _locked(sweep: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def _catch_stop_signals() -> Iterator[list[int]]:
     """Note stop signals in a list instead of dying of them; those that are ignored (nohup) stay so."""
     received: list[int] = []
 

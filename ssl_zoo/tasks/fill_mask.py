@@ -13,7 +13,7 @@ from ssl_zoo.methods.mlm import MLM
 from ssl_zoo.report import display
 from ssl_zoo.training import card, checkpoints, encoder_card, hardware, transcript
 
-BLANK = re.compile(r"\[MASK\]|<mask>|_{3,}")
+BLANK_PATTERN = re.compile(r"\[MASK\]|<mask>|_{3,}")
 
 
 class Guess(NamedTuple):
@@ -24,7 +24,7 @@ class Guess(NamedTuple):
     token_str: str
 
 
-def load_model(checkpoint: str) -> tuple[MLM, TextTokenizer]:
+def load_masked_model(checkpoint: str) -> tuple[MLM, TextTokenizer]:
     """The masked-token model of a run, given as its folder or a checkpoint file in it, and its tokenizer.
 
     Raises:
@@ -34,7 +34,7 @@ def load_model(checkpoint: str) -> tuple[MLM, TextTokenizer]:
     path = checkpoints.resolve_checkpoint(checkpoint)
     saved = checkpoints.load_checkpoint(path)
     stored = card.read_card(saved, checkpoint)
-    trained = card.compose(stored)
+    trained = card.compose_from_card(stored)
     if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
         raise ValueError(f"checkpoint={checkpoint} is no masked-token model: give a run of method=mlm")
     backbone = hydra.utils.instantiate(trained.backbone, _convert_="all")
@@ -43,7 +43,7 @@ def load_model(checkpoint: str) -> tuple[MLM, TextTokenizer]:
         method.load_state_dict({k.removeprefix("method."): v for k, v in saved["state_dict"].items()})
     except RuntimeError as error:
         raise ValueError(f"checkpoint={checkpoint}: its weights are not those of its model: {error}") from error
-    kept = path.parent.parent / encoder_card.TOKENIZER
+    kept = path.parent.parent / encoder_card.TOKENIZER_NAME
     if not kept.exists():
         raise ValueError(f"checkpoint={checkpoint}: its tokenizer, {kept}, is missing. Give the run folder as it was")
     tokenizer = TextTokenizer(kept)
@@ -62,9 +62,9 @@ def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) ->
     Raises:
         ValueError: when there is no blank.
     """
-    if not BLANK.search(text):
+    if not BLANK_PATTERN.search(text):
         raise ValueError(f"text={text!r} has no blank: write [MASK] where a word is to be guessed")
-    ids = torch.from_numpy(tokenizer.encode([BLANK.sub("[MASK]", text)])[0])
+    ids = torch.from_numpy(tokenizer.encode([BLANK_PATTERN.sub("[MASK]", text)])[0])
     columns = (ids == method.mask_id).nonzero().flatten()
     probabilities = method.eval().masked_logits(ids[None], torch.zeros_like(columns), columns).softmax(dim=1)
     probabilities[:, : method.num_special] = 0
@@ -80,14 +80,14 @@ def guesses_table(text: str, found: list[list[Guess]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table("blank", "word", "probability", "", title=Text(display.plain(text)), title_style="bold")
+    grid = Table("blank", "word", "probability", "", title=Text(display.to_plain_text(text)), title_style="bold")
     for number, row in enumerate(found, start=1):
         for i, guess in enumerate(row):
             bar = "█" * round(30 * guess.score)
             end = i == len(row) - 1
             grid.add_row(
                 str(number) if i == 0 else "",
-                Text(display.plain(guess.token_str)),
+                Text(display.to_plain_text(guess.token_str)),
                 f"{guess.score:.1%}",
                 bar,
                 end_section=end,
@@ -101,9 +101,9 @@ def fill_mask(cfg: DictConfig, folder: Path) -> None:
 
     from ssl_zoo.tasks import fill_mask
 
-    transcript.begin(folder)
+    transcript.write_transcript(folder)
     if not isinstance(cfg.text, str) or not isinstance(cfg.checkpoint, str):
         raise ValueError('task=fill_mask needs checkpoint=<run folder> and text="The movie was [MASK]."')
     hardware.prepare_torch("cpu", "32-true")
-    method, tokenizer = fill_mask.load_model(cfg.checkpoint)
+    method, tokenizer = fill_mask.load_masked_model(cfg.checkpoint)
     Console().print(fill_mask.guesses_table(cfg.text, fill_mask.guesses(method, tokenizer, cfg.text)))

@@ -24,10 +24,10 @@ from ssl_zoo.report import display, results
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
 from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
 from ssl_zoo.training.credentials import masked
-from ssl_zoo.training.environment import device_type, environment, peak_memory, quiet_lightning
+from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
 from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
-from ssl_zoo.training.summary import evaluate_aloud, example_counts, first_line, show_metrics
+from ssl_zoo.training.summary import evaluate_and_print, example_counts, first_line, show_metrics
 
 
 def pretrain(cfg: DictConfig, folder: Path) -> None:
@@ -41,7 +41,7 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
         FolderTaken: when the folder belongs to another run, or another process works in it.
         ValueError: for a mistake in the configuration, before any data is prepared.
     """
-    with run_folder.only_one(folder):
+    with run_folder.lock_folder(folder):
         _pretrain(cfg, folder)
 
 
@@ -51,9 +51,9 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     choices = HydraConfig.get().runtime.choices
     origin = None
     if cfg.checkpoint is not None:
-        origin = encoder_card.use(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
+        origin = encoder_card.apply_encoder_card(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
     run = Run.of(cfg)
-    found = run_folder.look(folder, run.config)
+    found = run_folder.inspect_folder(folder, run.config)
     resume = found.checkpoint
     if found.is_over:
         print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
@@ -61,7 +61,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     device = device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
-    saving.check_room(folder, dry_run(cfg))
+    saving.check_disk_space(folder, dry_run(cfg))
     if resume is None:
         claim_folder(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
 
@@ -85,7 +85,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         differences = run_folder.data_differences(resume, data.content, found)
         claim_folder(cfg, folder, found, run)
     if (tokenizer := getattr(data, "tokenizer", None)) is not None:  # of data with text
-        files.replace(folder / encoder_card.TOKENIZER, tokenizer.path.read_bytes())
+        files.write_atomically(folder / encoder_card.TOKENIZER_NAME, tokenizer.path.read_bytes())
 
     callbacks = []
     if cfg.trainer.evaluate_every is not None:
@@ -93,9 +93,11 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         callbacks.append(PeriodicEvaluation(data, evaluators, every))
     trainer = build_trainer(cfg, folder, precision, budget.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
-    around = environment(trainer, precision)
+    around = describe_environment(trainer, precision)
     if resume is not None:
-        differences += run_folder.continuity(checkpoints.card(resume).get("environment", {}), around, found)
+        differences += run_folder.resume_differences(
+            checkpoints.stored_card(resume).get("environment", {}), around, found
+        )
     learner = build_learner(cfg, method, budget, trainer, checkpoint_card(cfg, run, method, data, around))
 
     # ---- 3. Evaluate before training: random weights are a row too ----
@@ -115,11 +117,11 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
             logger.log_hyperparams(run.config)
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
         chosen = evaluators if cfg.trainer.evaluate_before else {}
-        before = evaluate_aloud("before training", chosen, eval_context(trainer, method, data, "init", loaded))
+        before = evaluate_and_print("before training", chosen, eval_context(trainer, method, data, "init", loaded))
         metrics |= {f"init/{name}": value for name, value in before.items()}
 
     # ---- 4. Train until the budget is used up ----
-    with processes.guarded(trainer, lambda death: ending.fail(cfg, folder, death)):
+    with processes.watch_processes(trainer, lambda death: ending.handle_failure(cfg, folder, death)):
         trainer.fit(learner, datamodule=cast(LightningDataModule, data), ckpt_path=resume, weights_only=True)
     if learner.progress < 1:
         raise RuntimeError(
@@ -130,10 +132,10 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if not trainer.is_global_zero:
         return
     context = eval_context(trainer, learner.method, data, "final")
-    metrics |= evaluate_aloud("after training", evaluators, context)
+    metrics |= evaluate_and_print("after training", evaluators, context)
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
-    loggers.finish(trainer.loggers)  # before anything is shown, which may fail
+    loggers.finish_loggers(trainer.loggers)  # before anything is shown, which may fail
     used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
     show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
     examples = learner.batches_seen * cfg.data.batch_size
@@ -155,23 +157,23 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         "started": STARTED,
         "finished": time.time(),
     }
-    results.write(folder, results.blank("completed", **(run.record() | completed)))
-    with display.only_shown("where the results are"):
+    results.write_results(folder, results.empty_results("completed", **(run.record() | completed)))
+    with display.warn_if_display_fails("where the results are"):
         print(f"results: {folder / results.RESULTS_NAME}")
 
 
-def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.Found, run: Run) -> None:
+def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.FolderState, run: Run) -> None:
     """Makes the folder this run's and writes `.hydra/`, as Hydra would have done before it was known whose it is."""
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return
-    run_folder.claim(folder, found, run.config, results.blank("running", **run.record()))
-    transcript.begin(folder)
+    run_folder.claim_run_folder(folder, found, run.config, results.empty_results("running", **run.record()))
+    transcript.write_transcript(folder)
     (folder / ".hydra").mkdir(exist_ok=True)
     composed = HydraConfig.instance().cfg
     assert composed is not None
     parts = {"config": cfg, "hydra": composed, "overrides": HydraConfig.get().overrides.task}
     for name, part in parts.items():
-        files.replace(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
+        files.write_atomically(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(part))
 
 
 def check_method(method: Method, data: DataModule) -> None:
@@ -212,7 +214,7 @@ def checkpoint_card(
         "config": run.config,
         "facts": data.facts,
         "choices": {group: run.choices[group] for group in ("method", "backbone")},
-        "encoder": encoder_card.describe(backbone, arguments, method.backbone, data.facts),
+        "encoder": encoder_card.make_encoder_card(backbone, arguments, method.backbone, data.facts),
         "environment": around,
         "content": data.content,
     }

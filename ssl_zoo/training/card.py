@@ -25,7 +25,7 @@ from ssl_zoo.training import moved
 
 _WORD = re.compile(r"[\w.+-]+(/[\w.+-]+)?", re.ASCII)
 """What a text may look like: a word, or a Hub id. No path from the root, address, interpolation or markup."""
-_LOADS = frozenset(inspect.signature(timm.create_model).parameters) - {"pretrained"}
+_LOADING_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) - {"pretrained"}
 """Options by which timm reads files and addresses; a setting of a network is none of them."""
 
 
@@ -40,10 +40,10 @@ def read_card(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any
     objects = {key: card.get(key, {}) for key in ("config", "facts", "choices")} if isinstance(card, dict) else {}
     if not objects or not all(isinstance(value, dict) for value in objects.values()):
         raise ValueError(f"checkpoint={checkpoint} was not written by a run of ours: it does not say what it holds")
-    return {**objects, "config": moved.current(objects["config"])}
+    return {**objects, "config": moved.with_current_targets(objects["config"])}
 
 
-def compose(card: Mapping[str, Any], groups: Sequence[str] = ("backbone", "method")) -> DictConfig:
+def compose_from_card(card: Mapping[str, Any], groups: Sequence[str] = ("backbone", "method")) -> DictConfig:
     """The shipped configuration of `groups`, with the plain values that `card` has for their settings; resolved.
 
     `pretrained` becomes false, since the weights are in the checkpoint, unless `name` is a Hub id of transformers.
@@ -112,7 +112,7 @@ def _merge(shipped: dict[str, Any], stored: Mapping[str, Any], path: str) -> dic
             continue
         if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
             raise ValueError(f"{name} of the checkpoint is not the shipped one, and is never taken from a checkpoint")
-        if key not in shipped and key in _LOADS:
+        if key not in shipped and key in _LOADING_OPTIONS:
             raise ValueError(f"{name} of the checkpoint names something to be loaded: it is never taken")
         if isinstance(value, Mapping) and isinstance(shipped.get(key), dict):
             merged[key] = _merge(shipped[key], value, name)

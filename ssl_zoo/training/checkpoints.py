@@ -25,10 +25,10 @@ from ssl_zoo.training import checkpoints
 
 log = logging.getLogger(__name__)
 
-KEYS = ("state_dict", "global_step", "optimizer_states", "loops")
+REQUIRED_KEYS = ("state_dict", "global_step", "optimizer_states", "loops")
 """What a checkpoint must hold for a run to go on from it."""
 
-_NAME = re.compile(r"step-(\d{8,})\.ckpt")
+_FILE_NAME = re.compile(r"step-(\d{8,})\.ckpt")
 
 # What Python's zip reader raises on damage, depending on which byte is hit (measured by flipping every byte of a file).
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
@@ -50,7 +50,7 @@ class CheckpointNotWritten(OSError):
     """
 
 
-def verify(path: str | Path) -> None:
+def verify_checkpoint(path: str | Path) -> None:
     """Reads the whole file once and raises `DamagedCheckpoint` unless a run can go on from it.
 
     Finds truncated, empty and foreign files, any flipped byte (torch itself ignores the checksums), missing keys, and
@@ -59,17 +59,17 @@ def verify(path: str | Path) -> None:
     path = Path(path)
     _check_bytes(path)
     contents = _unpickle(path, "cpu", mmap=True)
-    if missing := [key for key in KEYS if key not in contents]:
+    if missing := [key for key in REQUIRED_KEYS if key not in contents]:
         raise DamagedCheckpoint(path, f"it lacks {', '.join(missing)}", "Give a checkpoint written by a training run.")
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """The verified contents of a checkpoint; raises `DamagedCheckpoint`. `map_location` is torch.load's."""
-    verify(path)
+    verify_checkpoint(path)
     return _unpickle(Path(path), map_location, mmap=False)
 
 
-def card(path: str | Path) -> dict[str, Any]:
+def stored_card(path: str | Path) -> dict[str, Any]:
     """What a run of ours has written into its checkpoint about itself, {} in others'. Raises `DamagedCheckpoint`."""
     about = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
     found = about.get("card") if isinstance(about, dict) else None
@@ -78,18 +78,18 @@ def card(path: str | Path) -> dict[str, Any]:
 
 def step_of(path: str | Path) -> int:
     """The optimizer step in a checkpoint's name: 1234 of step-00001234.ckpt."""
-    match = _NAME.fullmatch(Path(path).name)
+    match = _FILE_NAME.fullmatch(Path(path).name)
     if match is None:
         raise ValueError(f"{path}: not named step-<number>.ckpt")
     return int(match.group(1))
 
 
-def latest(folder: str | Path) -> Path | None:
+def latest_checkpoint(folder: str | Path) -> Path | None:
     """The newest checkpoint of a run folder that verifies, None if there is none. Names damaged ones in one line."""
     newest, damaged = None, []
-    for path in reversed(by_step(folder)):
+    for path in reversed(list_checkpoints(folder)):
         try:
-            verify(path)
+            verify_checkpoint(path)
         except DamagedCheckpoint as error:
             damaged.append(f"{path.name} ({error.reason})")
         else:
@@ -110,11 +110,11 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
     """
     path = Path(checkpoint).expanduser()
     if path.is_file():
-        verify(path)
+        verify_checkpoint(path)
         return path
     if not path.is_dir():
         raise ValueError(f"checkpoint={checkpoint}: no such file or folder. Give a checkpoint file or a run folder.")
-    newest, found = latest(path), by_step(path)
+    newest, found = latest_checkpoint(path), list_checkpoints(path)
     if newest is None:
         what = (
             f"all {len(found)} checkpoints here are damaged" if found else "no checkpoints/step-*.ckpt in this folder"
@@ -149,7 +149,7 @@ class SafeCheckpointIO(CheckpointIO):
         part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb", opener=files.no_link) as file:
+            with open(part, "wb", opener=files.open_no_follow) as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -177,11 +177,11 @@ class SafeCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def by_step(folder: str | Path) -> list[Path]:
+def list_checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoints of a run folder, or of its folder `checkpoints`, oldest first."""
     below = Path(folder) / "checkpoints"
     names = (below if below.is_dir() else Path(folder)).glob("step-*.ckpt")
-    return sorted((path for path in names if _NAME.fullmatch(path.name)), key=step_of)
+    return sorted((path for path in names if _FILE_NAME.fullmatch(path.name)), key=step_of)
 
 
 def _check_bytes(path: Path) -> None:

@@ -1,11 +1,12 @@
-"""Credentials that a configuration holds never reach a disk, a logger or a terminal.
+"""Keeps the credentials in a configuration off disks, loggers and terminals.
 
-Hydra writes what it composes before a program sees it. So `Move` takes each credential out of the configuration first,
-into an environment variable, and leaves `${oc.env:...}` in its place, from the command line as from files; processes
-that a sweep starts inherit the variable. `masked` is for all that is written later, when values are resolved.
+Hydra writes the composed configuration before the program sees it. `MoveCredentials` therefore moves each credential,
+whether from the command line or from a file, into an environment variable and leaves `${oc.env:...}` in its place;
+processes that a sweep starts inherit the variable. `masked` covers everything written later, when values are resolved.
 
 A credential is the value of a key whose name ends in api_key, access_key, password, secret or auth_token, or the
-`user:password@` of an address. No key is refused for its name, and pad_token, mask_token or sort_key are none.
+`user:password@` of an address. Keys such as pad_token, mask_token or sort_key are not credentials, and no key is
+rejected because of its name.
 """
 
 import logging
@@ -19,12 +20,12 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 
 MASK = "***"
 
-_NAME = r"(?:api_?key|access_?key|password|passwd|secret|(?:access|auth|hf|hub)_token)"
-_KEY = re.compile(rf"(?:.*[_.-])?{_NAME}", re.IGNORECASE)
+_CREDENTIAL_NAME = r"(?:api_?key|access_?key|password|passwd|secret|(?:access|auth|hf|hub)_token)"
+_KEY = re.compile(rf"(?:.*[_.-])?{_CREDENTIAL_NAME}", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@'\"$]*:[^/\s@'\"]+(?=@)")
 _VALUE = r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,}\]'\"]+)"
 _ASSIGNED = re.compile(  # key=value anywhere; key: value only as in a mapping, for a sentence may hold those words
-    rf"(?P<key>\b(?:[\w./-]+[_.-])?{_NAME}=|(?:[{{,]\s*|['\"])(?:[\w.-]+[_.-])?{_NAME}['\"]?\s*:\s*){_VALUE}",
+    rf"(?P<key>\b(?:[\w./-]+[_.-])?{_CREDENTIAL_NAME}=|(?:[{{,]\s*|['\"])(?:[\w.-]+[_.-])?{_CREDENTIAL_NAME}['\"]?\s*:\s*){_VALUE}",
     re.IGNORECASE,
 )
 
@@ -34,7 +35,7 @@ def masked(value: Any, key: str = "") -> Any:
 
     `key` is the name it goes by. References such as `${oc.env:WANDB_API_KEY}` stay: they tell where, not what.
     """
-    return _replaced(value, key, lambda text, _: text if text.startswith("${") else MASK)
+    return _replace_credentials(value, key, lambda text, _: text if text.startswith("${") else MASK)
 
 
 def masked_text(text: str) -> str:
@@ -42,7 +43,7 @@ def masked_text(text: str) -> str:
     return str(masked(text))
 
 
-class Filter(logging.Filter):
+class MaskCredentials(logging.Filter):
     """Masks every log record that passes a handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -51,19 +52,19 @@ class Filter(logging.Filter):
         return True
 
 
-class Move(Callback):
+class MoveCredentials(Callback):
     """Hydra's hook between composing and writing; see above."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Moves credentials out of the configuration before a run."""
-        move(config)
+        move_credentials(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Moves credentials out of the configuration before a sweep."""
-        move(config)
+        move_credentials(config)
 
 
-def move(config: DictConfig) -> None:
+def move_credentials(config: DictConfig) -> None:
     """Replaces each credential in `config`, Hydra's own part included, by `${oc.env:...}`, in place."""
     names: dict[str, str] = {}
 
@@ -77,7 +78,7 @@ def move(config: DictConfig) -> None:
     leaves = list(_leaves(OmegaConf.to_container(config)))
     with flag_override(config, ["struct", "readonly"], False):
         for path, value in leaves:
-            _set(config, path, _replaced(value, str(path[-1]), away, in_texts=False))
+            _set_node(config, path, _replace_credentials(value, str(path[-1]), away, in_texts=False))
         for path, value in leaves:
             if path[:2] == ("hydra", "overrides") and isinstance(value, str):
                 key, equals, _ = value.partition("=")
@@ -85,12 +86,12 @@ def move(config: DictConfig) -> None:
                 for part in key.lstrip("+~").split("."):  # what the value was parsed to
                     kept = kept.get(part) if isinstance(kept, dict) else None
                 is_moved = equals and _KEY.fullmatch(key) and isinstance(kept, str)
-                _set(config, path, f"{key}={kept}" if is_moved else _replaced(value, "", away))
+                _set_node(config, path, f"{key}={kept}" if is_moved else _replace_credentials(value, "", away))
             elif path == ("hydra", "job", "override_dirname"):
-                _set(config, path, masked(value))
+                _set_node(config, path, masked(value))
 
 
-def _set(config: Any, path: tuple[Any, ...], value: Any) -> None:
+def _set_node(config: Any, path: tuple[Any, ...], value: Any) -> None:
     *parents, last = path
     for part in parents:
         config = config._get_node(part)
@@ -106,12 +107,12 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
         yield path, value
 
 
-def _replaced(value: Any, key: str, new: Callable[[str, str], str], in_texts: bool = True) -> Any:
+def _replace_credentials(value: Any, key: str, new: Callable[[str, str], str], in_texts: bool = True) -> Any:
     """`value` with `new(credential, its key)` for each credential; in_texts: also where a text has `api_key=...`."""
     if isinstance(value, dict):
-        return {name: _replaced(item, str(name), new, in_texts) for name, item in value.items()}
+        return {name: _replace_credentials(item, str(name), new, in_texts) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_replaced(item, key, new, in_texts) for item in value]
+        return [_replace_credentials(item, key, new, in_texts) for item in value]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if _KEY.fullmatch(key) and (is_number or (isinstance(value, str) and value)):
         return new(str(value), key)

@@ -13,12 +13,12 @@ from ssl_zoo.training import checkpoints
 
 log = logging.getLogger(__name__)
 
-TOKENIZER = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
+TOKENIZER_NAME = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
 IMAGE_INPUT_FACTS = ("image_size", "in_chans", "mean", "std")
 TEXT_INPUT_FACTS = ("tokenizer_hash",)
 
 
-def describe(
+def make_encoder_card(
     choice: str, arguments: Mapping[str, Any], backbone: nn.Module, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The card of an encoder, plain values only, for `checkpoint["ssl_zoo"]["card"]["encoder"]`.
@@ -42,7 +42,7 @@ def describe(
     return {"backbone": choice, "arguments": kept, "facts": {name: facts[name] for name in names}}
 
 
-def is_free(argument: str) -> bool:
+def is_training_option(argument: str) -> bool:
     """Whether an argument of a backbone belongs to training and not to the weights: dropout, and what saves memory."""
     return "drop" in argument or argument == "grad_checkpointing"
 
@@ -73,7 +73,7 @@ def read_encoder_card(checkpoint: str) -> tuple[dict[str, Any] | None, Path | No
         return None, None
     if not all(_is_plain(value) for value in (*card["arguments"].values(), *card["facts"].values())):
         raise ValueError(f"checkpoint={checkpoint}: its card holds more than numbers and names. Do not trust this file")
-    kept = path.parent.parent / TOKENIZER
+    kept = path.parent.parent / TOKENIZER_NAME
     return card, kept if kept.is_file() else None
 
 
@@ -84,7 +84,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
 
 
-def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
+def apply_encoder_card(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
     """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on.
 
     So nothing has to be repeated on the command line. Dropout and what saves memory stay as configured.
@@ -95,7 +95,7 @@ def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] |
         choices: the names of the chosen files by group; the backbone's becomes that of the checkpoint.
 
     Returns:
-        The card of the encoder, None where the checkpoint is too old to have one; see `describe`.
+        The card of the encoder, None where the checkpoint is too old to have one; see `make_encoder_card`.
 
     Raises:
         ValueError: when the command line asks for something else than the checkpoint holds, or the data is of another
@@ -110,11 +110,11 @@ def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] |
     if choice not in {path.stem for path in (CONF / "backbone").glob("*.yaml")}:
         raise ValueError(f"checkpoint={checkpoint} holds backbone={choice}, which conf/backbone does not have")
     if "backbone" in keys and choices["backbone"] != choice:
-        raise ValueError(mismatch("backbone", choices["backbone"], choice, checkpoint))
+        raise ValueError(mismatch_message("backbone", choices["backbone"], choice, checkpoint))
     chosen: Any = OmegaConf.to_container(cfg.backbone)
     for key in sorted(key.removeprefix("backbone.") for key in keys if key.startswith("backbone.")):
-        if not is_free(key) and chosen.get(key) != arguments.get(key):
-            raise ValueError(mismatch(f"backbone.{key}", chosen.get(key), arguments.get(key), checkpoint))
+        if not is_training_option(key) and chosen.get(key) != arguments.get(key):
+            raise ValueError(mismatch_message(f"backbone.{key}", chosen.get(key), arguments.get(key), checkpoint))
     for_images = "image_size" in facts
     if for_images != ("image_size" in cfg.data):
         kind = "images" if for_images else "text"
@@ -123,7 +123,7 @@ def use(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] |
         )
 
     shipped = OmegaConf.load(CONF / "backbone" / f"{choice}.yaml")
-    free = {key: value for key, value in chosen.items() if is_free(key)}
+    free = {key: value for key, value in chosen.items() if is_training_option(key)}
     cfg.backbone = {"_target_": OmegaConf.select(shipped, "_target_"), **arguments, **free}
     with read_write(choices):
         choices["backbone"] = choice
@@ -146,12 +146,12 @@ def check_inputs(card: Mapping[str, Any], facts: Mapping[str, Any], checkpoint: 
             raise ValueError(
                 f"data.tokenizer: it is not the one that checkpoint={checkpoint} was trained with (sha256 "
                 f"{trained[:12]}, here {str(found)[:12]}), so the same ids mean other words. Leave data.tokenizer out "
-                f"if the checkpoint is in its run folder, else give data.tokenizer.name=<{TOKENIZER} of that run>"
+                f"if the checkpoint is in its run folder, else give data.tokenizer.name=<{TOKENIZER_NAME} of that run>"
             )
-        raise ValueError(mismatch(f"data.{name}", found, trained, checkpoint))
+        raise ValueError(mismatch_message(f"data.{name}", found, trained, checkpoint))
 
 
-def mismatch(key: str, given: Any, trained: Any, checkpoint: str) -> str:
+def mismatch_message(key: str, given: Any, trained: Any, checkpoint: str) -> str:
     """The sentence for a key that the command line sets and the checkpoint contradicts."""
     return (
         f"{key}={given}: the encoder of checkpoint={checkpoint} was trained with {trained}. Leave {key} out: the "

@@ -24,11 +24,11 @@ def device_type(accelerator: str) -> str:
     return "cuda" if wants_gpu else "cpu"
 
 
-def environment(trainer: Trainer, precision: str) -> dict[str, Any]:
+def describe_environment(trainer: Trainer, precision: str) -> dict[str, Any]:
     """What the numbers depend on besides the configuration."""
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if on_gpu else f"{hardware.processor()}, {os.cpu_count()} cores"
+    name = torch.cuda.get_device_name(device) if on_gpu else f"{hardware.processor_name()}, {os.cpu_count()} cores"
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,

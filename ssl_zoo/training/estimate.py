@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.method import Batch, Method
 
-LONG_ENOUGH = 1.0
+MIN_PASS_SECONDS = 1.0
 """Seconds of a forward and backward pass that need no larger or second pass to be believed."""
 
 
@@ -26,10 +26,16 @@ def seconds_per_example(
 ) -> float:
     """Wall-clock seconds of views, forward and backward pass of one example; loading and optimizer are left out.
 
-    Measured on a copy of `method`, which is on `device`, with growing parts of the batch `raw` as the loader gave it,
-    until a pass takes `LONG_ENOUGH` or holds `share` examples: some seconds in all. `method` and every random state
-    are as before. data: a data module with its views attached; share: this process's examples of a batch; precision:
-    makes the autocast context of training.
+    Times a copy of `method` on growing slices of the batch until a pass takes `MIN_PASS_SECONDS` or contains `share`
+    examples, which takes a few seconds in total. Leaves `method` and all random states unchanged.
+
+    Args:
+        method: the method to time, already on `device`.
+        data: a data module with its views attached.
+        raw: a batch as the loader returns it.
+        share: number of examples per batch on this process.
+        device: where training runs.
+        precision: returns the autocast context of training.
     """
     copied = copy.deepcopy(method).train()
     raw = data.transfer_batch_to_device(raw, device, 0)
@@ -45,7 +51,7 @@ def seconds_per_example(
                 loss.backward()
 
             _, in_step = _timed(step, device)
-            if in_step >= LONG_ENOUGH or count == share:
+            if in_step >= MIN_PASS_SECONDS or count == share:
                 return in_views / len(batch.labels) + in_step / count
             count = min(4 * count, share)
 
@@ -62,12 +68,12 @@ def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - started
-        if device.type != "cuda" and seconds >= LONG_ENOUGH:
+        if device.type != "cuda" and seconds >= MIN_PASS_SECONDS:
             break
     return found, seconds
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Returns a duration in words: "40 s", "12 min", "3.5 h" or "2.1 days", with two digits."""
     for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
         limit = {"s": 90, "min": 90, "h": 48}[unit]

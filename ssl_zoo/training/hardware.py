@@ -21,7 +21,7 @@ def tune_allocator() -> None:
     libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def processor() -> str:
+def processor_name() -> str:
     """The name of this processor where the system tells it, as Linux does, else its architecture."""
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text().splitlines() if listing.exists() else []

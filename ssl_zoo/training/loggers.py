@@ -28,7 +28,7 @@ FINISH_SECONDS = 60.0
 """The longest a logger may hold up the end of a run."""
 
 
-def finish(loggers: Iterable[Logger], failed: bool = False) -> None:
+def finish_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
     """Ends the loggers that outlive `Trainer.fit` so that the final evaluation can be logged; call it last.
 
     Raises: OSError when metrics.csv lacks rows that the disk still refuses.
@@ -109,9 +109,9 @@ class MetricsCSV(Logger):
         if columns != self._columns or not self._intact:
             self._write(columns, self._rows())
             self._columns, self._intact = columns, True
-        with open(self.path, "a", newline="", opener=files.no_link) as file:
+        with open(self.path, "a", newline="", opener=files.open_no_follow) as file:
             while self._held:
-                _writer(file, columns).writerow(self._held[0])
+                _csv_writer(file, columns).writerow(self._held[0])
                 file.flush()
                 self._held.pop(0)
 
@@ -137,10 +137,10 @@ class MetricsCSV(Logger):
 
     def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         text = io.StringIO(newline="")
-        writer = _writer(text, columns)
+        writer = _csv_writer(text, columns)
         writer.writeheader()
         writer.writerows(rows)
-        files.replace(self.path, text.getvalue())
+        files.write_atomically(self.path, text.getvalue())
 
 
 class Wandb(Logger):
@@ -199,7 +199,7 @@ class Wandb(Logger):
         if self._run is None and not self._over:
             mode = "offline"
             with self._guarded("login"):
-                mode = _mode()
+                mode = _wandb_mode()
             for attempt in dict.fromkeys([mode, "offline"]):
                 if self._run is None:
                     with self._guarded(f"starting ({attempt})"):
@@ -241,7 +241,7 @@ class Wandb(Logger):
         import wandb
 
         if not self.version:
-            files.replace(self.folder / "wandb_id", secrets.token_hex(4))
+            files.write_atomically(self.folder / "wandb_id", secrets.token_hex(4))
         quiet = wandb.Settings(silent=True, console="off", x_disable_meta=True, finish_timeout=0.8 * FINISH_SECONDS)
         run = wandb.init(
             **self.about,
@@ -281,12 +281,12 @@ def tensorboard(folder: str | Path) -> Logger:
         raise ValueError("logger=tensorboard: not installed. Install it: pip install tensorboard") from error
 
 
-def _mode() -> str:
+def _wandb_mode() -> str:
     """Returns $WANDB_MODE, or else "online" or "offline"."""
     import wandb
 
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
 
-def _writer(file: Any, columns: list[str]) -> "csv.DictWriter[str]":
+def _csv_writer(file: Any, columns: list[str]) -> "csv.DictWriter[str]":
     return csv.DictWriter(file, columns, restval="", lineterminator="\n")

@@ -7,7 +7,7 @@ moved since stands here, so that an old run still goes on and an old encoder sti
 import re
 from typing import Any
 
-MOVED = {
+MOVED_TARGETS = {
     "ssl_zoo.backbones.image_backbone": "ssl_zoo.backbones.image.image_backbone",
     "ssl_zoo.data.images.ImageData": "ssl_zoo.data.image.module.ImageData",
     "ssl_zoo.data.text.TextData": "ssl_zoo.data.text.module.TextData",
@@ -22,7 +22,7 @@ MOVED = {
     "ssl_zoo.text_backbones.transformers_backbone": "ssl_zoo.backbones.text.transformers_backbone",
 }
 """`_target_` in earlier versions -> `_target_` now."""
-ADDED = {
+ADDED_KEYS = {
     "method.hidden_norm": True,
     "method.last_norm": False,
     "method.views_per_batch_norm": "joint",
@@ -32,17 +32,17 @@ ADDED = {
 _PAPER_VIEWS = re.compile(r"\$\{paper_views\.(\w+)\}")
 
 
-def current(config: Any) -> Any:
+def with_current_targets(config: Any) -> Any:
     """`config` with each `_target_` as it is called now; anything nested, unresolved or resolved."""
     if isinstance(config, dict):
-        renamed = {key: current(value) for key, value in config.items()}
+        renamed = {key: with_current_targets(value) for key, value in config.items()}
         if isinstance(target := renamed.get("_target_"), str):
-            renamed["_target_"] = MOVED.get(target, target)
+            renamed["_target_"] = MOVED_TARGETS.get(target, target)
         return renamed
-    return [current(value) for value in config] if isinstance(config, list) else config
+    return [with_current_targets(value) for value in config] if isinstance(config, list) else config
 
 
-def with_views(config: dict[str, Any]) -> dict[str, Any]:
+def with_resolved_views(config: dict[str, Any]) -> dict[str, Any]:
     """`config` with the views of its run in place of a reference to the method's, and without those it does not use."""
     views, offered = config.get("views"), config.get("paper_views", {})
     if isinstance(views, str):

@@ -18,9 +18,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-PATIENCE = 10.0
+GRACE_SECONDS = 10.0
 """Seconds that a process has to notice by itself that another is gone, as most do: a connection closes."""
-POLL = 0.2
+POLL_SECONDS = 0.2
 
 
 class ProcessDied(RuntimeError):
@@ -28,11 +28,11 @@ class ProcessDied(RuntimeError):
 
 
 @contextmanager
-def guarded(trainer: Trainer, died: Callable[[ProcessDied], int]) -> Iterator[None]:
+def watch_processes(trainer: Trainer, died: Callable[[ProcessDied], int]) -> Iterator[None]:
     """While `trainer` trains inside, the processes that it starts are watched, and so is this one by them.
 
     Once one is dead the others raise `ProcessDied`. Where no exception can be raised, as in a collective of NCCL that
-    waits for the dead one, they end after `PATIENCE` seconds with the exit status that `died` returns.
+    waits for the dead one, they end after `GRACE_SECONDS` seconds with the exit status that `died` returns.
     """
     launcher, parent = trainer.strategy.launcher, os.getppid()
     was_started = False
@@ -42,12 +42,12 @@ def guarded(trainer: Trainer, died: Callable[[ProcessDied], int]) -> Iterator[No
         else:
             was_started = trainer.local_rank > 0 and isinstance(launcher.cluster_environment, LightningEnvironment)
     if was_started:
-        threading.Thread(target=_outlive, args=(parent, died), daemon=True, name="parent watch").start()
+        threading.Thread(target=_end_after_parent, args=(parent, died), daemon=True, name="parent watch").start()
     try:
         yield
     except Exception as error:
-        if was_started and _soon(lambda: os.getppid() != parent):
-            raise _first_is_gone(parent) from error
+        if was_started and _wait_for(lambda: os.getppid() != parent):
+            raise _parent_died(parent) from error
         raise
 
 
@@ -64,7 +64,7 @@ class _Launcher(_SubprocessScriptLauncher):
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            if death := _soon(self._death):
+            if death := _wait_for(self._death):
                 self.kill(signal.SIGKILL)
                 raise death from error
             raise
@@ -73,9 +73,9 @@ class _Launcher(_SubprocessScriptLauncher):
 
     def _watch(self) -> None:
         while not (death := self._death()):
-            if self.over.wait(POLL):
+            if self.over.wait(POLL_SECONDS):
                 return
-        if self.over.wait(PATIENCE):
+        if self.over.wait(GRACE_SECONDS):
             return
         self.kill(signal.SIGKILL)
         status = self.died(death)
@@ -86,13 +86,13 @@ class _Launcher(_SubprocessScriptLauncher):
         for rank, process in enumerate(self.procs, start=1):
             if process.poll():
                 return ProcessDied(
-                    f"rank {rank} of {len(self.procs) + 1} (process {process.pid}) {_how(process)}, so the run cannot "
-                    "go on. The same command goes on from the last checkpoint"
+                    f"rank {rank} of {len(self.procs) + 1} (process {process.pid}) {_describe_exit(process)}, so "
+                    "the run cannot go on. The same command goes on from the last checkpoint"
                 )
         return None
 
 
-def _how(process: subprocess.Popen[Any]) -> str:
+def _describe_exit(process: subprocess.Popen[Any]) -> str:
     code = process.returncode
     if code > 0:
         return f"ended with exit status {code}, its own message is above"
@@ -100,15 +100,15 @@ def _how(process: subprocess.Popen[Any]) -> str:
     return f"was killed by {name}" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
 
 
-def _soon(look: Callable[[], Any], seconds: float = 2) -> Any:
+def _wait_for(look: Callable[[], Any], seconds: float = 2) -> Any:
     """What `look` finds: the connections of a dying process close a little before it has ended."""
     until = time.monotonic() + seconds
     while not (found := look()) and time.monotonic() < until:
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
     return found
 
 
-def _first_is_gone(parent: int) -> ProcessDied:
+def _parent_died(parent: int) -> ProcessDied:
     rank = os.environ["LOCAL_RANK"]
     return ProcessDied(
         f"rank 0 (process {parent}), which started rank {rank}, is gone, so this one ends too. The same command goes "
@@ -116,8 +116,8 @@ def _first_is_gone(parent: int) -> ProcessDied:
     )
 
 
-def _outlive(parent: int, died: Callable[[ProcessDied], int]) -> None:
+def _end_after_parent(parent: int, died: Callable[[ProcessDied], int]) -> None:
     while os.getppid() == parent:
-        time.sleep(POLL)
-    time.sleep(PATIENCE)  # a process that can end by itself has done so by then
-    os._exit(died(_first_is_gone(parent)))
+        time.sleep(POLL_SECONDS)
+    time.sleep(GRACE_SECONDS)  # a process that can end by itself has done so by then
+    os._exit(died(_parent_died(parent)))

@@ -16,8 +16,8 @@ from ssl_zoo.training import moved
 
 log = logging.getLogger(__name__)
 
-CONFIG = "config.json"
-FILES = (CONFIG, results.RESULTS_NAME, "metrics.csv", "tokenizer.json")
+CONFIG_NAME = "config.json"
+RUN_FILES = (CONFIG_NAME, results.RESULTS_NAME, "metrics.csv", "tokenizer.json")
 """What a run writes into its folder by these names, besides checkpoints."""
 MAY_DIFFER = (
     "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "logger", "name",
@@ -25,17 +25,19 @@ MAY_DIFFER = (
     "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.num_nodes",
     "trainer.precision", "trainer.strategy",
 )  # fmt: skip
-"""Beginnings of keys that may differ between a run and its resumption: the order of the data and the views stay the
-same. Data elsewhere must have the same content, and a budget must reach further; `continuity` says what changes."""
+"""Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same.
+
+Data in another place must have the same content and a new budget must be larger; `resume_differences` reports what
+changes."""
 MORE_TO_DO = ("budget", "evaluators")
-"""Of these, the ones that give a completed run something to do."""
+"""Those of them that give a completed run more work."""
 
 
 class FolderTaken(ValueError):
     """The run folder holds a run with other settings, or one that cannot go on; nothing in it was touched."""
 
 
-class Found(NamedTuple):
+class FolderState(NamedTuple):
     """What a run folder holds. checkpoint: to go on from; record: its results, if they can be read.
 
     changed: the keys that differ and may, with the new and the old value.
@@ -55,7 +57,7 @@ class Found(NamedTuple):
         return self.record.get("status") == "completed" and not any(k.startswith(MORE_TO_DO) for k in self.changed)
 
 
-def look(folder: Path, config: Mapping[str, Any]) -> Found:
+def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
     """What a run with `config` finds in its folder; nothing is written. All is None or empty in a fresh folder.
 
     A run that ended before its first checkpoint leaves nothing to go on from, and the folder to any configuration.
@@ -67,14 +69,14 @@ def look(folder: Path, config: Mapping[str, Any]) -> Found:
     """
     from ssl_zoo.training import checkpoints
 
-    weights = checkpoints.by_step(folder)
-    for path in (*(folder / name for name in FILES), *weights):
+    weights = checkpoints.list_checkpoints(folder)
+    for path in (*(folder / name for name in RUN_FILES), *weights):
         if path.is_dir():
             raise FolderTaken(
                 f"hydra.run.dir={folder}: {path.name} there is a folder, and a run keeps a file of that name. "
                 "Delete it to go on with the run, or give another folder"
             )
-    newest, record = checkpoints.latest(folder), _record(folder)
+    newest, record = checkpoints.latest_checkpoint(folder), _read_record(folder)
     if weights and newest is None:
         raise FolderTaken(
             f"hydra.run.dir={folder}: all {len(weights)} checkpoints of the run there are damaged, the newest is "
@@ -87,10 +89,10 @@ def look(folder: Path, config: Mapping[str, Any]) -> Found:
                 f"hydra.run.dir={folder}: {record['why']}, and there is no checkpoint to make it from again. "
                 "Delete it to begin anew, or give another folder"
             )
-        return Found(None, {}, {})
-    before = dotted_keys(moved.with_views(moved.current(_kept(folder, newest))))
-    now = dotted_keys(moved.with_views(dict(config)))
-    before = {key: value for key, value in moved.ADDED.items() if key in now} | before
+        return FolderState(None, {}, {})
+    before = dotted_keys(moved.with_resolved_views(moved.with_current_targets(_read_config(folder, newest))))
+    now = dotted_keys(moved.with_resolved_views(dict(config)))
+    before = {key: value for key, value in moved.ADDED_KEYS.items() if key in now} | before
     different = {
         key: (now.get(key), before.get(key))
         for key in sorted(before.keys() | now.keys())
@@ -102,10 +104,10 @@ def look(folder: Path, config: Mapping[str, Any]) -> Found:
             f"hydra.run.dir={folder} holds a run with other settings: {said}. "
             "Give the same settings to resume it, or another hydra.run.dir"
         )
-    return Found(newest, record, different)
+    return FolderState(newest, record, different)
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _read_record(folder: Path) -> dict[str, Any]:
     """The results in the folder; status "damaged" and `why` where they cannot be read."""
     try:
         return results.read_results(folder)
@@ -116,25 +118,25 @@ def _record(folder: Path) -> dict[str, Any]:
         return {"status": "damaged", "why": str(error)}
 
 
-def _kept(folder: Path, newest: Path | None) -> dict[str, Any]:
+def _read_config(folder: Path, newest: Path | None) -> dict[str, Any]:
     """The configuration of the run in the folder: the file beside its checkpoints, or else the copy inside them."""
     from ssl_zoo.training import checkpoints
 
     try:
-        kept = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kept = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        kept = checkpoints.card(newest).get("config") if newest else None
+        kept = checkpoints.stored_card(newest).get("config") if newest else None
         where = f"the settings inside {newest.name} stand for it" if newest and kept else "no checkpoint says it either"
-        log.warning("%s cannot be read (%s): %s", folder / CONFIG, error, where)
+        log.warning("%s cannot be read (%s): %s", folder / CONFIG_NAME, error, where)
     if not isinstance(kept, dict):
         raise FolderTaken(
-            f"hydra.run.dir={folder} holds a run whose settings are lost: {CONFIG} is missing or damaged. "
+            f"hydra.run.dir={folder} holds a run whose settings are lost: {CONFIG_NAME} is missing or damaged. "
             "Put it back, or give another folder"
         )
     return kept
 
 
-def claim(folder: Path, found: Found, config: Mapping[str, Any], record: dict[str, Any]) -> None:
+def claim_run_folder(folder: Path, found: FolderState, config: Mapping[str, Any], record: dict[str, Any]) -> None:
     """Makes the folder this run's: keeps its configuration for the next time, and results that say `record`.
 
     The results of a completed run that goes on are kept as `results-step-<number>.json`.
@@ -142,8 +144,8 @@ def claim(folder: Path, found: Found, config: Mapping[str, Any], record: dict[st
     if found.record.get("status") == "completed":
         step = found.record.get("checkpoint_step", found.record["budget"].get("steps", 0))
         os.replace(folder / results.RESULTS_NAME, folder / f"results-step-{step:08d}.json")
-    results.write_json(folder / CONFIG, dict(config))
-    results.write(folder, record)
+    results.write_json(folder / CONFIG_NAME, dict(config))
+    results.write_results(folder, record)
 
 
 def may_record(folder: Path) -> bool:
@@ -166,7 +168,7 @@ def may_record(folder: Path) -> bool:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keeps other runs out of the folder; the first process does so for all of a run's processes.
 
     Raises:
@@ -197,7 +199,7 @@ def only_one(folder: Path) -> Iterator[None]:
             raise
 
 
-def continuity(before: Mapping[str, Any], now: Mapping[str, Any], found: Found) -> list[str]:
+def resume_differences(before: Mapping[str, Any], now: Mapping[str, Any], found: FolderState) -> list[str]:
     """Returns what a resumed run does not have in common with the interrupted one, one sentence per difference.
 
     Args:
@@ -228,7 +230,7 @@ def continuity(before: Mapping[str, Any], now: Mapping[str, Any], found: Found) 
     return lines
 
 
-def data_differences(resume: Path, content: str, found: Found) -> list[str]:
+def data_differences(resume: Path, content: str, found: FolderState) -> list[str]:
     """A warning if the data is no longer what the run began with. content: of the data now, see `ImageData.content`.
 
     Raises:
@@ -236,7 +238,7 @@ def data_differences(resume: Path, content: str, found: Found) -> list[str]:
     """
     from ssl_zoo.training import checkpoints
 
-    if checkpoints.card(resume).get("content", content) == content:
+    if checkpoints.stored_card(resume).get("content", content) == content:
         return []
     if elsewhere := [f"{key}={found.changed[key][0]}" for key in ("data.path", "data.root") if key in found.changed]:
         raise FolderTaken(

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from ssl_zoo.training.checkpoints import CheckpointNotWritten, by_step, latest, step_of
+from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest_checkpoint, list_checkpoints, step_of
 from ssl_zoo.training.stop_signals import Interrupted, StopSignals
 
 log = logging.getLogger(__name__)
@@ -21,14 +21,14 @@ class NonFiniteWeights(RuntimeError):
     """A parameter is NaN or infinite; nothing was saved."""
 
 
-def check_room(folder: str | Path, method: nn.Module, keep: int = 2) -> None:
+def check_disk_space(folder: str | Path, method: nn.Module, keep: int = 2) -> None:
     """Raises ValueError unless the disk has room for what a run of `method` keeps and the file that it then writes.
 
     A checkpoint is taken to hold the state and two more values per parameter, as many as Adam has.
     """
     state = sum(tensor.nbytes for tensor in method.state_dict().values())
     size = state + 2 * sum(weight.nbytes for weight in method.parameters() if weight.requires_grad)
-    there = sum(path.stat().st_size for path in by_step(folder))
+    there = sum(path.stat().st_size for path in list_checkpoints(folder))
     needed, free = (keep + 1) * size - there, shutil.disk_usage(folder).free
     if free < needed:
         raise ValueError(
@@ -37,10 +37,10 @@ def check_room(folder: str | Path, method: nn.Module, keep: int = 2) -> None:
         )
 
 
-def make_room(folder: str | Path) -> None:
+def delete_older_checkpoints(folder: str | Path) -> None:
     """Deletes all checkpoints but the newest that verifies, damaged ones included; nothing if none verifies."""
-    newest = latest(folder)
-    for path in by_step(folder) if newest else []:
+    newest = latest_checkpoint(folder)
+    for path in list_checkpoints(folder) if newest else []:
         if path != newest:
             path.unlink(missing_ok=True)
             log.warning("deleted %s to make room", path)
@@ -134,7 +134,7 @@ class PeriodicCheckpoint(Callback):
 
     def _leave_if_stopped(self) -> None:
         if self._stop:
-            newest = by_step(self.folder)[-1:]
+            newest = list_checkpoints(self.folder)[-1:]
             kept = f"the same command goes on from {newest[0].name}" if newest else "nothing was saved yet"
             log.warning("%s: stopped after step %d; %s", signal.Signals(self._stop).name, self._step, kept)
             raise Interrupted(self._stop, newest[0] if newest else None)
@@ -144,7 +144,7 @@ class PeriodicCheckpoint(Callback):
         if self._saved_step == self._step or not self._save(trainer, module):
             return
         if trainer.is_global_zero:
-            make_room(self.folder)
+            delete_older_checkpoints(self.folder)
         if failure := self._save(trainer, module):
             raise CheckpointNotWritten(
                 f"{failure} The weights of step {self._step} are lost. Free some room and give the same command again: "
@@ -170,7 +170,7 @@ class PeriodicCheckpoint(Callback):
 
     def _prune(self) -> None:
         """Newer ones than the current step are of a future this run has left; they are not ours to delete."""
-        past = [path for path in by_step(self.folder) if step_of(path) <= self._step]
+        past = [path for path in list_checkpoints(self.folder) if step_of(path) <= self._step]
         for path in past[: -self.keep]:
             try:
                 path.unlink()

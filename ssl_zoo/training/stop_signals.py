@@ -34,7 +34,7 @@ def write_message(line: str) -> None:
         os.write(2, f"{line}\n".encode())
 
 
-def _set(handler: Handler) -> dict[signal.Signals, Any]:
+def _install_handler(handler: Handler) -> dict[signal.Signals, Any]:
     """Handles the stop signals by `handler`; returns what did before. Those that are ignored (nohup) stay so."""
     heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in heeded}
@@ -45,7 +45,7 @@ def _is_main_thread() -> bool:
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
+def stop_immediately() -> Iterator[None]:
     """While nothing is trained there is nothing to save: inside, a stop signal says so and raises `Interrupted`."""
     owner = os.getpid()
 
@@ -60,7 +60,7 @@ def at_once() -> Iterator[None]:
         )
         raise Interrupted(number)
 
-    replaced = _set(leave) if _is_main_thread() else {}
+    replaced = _install_handler(leave) if _is_main_thread() else {}
     try:
         yield
     finally:
@@ -95,7 +95,7 @@ class StopSignals:
     def listen(self) -> None:
         """Takes note of signals from now on, those that came since `hold` included."""
         if self._mask is not None:
-            self._replaced = _set(self._note)
+            self._replaced = _install_handler(self._note)
             self._unblock()
 
     def release(self) -> None:

@@ -17,8 +17,8 @@ from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, evaluate
 from ssl_zoo.evaluators.proportion import Proportion, is_greater
 from ssl_zoo.method import Method
 from ssl_zoo.report import picture
-from ssl_zoo.report.display import only_shown
-from ssl_zoo.training.estimate import in_words
+from ssl_zoo.report.display import warn_if_display_fails
+from ssl_zoo.training.estimate import format_duration
 
 
 def first_line(
@@ -41,12 +41,12 @@ def first_line(
         backbone,
         f"optimizer {choices['optimizer']}",
         *map(str, rest.values()),
-        f"about {in_words(seconds)} of training",
+        f"about {format_duration(seconds)} of training",
     ]
     return ", ".join(parts)
 
 
-def evaluate_aloud(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
+def evaluate_and_print(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
     """`evaluate`, with one line that says what is evaluated and, once it is done, how long it took.
 
     What evaluators print meanwhile follows that line.
@@ -69,7 +69,7 @@ def example_counts(metrics: Mapping[str, float]) -> dict[str, int]:
     return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion)}
 
 
-def shown(value: float | None) -> str:
+def format_metric(value: float | None) -> str:
     """A metric as it is printed: an accuracy in percent with its interval, anything else with four digits."""
     if value is None:
         return ""
@@ -118,14 +118,14 @@ def show_metrics(
     few = [key for key in metrics if key.startswith("few/")]
     labelled = features is not None and bool((features.y >= 0).any())
     majority = features.y.bincount().max().item() / len(features.y) if features is not None and labelled else None
-    with only_shown("the table of metrics"):
+    with warn_if_display_fails("the table of metrics"):
         console = Console()
         title = "test metrics of the last epoch, with their 95 % intervals by n examples"
         table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
         for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
             value = metrics[key]
             count = f"{value.n:,}" if isinstance(value, Proportion) else ""
-            table.add_row(key, shown(metrics.get(f"init/{key}")), shown(value), count)
+            table.add_row(key, format_metric(metrics.get(f"init/{key}")), format_metric(value), count)
         if table.row_count:
             if majority is not None:
                 table.add_row("majority class", "", f"{100 * majority:.1f} %", "")
@@ -136,9 +136,9 @@ def show_metrics(
             print(sentence)
     if features is not None and labelled:
         drawn = b""
-        with only_shown("the picture of the run"):
-            drawn = picture.draw_picture(metrics, name, features.x, features.y, data.facts["class_names"])
+        with warn_if_display_fails("the picture of the run"):
+            drawn = picture.plot_run_picture(metrics, name, features.x, features.y, data.facts["class_names"])
         if drawn:
-            files.replace(folder / "report.png", drawn)
-            with only_shown("where the picture is"):
+            files.write_atomically(folder / "report.png", drawn)
+            with warn_if_display_fails("where the picture is"):
                 print(f"picture: {folder / 'report.png'}")

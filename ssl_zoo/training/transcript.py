@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.files import no_link
+from ssl_zoo.files import open_no_follow
 from ssl_zoo.training.credentials import masked_text
 
 LOG_NAME = "run.log"
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
-_active: list["_Copied"] = []
+_TERMINAL_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+_active: list["_RecordedStream"] = []
 
 
 class _Lines:
@@ -32,33 +32,33 @@ class _Lines:
             os.write(self.file, line)
 
     def open(self, path: Path) -> None:
-        self.file = no_link(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.file = open_no_follow(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.add(b"".join(self.early))
         self.early = []
 
 
-def listen() -> None:
-    """From now on lines that are printed or logged are kept, for `begin` to write. No effect while it is at work."""
+def start_transcript() -> None:
+    """Starts recording printed and logged lines in memory for `write_transcript`; no effect if already started."""
     if _active:
         return
     lines = _Lines()
-    _active.extend([_Copied(sys.stdout, lines), _Copied(sys.stderr, lines)])
+    _active.extend([_RecordedStream(sys.stdout, lines), _RecordedStream(sys.stderr, lines)])
     _redirect(dict(zip((sys.stdout, sys.stderr), _active, strict=True)))
     sys.stdout, sys.stderr = _active
 
 
-def begin(folder: Path) -> None:
-    """Has the lines since `listen`, or from now on, appended to `run.log` in `folder`. No effect the second time.
+def write_transcript(folder: Path) -> None:
+    """Appends the recorded lines, and all later ones, to `run.log` in `folder`; no effect when called again.
 
-    A log that cannot be opened or written ends no run: what is shown stays shown. A link is not followed.
+    A log file that cannot be opened or written does not end the run. Symbolic links are not followed.
     """
-    listen()
+    start_transcript()
     if _active[0].lines.file is None:
         with suppress(OSError):
             _active[0].lines.open(folder / LOG_NAME)
 
 
-def end() -> None:
+def stop_transcript() -> None:
     """Gives stdout and stderr back."""
     if not _active:
         return
@@ -78,7 +78,7 @@ def _redirect(instead: dict[Any, Any]) -> None:
             handler.setStream(instead[handler.stream])
 
 
-class _Copied:
+class _RecordedStream:
     """A text stream whose whole lines also go to `lines`, without colours.
 
     Of a line that is drawn over and over, such as a progress bar, the last state goes there.
@@ -112,5 +112,5 @@ class _Copied:
         self.line, self.finished = "", True
 
     def _keep(self, line: str) -> None:
-        text = masked_text(_ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
+        text = masked_text(_TERMINAL_ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
         self.lines.add(f"{text}\n".encode(errors="backslashreplace"))

@@ -5,13 +5,13 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from ssl_zoo.report.bars import Bar, draw_bars
+from ssl_zoo.report.bars import Bar, plot_bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def image(*args: object, **kwargs: object) -> tuple[ElementTree.Element, str]:
-    kind, _, data = draw_bars(*args, **kwargs).partition(",")  # type: ignore[arg-type]
+    kind, _, data = plot_bars(*args, **kwargs).partition(",")  # type: ignore[arg-type]
     assert kind == "data:image/svg+xml;base64"
     text = base64.b64decode(data).decode()
     assert len(text) < 200_000

@@ -21,7 +21,7 @@ def run(method: str = "simclr", seed: int | None = 0, knn: float | None = 0.8, *
     told["budget"] = {"kind": "epochs", "value": 40, "seconds": 60.0}
     told["metrics"] = {"knn/top1": knn, "init/knn/top1": 0.3}
     told["environment"] = {"device": "cpu", "precision": "bf16-mixed", "torch": "2.15"}
-    return results.blank("completed", **told) | changes
+    return results.empty_results("completed", **told) | changes
 
 
 def only(comparison: Comparison) -> ComparisonRow:

@@ -13,7 +13,7 @@ NAMES = ["$5_$10", "a^$b$", "_background_", "[red]", "[/red]", "100%", "猫", "c
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_ordinary_name_stays(name: str) -> None:
-    assert display.plain(name) == name
+    assert display.to_plain_text(name) == name
 
 
 @pytest.mark.parametrize(
@@ -29,21 +29,21 @@ def test_an_ordinary_name_stays(name: str) -> None:
     ],
 )
 def test_control_characters_are_taken_out(text: str, shown: str) -> None:
-    assert display.plain(text) == shown
-    assert display.plain({text: [text, 1, None]}) == {shown: [shown, 1, None]}
+    assert display.to_plain_text(text) == shown
+    assert display.to_plain_text({text: [text, 1, None]}) == {shown: [shown, 1, None]}
 
 
 def test_markdown() -> None:
-    assert display.markdown("![x](http://e.com) <img src=x> a|b $c$ *d* `e`") == (
+    assert display.escape_markdown("![x](http://e.com) <img src=x> a|b $c$ *d* `e`") == (
         r"!\[x\](http://e.com) &lt;img src=x> a\|b \$c\$ \*d\* \`e\`"
     )
-    assert display.markdown("cifar10_captions, 81.0 ± 2.5") == "cifar10_captions, 81.0 ± 2.5"
+    assert display.escape_markdown("cifar10_captions, 81.0 ± 2.5") == "cifar10_captions, 81.0 ± 2.5"
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t="])
 def test_no_cell_is_a_formula(start: str) -> None:
-    assert display.spreadsheet(f"{start}HYPERLINK(1)")[0] == "'"
-    assert display.spreadsheet("a=b") == "a=b"
+    assert display.escape_spreadsheet(f"{start}HYPERLINK(1)")[0] == "'"
+    assert display.escape_spreadsheet("a=b") == "a=b"
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -53,8 +53,8 @@ def test_matplotlib_draws_the_name(name: str) -> None:
 
     figure = Figure()
     axes = figure.add_subplot()
-    axes.plot([0], [0], label=display.figure(name))
-    axes.set_title(display.figure(name))
+    axes.plot([0], [0], label=display.escape_figure_text(name))
+    axes.set_title(display.escape_figure_text(name))
     (shown,) = axes.legend().get_texts()
     assert shown.get_text().strip().replace(r"\$", "$") == name
     figure.draw_without_rendering()
@@ -63,8 +63,8 @@ def test_matplotlib_draws_the_name(name: str) -> None:
 @pytest.mark.parametrize("end", ["| head -c 0", "> /dev/full"])
 def test_a_terminal_that_has_gone_away_ends_nothing(end: str) -> None:
     code = (
-        "from ssl_zoo.report.display import only_shown\n"
-        "for _ in range(3):\n    with only_shown('it'):\n        print('x' * 1_000_000)\n"
+        "from ssl_zoo.report.display import warn_if_display_fails\n"
+        "for _ in range(3):\n    with warn_if_display_fails('it'):\n        print('x' * 1_000_000)\n"
     )
     command = ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {end}', sys.executable, code]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -73,7 +73,7 @@ def test_a_terminal_that_has_gone_away_ends_nothing(end: str) -> None:
 
 
 def test_a_terminal_of_ascii_takes_any_letter() -> None:
-    code = "from ssl_zoo.report.display import tolerate_any_letter as t; t(); print('größe \\udcff')"
+    code = "from ssl_zoo.report.display import replace_unencodable as t; t(); print('größe \\udcff')"
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "ascii"}
     )

@@ -21,7 +21,7 @@ def save(folder: Path, method: str, seed: int, **changes: Any) -> None:
     told["budget"] = {"kind": "epochs", "value": 40, "seconds": 1234.5}
     told["speed"] = {"examples_per_second": 971.0}
     told["metrics"] = {"knn/top1": 0.8 + seed / 100, "init/knn/top1": 0.3, "rankme": 40.0 + seed}
-    results.write(folder, results.blank("completed", **told) | changes)
+    results.write_results(folder, results.empty_results("completed", **told) | changes)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_name_is_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[st
     save(tmp_path / "1", "simclr", 0, environment={"device": "cpu"})
     error = {"type": ODD, "message": ODD}
     save(tmp_path / "2", ODD, 0, status="failed", error=error)
-    tables.publish(tables.load_runs([tmp_path]), tmp_path)
+    tables.write_report(tables.load_runs([tmp_path]), tmp_path)
     everything = capsys.readouterr().out.encode() + b"".join(file.read_bytes() for file in tmp_path.glob("report.*"))
     assert b"\x1b" not in everything
     assert b"<script>" not in (tmp_path / "report.html").read_bytes() + (tmp_path / "report.md").read_bytes()
@@ -183,7 +183,7 @@ def test_a_name_is_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_every_format_serves_when_all_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = {"type": "timed out", "message": ""}
     save(tmp_path / "0", "simclr", 0, status="failed", error=error, metrics={})
-    tables.publish(tables.load_runs([tmp_path]), tmp_path)
+    tables.write_report(tables.load_runs([tmp_path]), tmp_path)
     assert "No run completed." in capsys.readouterr().out
     assert "timed out" in (tmp_path / "report.md").read_text()
     assert "timed out" in (tmp_path / "report.html").read_text()

@@ -32,7 +32,7 @@ def test_all_output_is_in_the_log_below_the_command(tmp_path: Path, capfdbinary:
 
 
 def test_the_log_keeps_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_module, "LOG_BYTES", 10_000)
+    monkeypatch.setattr(job_module, "MIN_LOG_BYTES", 10_000)
     run(tmp_path, "for i in range(20_000): print(f'line {i}')")
     log = (tmp_path / "output.log").read_text()
     assert 10_000 <= len(log) <= 20_000 + 65_536
@@ -67,15 +67,15 @@ def test_a_job_that_recorded_nothing_is_recorded(tmp_path: Path, code: str, mess
 
 
 def test_what_a_job_recorded_before_it_was_killed_is_kept(tmp_path: Path) -> None:
-    told = results.blank("running", method="simclr", run_id="4f2a")
-    code = f"import os, signal; from ssl_zoo.report import results; results.write({str(tmp_path)!r}, {told!r})"
+    told = results.empty_results("running", method="simclr", run_id="4f2a")
+    code = f"import os, signal; from ssl_zoo.report import results; results.write_results({str(tmp_path)!r}, {told!r})"
     run(tmp_path, f"{code}; os.kill(os.getpid(), signal.SIGKILL)", known={"method": "unknown"})
     killed = {"type": "killed by SIGKILL", "message": "killed by SIGKILL"}
     assert results.read_results(tmp_path) == told | {"status": "failed", "error": killed}
 
 
 def test_results_of_an_earlier_attempt_do_not_count(tmp_path: Path) -> None:
-    results.write(tmp_path, results.blank("failed", error={"type": "ValueError", "message": "old"}))
+    results.write_results(tmp_path, results.empty_results("failed", error={"type": "ValueError", "message": "old"}))
     assert run(tmp_path, "raise SystemExit('new')").reason() == "exit code 1: new"
 
 

@@ -36,7 +36,7 @@ def main(cfg):
     told = dict(method=here.runtime.choices.method, backbone="b", data="d", seed=cfg.seed,
                 budget={"kind": "epochs", "value": 1}, config={"kind": cfg.kind, "number": here.job.num,
                 "task": list(here.overrides.task), "hydra": list(here.overrides.hydra)})
-    results.write(here.runtime.output_dir, results.blank("completed", **told))
+    results.write_results(here.runtime.output_dir, results.empty_results("completed", **told))
 main()
 """
 # Stands in for ssl_zoo.run: no Hydra in it, so that it starts at once.
@@ -50,7 +50,7 @@ def write(status="completed", **more):
                 budget={"kind": "epochs", "value": 1, "seconds": 0.1})
     if given.get("measured"):
         told["metrics"] = {"knn/top1": 0.5, "init/knn/top1": 0.1}
-    results.write(folder, results.blank(status, **told) | more)
+    results.write_results(folder, results.empty_results(status, **told) | more)
 
 def start_child():  # it holds our output open, and writes as long as it lives
     code = "import sys, time\\nwhile True: open(sys.argv[1], 'a').write('.'); time.sleep(0.05)"
@@ -298,7 +298,7 @@ def test_a_refused_sweep_changes_nothing(place: Path) -> None:
     for arguments in (["kind=completes", "seed=0,2"], ["kind=completes", "seed=0,1", "method=none"]):
         assert sweep(place, *arguments).code == 1
         assert listing(place / "sweep") == before
-    results.write(place / "sweep", results.blank("running"))
+    results.write_results(place / "sweep", results.empty_results("running"))
     before = listing(place / "sweep")
     refused = sweep(place, "kind=completes", "seed=0,1")
     assert refused.err.startswith("hydra.sweep.dir=sweep holds a single run.")
@@ -347,7 +347,7 @@ def test_results_beside_checkpoints_outlive_a_failed_attempt(place: Path) -> Non
     folder = place / "sweep" / "0"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "step-00000004.ckpt").touch()
-    results.write(folder, results.blank("interrupted", run_id="ab12"))
+    results.write_results(folder, results.empty_results("interrupted", run_id="ab12"))
     before = (folder / "results.json").read_bytes()
     done = sweep(place, "kind=raises,completes")
     assert done.code == 1

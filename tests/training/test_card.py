@@ -19,8 +19,8 @@ from ssl_zoo.data.text.tokenizer import TextTokenizer, train_tokenizer
 from ssl_zoo.methods.mlm import MLM
 from ssl_zoo.tasks.fill_mask import fill_mask
 from ssl_zoo.training import card
-from ssl_zoo.training.checkpoints import KEYS
-from ssl_zoo.training.encoder_card import TOKENIZER
+from ssl_zoo.training.checkpoints import REQUIRED_KEYS
+from ssl_zoo.training.encoder_card import TOKENIZER_NAME
 from tests.conftest import Ended
 
 pytestmark = pytest.mark.xdist_group("card")  # its checkpoint is costly: one worker runs the file
@@ -98,9 +98,9 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a checkpoint of `method=mlm` holds, and, under "folder", where its tokenizer lies."""
     folder = tmp_path_factory.mktemp("honest")
     train_tokenizer(["the movie was great", "a bad film and a good one"] * 5, "bpe", 300, True).save(
-        str(folder / TOKENIZER)
+        str(folder / TOKENIZER_NAME)
     )
-    tokenizer = TextTokenizer(folder / TOKENIZER)
+    tokenizer = TextTokenizer(folder / TOKENIZER_NAME)
     facts = {key: getattr(tokenizer, key) for key in ("vocab_size", "pad_id", "sep_id", "mask_id", "num_special")}
     facts |= {"modality": "text", "tokenizer_hash": tokenizer.identity}
     facts |= {"word_starts": "1" * tokenizer.vocab_size, "max_length": 16, "class_names": ["${oc.env:WANDB_API_KEY}"]}
@@ -112,7 +112,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     method = instantiate(config.method, backbone=instantiate(config.backbone))
     choices = {"method": "mlm", "backbone": "text_tiny"}
     return {
-        **{key: {} for key in KEYS},
+        **{key: {} for key in REQUIRED_KEYS},
         "state_dict": {f"method.{key}": value for key, value in method.state_dict().items()},
         "ssl_zoo": {"card": {"config": plain, "facts": facts, "choices": choices}},
         "folder": folder,
@@ -129,7 +129,7 @@ def altered(honest: dict[str, Any], path: str, value: Any, folder: Path) -> None
     place[last] = value
     (folder / "checkpoints").mkdir(parents=True)
     torch.save(saved, folder / "checkpoints" / "step-00000001.ckpt")
-    shutil.copy(honest["folder"] / TOKENIZER, folder)
+    shutil.copy(honest["folder"] / TOKENIZER_NAME, folder)
 
 
 def armed(value: Any, folder: Path) -> Any:
@@ -214,7 +214,7 @@ def test_an_honest_card_gives_the_same_model(has_names: bool, honest: dict[str, 
     stored = card.read_card(honest, "run")
     if not has_names:
         stored = stored | {"choices": {}}
-    config = card.compose(stored)
+    config = card.compose_from_card(stored)
     assert (config.backbone.num_heads, config.backbone.drop_path_rate, config.method.mask_ratio) == (4, 0.1, 0.2)
     method = instantiate(config.method, backbone=instantiate(config.backbone))
     assert isinstance(method, MLM)
@@ -225,7 +225,7 @@ def test_the_backbone_alone_can_be_composed(honest: dict[str, Any]) -> None:
     """By a run of another method that starts from its weights."""
     stored = card.read_card(honest, "run")
     stored["config"]["method"] = {"_target_": "mine.MyMethod"}
-    assert "method" not in (config := card.compose(stored, ["backbone"]))
+    assert "method" not in (config := card.compose_from_card(stored, ["backbone"]))
     assert config.backbone.num_heads == 4
 
 

@@ -19,15 +19,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from ssl_zoo.report import results
 from ssl_zoo.training import checkpoints
 from ssl_zoo.training.checkpoints import (
-    KEYS,
+    REQUIRED_KEYS,
     CheckpointNotWritten,
     DamagedCheckpoint,
     SafeCheckpointIO,
-    latest,
+    latest_checkpoint,
     load_checkpoint,
     resolve_checkpoint,
     step_of,
-    verify,
+    verify_checkpoint,
 )
 
 
@@ -109,7 +109,7 @@ def in_child(work: Callable[[], None]) -> int:
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     path = save(tmp_path / "new folder" / "step-00000007.ckpt")
-    verify(path)
+    verify_checkpoint(path)
     back = load_checkpoint(path)
     assert torch.equal(back["state_dict"]["w"], contents()["state_dict"]["w"])
     assert back["global_step"] == step_of(path) == 7
@@ -134,7 +134,7 @@ def test_forty_kills_while_saving_cost_no_checkpoint(tmp_path: Path) -> None:
         time.sleep(moments.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        verify(path)
+        verify_checkpoint(path)
         unfinished += part.exists()
     assert unfinished > 10, "too few kills came in the middle of a save to prove anything"
 
@@ -181,7 +181,7 @@ def test_damage_is_found_and_named(tmp_path: Path, reason: str) -> None:
     path = save(tmp_path / "step-00000007.ckpt")
     DAMAGE[reason](path)
     with pytest.raises(DamagedCheckpoint, match=reason) as caught:
-        verify(path)
+        verify_checkpoint(path)
     assert str(path) in str(caught.value)
     assert f"{path.stat().st_size:,} bytes" in str(caught.value)
     with pytest.raises(DamagedCheckpoint):
@@ -226,7 +226,7 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
     path = save(tmp_path / "step-00000007.ckpt")
     with pytest.raises(DamagedCheckpoint, match="plain values"):
         SafeCheckpointIO().save_checkpoint(contents() | {"hyper_parameters": {"folder": tmp_path}}, path)
-    verify(path)
+    verify_checkpoint(path)
     assert names(tmp_path) == [path.name]
 
 
@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
             save(path, size=200_000)
 
     assert os.waitpid(in_child(save_too_much), 0)[1] == 0
-    verify(path)
+    verify_checkpoint(path)
     assert names(tmp_path) == [path.name]
 
 
@@ -249,14 +249,18 @@ def test_latest_skips_damaged_ones_and_says_so(tmp_path: Path, caplog: pytest.Lo
     for step in (5, 40, 300):
         save(tmp_path / "checkpoints" / f"step-{step:08d}.ckpt", step=step)
     (tmp_path / "checkpoints" / "other.ckpt").touch()
-    assert latest(tmp_path) == latest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-00000300.ckpt"
+    assert (
+        latest_checkpoint(tmp_path)
+        == latest_checkpoint(tmp_path / "checkpoints")
+        == tmp_path / "checkpoints" / "step-00000300.ckpt"
+    )
     assert not caplog.messages
     damage_truncate(tmp_path / "checkpoints" / "step-00000300.ckpt")
     damage_empty(tmp_path / "checkpoints" / "step-00000040.ckpt")
-    assert latest(tmp_path) == tmp_path / "checkpoints" / "step-00000005.ckpt"
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000005.ckpt"
     (line,) = caplog.messages
     assert all(word in line for word in ("step-00000300.ckpt", "step-00000040.ckpt", "using step-00000005.ckpt"))
-    assert latest(tmp_path / "nowhere") is None
+    assert latest_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_resolve_takes_a_file_or_a_run_folder(tmp_path: Path) -> None:
@@ -277,10 +281,10 @@ def test_resolve_takes_a_file_or_a_run_folder(tmp_path: Path) -> None:
 def test_a_run_folder_stands_for_the_runs_last_checkpoint_only(tmp_path: Path) -> None:
     older, newer = (save(tmp_path / "checkpoints" / f"step-{step:08d}.ckpt", step=step) for step in (5, 7))
     assert resolve_checkpoint(tmp_path) == newer
-    results.write(tmp_path, results.blank("running", checkpoint_step=9))
+    results.write_results(tmp_path, results.empty_results("running", checkpoint_step=9))
     with pytest.raises(ValueError, match=r"of step 9, is missing or damaged.*checkpoint=.*step-00000007\.ckpt"):
         resolve_checkpoint(tmp_path)
-    results.write(tmp_path, results.blank("running", checkpoint_step=7))
+    results.write_results(tmp_path, results.empty_results("running", checkpoint_step=7))
     assert resolve_checkpoint(tmp_path) == newer
     damage_truncate(newer)
     with pytest.raises(ValueError, match=r"of step 7, is missing or damaged.*checkpoint=.*step-00000005\.ckpt"):
@@ -303,7 +307,7 @@ def test_a_run_goes_on_from_the_encoder_that_was_kept(tmp_path: Path) -> None:
     """Not from another network of the same shape, such as the student beside a teacher that was kept."""
     kept, other = backbone().state_dict(), backbone().state_dict()
     state = {f"method.{name}.{k}": v for name, net in (("backbone", other), ("target", kept)) for k, v in net.items()}
-    saved = {key: {} for key in KEYS} | {"state_dict": state, "ssl_zoo": {"encoder": "method.target"}}
+    saved = {key: {} for key in REQUIRED_KEYS} | {"state_dict": state, "ssl_zoo": {"encoder": "method.target"}}
     SafeCheckpointIO().save_checkpoint(saved, tmp_path / "step-00000001.ckpt")
     foreign = {key: value for key, value in saved.items() if key != "ssl_zoo"}
     SafeCheckpointIO().save_checkpoint(foreign, tmp_path / "foreign.ckpt")

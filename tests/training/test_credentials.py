@@ -69,7 +69,7 @@ def test_what_is_moved_is_still_there_when_it_is_used(monkeypatch: pytest.Monkey
     )
     wanted = OmegaConf.to_container(config)
     OmegaConf.set_struct(config, True)
-    credentials.move(config)
+    credentials.move_credentials(config)
     assert "x,'y" not in OmegaConf.to_yaml(config)
     assert "u:p" not in OmegaConf.to_yaml(config)
     assert OmegaConf.to_container(config, resolve=True) == wanted
@@ -78,7 +78,7 @@ def test_what_is_moved_is_still_there_when_it_is_used(monkeypatch: pytest.Monkey
 
 
 def test_log_records_are_masked(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.handler.addFilter(mask := credentials.Filter())
+    caplog.handler.addFilter(mask := credentials.MaskCredentials())
     logging.getLogger("any").warning("read %s", f"ftp://me:{SECRET}@host")
     caplog.handler.removeFilter(mask)
     assert caplog.messages == [f"read ftp://{MASK}@host"]

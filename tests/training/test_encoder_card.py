@@ -7,7 +7,7 @@ import pytest
 
 from ssl_zoo.backbones.image import image_backbone
 from ssl_zoo.training import encoder_card
-from ssl_zoo.training.checkpoints import KEYS, SafeCheckpointIO
+from ssl_zoo.training.checkpoints import REQUIRED_KEYS, SafeCheckpointIO
 
 FACTS = {"image_size": 32, "in_chans": 3, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "num_classes": 10}
 ARGUMENTS = {"_target_": "x.y", "name": "resnet10t", "in_chans": 3, "image_size": 32, "small_stem": None}
@@ -15,11 +15,11 @@ ARGUMENTS = {"_target_": "x.y", "name": "resnet10t", "in_chans": 3, "image_size"
 
 def made(**arguments: Any) -> dict[str, Any]:
     backbone = image_backbone("resnet10t", 3, 32)
-    return encoder_card.describe("resnet10t", {**ARGUMENTS, **arguments}, backbone, FACTS)
+    return encoder_card.make_encoder_card("resnet10t", {**ARGUMENTS, **arguments}, backbone, FACTS)
 
 
 def save(folder: Path, card: dict[str, Any] | None) -> str:
-    saved: dict[str, Any] = {key: {} for key in KEYS}
+    saved: dict[str, Any] = {key: {} for key in REQUIRED_KEYS}
     saved["ssl_zoo"] = {"encoder": "method.backbone", "card": {} if card is None else {"encoder": card}}
     (folder / "checkpoints").mkdir(parents=True)
     SafeCheckpointIO().save_checkpoint(saved, folder / "checkpoints" / "step-00000001.ckpt")
@@ -36,7 +36,9 @@ def test_the_card_states_the_stem_and_no_weights_from_elsewhere() -> None:
 
 
 def test_a_card_of_text_names_the_tokenizer(tmp_path: Path) -> None:
-    card = encoder_card.describe("text_tiny", {"vocab_size": 9, "depth": 2}, None, {"tokenizer_hash": "ab", "x": 1})  # type: ignore[arg-type]
+    card = encoder_card.make_encoder_card(
+        "text_tiny", {"vocab_size": 9, "depth": 2}, None, {"tokenizer_hash": "ab", "x": 1}
+    )  # type: ignore[arg-type]
     assert card["facts"] == {"tokenizer_hash": "ab"}
     folder = save(tmp_path / "run", card)
     assert encoder_card.read_encoder_card(folder) == (card, None)
@@ -73,5 +75,5 @@ def test_another_tokenizer_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["proj_drop_rate", "drop_path_rate", "grad_checkpointing"])
 def test_what_leaves_the_weights_alone_is_free(name: str) -> None:
-    assert encoder_card.is_free(name)
-    assert not encoder_card.is_free("small_stem")
+    assert encoder_card.is_training_option(name)
+    assert not encoder_card.is_training_option("small_stem")

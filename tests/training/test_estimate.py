@@ -64,4 +64,4 @@ def test_seconds_of_views_and_step(count: int, share: int, sizes: list[int], mon
     ],
 )
 def test_a_duration_in_words(seconds: float, words: str) -> None:
-    assert estimate.in_words(seconds) == words
+    assert estimate.format_duration(seconds) == words

@@ -26,9 +26,9 @@ def test_bf16_without_hardware_for_it_is_done_and_said(monkeypatch: pytest.Monke
 
 
 def test_a_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hardware.processor()
+    assert hardware.processor_name()
     monkeypatch.setattr(Path, "exists", lambda path: False)  # no Linux
-    assert hardware.processor() == platform.machine()
+    assert hardware.processor_name() == platform.machine()
 
 
 def test_attention_is_explicit_for_bf16_on_a_cpu_only() -> None:

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from ssl_zoo.training import loggers
-from ssl_zoo.training.loggers import MetricsCSV, Wandb, finish, tensorboard
+from ssl_zoo.training.loggers import MetricsCSV, Wandb, finish_loggers, tensorboard
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.stop_signals import Interrupted
 from tests.training.test_checkpoints import train
@@ -116,12 +116,12 @@ def test_a_full_disk_is_reported_once_and_mended(
             pass
 
     with monkeypatch.context() as patch:
-        patch.setattr(loggers, "_writer", Full)
+        patch.setattr(loggers, "_csv_writer", Full)
         csv.log_metrics({"loss": 2.0}, 2)
         csv.log_metrics({"loss": 3.0, "test/knn": 0.5}, 3)
         with pytest.raises(OSError, match="No space left"):  # a run without its last metrics is not complete
-            finish([csv])
-    finish([csv])
+            finish_loggers([csv])
+    finish_loggers([csv])
     assert csv.path.read_text() == "step,loss,test/knn\n1,1,\n2,2,\n3,3,0.5\n"
     csv.log_metrics({"loss": 4.0}, 4)
     assert csv.path.read_text().endswith("3,3,0.5\n4,4,\n")
@@ -134,7 +134,7 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
     MetricsCSV(tmp_path).log_metrics({"loss": 1.0}, 1)
     logger = Wandb(tmp_path, "project")
     logger.log_metrics({"loss": 1.0}, 1)
-    finish([logger])
+    finish_loggers([logger])
     assert not list(tmp_path.iterdir())
     assert not fake.runs
 
@@ -201,7 +201,7 @@ def test_online_with_a_key_and_one_id_for_one_folder(tmp_path: Path, fake: FakeW
         logger.log_hyperparams({"seed": 0})
         logger.log_metrics({"loss": 0.5}, step)
         logger.log_hyperparams({"budget": {"steps": 7}})
-        finish([logger], failed=step == 1)
+        finish_loggers([logger], failed=step == 1)
         logger.log_metrics({"loss": 0.5}, 3)
     first, second = fake.runs
     assert first.settings["mode"] == "online"
@@ -266,7 +266,7 @@ def test_no_failure_of_wandb_changes_a_run(
     logger = Wandb(tmp_path, "project")
     began = time.monotonic()
     model = train(tmp_path, 6, logger=[MetricsCSV(tmp_path), logger], log_every_n_steps=1)
-    finish([logger])
+    finish_loggers([logger])
     assert time.monotonic() - began < 10
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert [run.settings["mode"] for run in fake.runs] == modes
@@ -298,7 +298,7 @@ def test_the_real_wandb_offline_keeps_metrics_and_no_secrets(
         logger.log_hyperparams({"seed": 0, "optimizer": {"lr": 0.1}})
         train(tmp_path, 4, logger=logger, log_every_n_steps=2)
         logger.log_metrics({"knn/top1": 0.75}, resumed_at + 4)
-        finish([logger])
+        finish_loggers([logger])
     wandb.teardown()
     assert not warnings_of(caplog)
     runs = list((tmp_path / "wandb").glob(f"offline-run-*-{logger.version}"))

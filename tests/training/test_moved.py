@@ -21,7 +21,7 @@ COMMAND = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", moved.MOVED.values())
+@pytest.mark.parametrize("name", moved.MOVED_TARGETS.values())
 def test_every_moved_name_is_there(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert callable(getattr(import_module(module), attribute))
@@ -29,7 +29,7 @@ def test_every_moved_name_is_there(name: str) -> None:
 
 def test_names_are_found_at_any_depth() -> None:
     config = {"a": [{"_target_": "ssl_zoo.masks.RandomMask", "x": 1}], "b": "ssl_zoo.masks.RandomMask"}
-    assert moved.current(config) == {**config, "a": [{"_target_": "ssl_zoo.nn.masks.RandomMask", "x": 1}]}
+    assert moved.with_current_targets(config) == {**config, "a": [{"_target_": "ssl_zoo.nn.masks.RandomMask", "x": 1}]}
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_names_are_found_at_any_depth() -> None:
     ],
 )
 def test_the_views_of_a_run_stand_in_one_place(config: dict[str, Any], views: dict[str, Any]) -> None:
-    assert moved.with_views(config) == {"views": views}
+    assert moved.with_resolved_views(config) == {"views": views}
 
 
 def test_views_that_depend_on_the_data_stay_as_they_are() -> None:
     config = {"views": "${paper_views.${facts.modality}}", "paper_views": {"text": {}}}
-    assert moved.with_views(config) == config
+    assert moved.with_resolved_views(config) == config
 
 
 def test_an_old_run_goes_on(cli: Callable[..., Ended], tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_an_old_run_goes_on(cli: Callable[..., Ended], tmp_path: Path) -> None:
 
 def test_an_old_encoder_is_built_from_its_card() -> None:
     saved = checkpoints.load_checkpoint(checkpoints.resolve_checkpoint(OLD))
-    composed = card.compose(card.read_card(saved, OLD), ("backbone",))
+    composed = card.compose_from_card(card.read_card(saved, OLD), ("backbone",))
     backbone = instantiate(composed.backbone, _convert_="all")
     prefix = "method.backbone."
     weights = {k.removeprefix(prefix): v for k, v in saved["state_dict"].items() if k.startswith(prefix)}

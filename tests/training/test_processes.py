@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from ssl_zoo.training import processes
 
-processes.PATIENCE, folder, act = 0.5, Path(sys.argv[1]), sys.argv[2]
+processes.GRACE_SECONDS, folder, act = 0.5, Path(sys.argv[1]), sys.argv[2]
 strategy = SimpleNamespace(launcher=None)
 strategy.launcher = _SubprocessScriptLauncher(LightningEnvironment(), 2, 1)
 trainer = SimpleNamespace(strategy=strategy, local_rank=int(os.environ.get("LOCAL_RANK", 0)))
@@ -41,7 +41,7 @@ def died(death):
     return 1
 
 try:
-    with processes.guarded(trainer, died):
+    with processes.watch_processes(trainer, died):
         if trainer.local_rank:
             work()
         chosen = getattr(strategy, "_launcher")
@@ -93,7 +93,7 @@ def test_no_process_outlives_the_first(tmp_path: Path) -> None:
 
 def test_an_exit_status_is_named_too() -> None:
     ended: Any = SimpleNamespace(returncode=3)
-    assert processes._how(ended) == "ended with exit status 3, its own message is above"
+    assert processes._describe_exit(ended) == "ended with exit status 3, its own message is above"
 
 
 def test_processes_started_by_others_are_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_processes_started_by_others_are_left_to_them(monkeypatch: pytest.Monkey
 
     launcher = _SubprocessScriptLauncher(Torchrun(), 2, 1)
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=launcher), local_rank=0)
-    with processes.guarded(trainer, lambda _: 1):
+    with processes.watch_processes(trainer, lambda _: 1):
         assert not hasattr(trainer.strategy, "_launcher")
-    with pytest.raises(RuntimeError, match="boom"), processes.guarded(trainer, lambda _: 1):
+    with pytest.raises(RuntimeError, match="boom"), processes.watch_processes(trainer, lambda _: 1):
         raise RuntimeError("boom")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest, load_checkpoint
-from ssl_zoo.training.saving import NonFiniteWeights, PeriodicCheckpoint, check_room, make_room
+from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest_checkpoint, load_checkpoint
+from ssl_zoo.training.saving import NonFiniteWeights, PeriodicCheckpoint, check_disk_space, delete_older_checkpoints
 from ssl_zoo.training.stop_signals import Interrupted
 from tests.training.test_checkpoints import damage_truncate, names, save, train
 
@@ -34,7 +34,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, accumulate: in
     train(tmp_path / "b", 7, PeriodicCheckpoint(tmp_path / "b", every=3, keep=3), **settings)
     assert names(tmp_path / "b") == [f"step-{step:08d}.ckpt" for step in (3, 6, 7)]
     damage_truncate(tmp_path / "b" / "step-00000007.ckpt")
-    newest = latest(tmp_path / "b")
+    newest = latest_checkpoint(tmp_path / "b")
     again = train(tmp_path / "b", 10, PeriodicCheckpoint(tmp_path / "b", every=3), resume=newest, **settings)
     assert all(torch.equal(weights, again.state_dict()[name]) for name, weights in whole.state_dict().items())
     # The damaged step 7 was in the future of step 9, when it was due to go; step 10 then saw to it.
@@ -44,7 +44,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, accumulate: in
 def test_a_finished_run_can_be_resumed_and_does_nothing(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     train(tmp_path, 4, PeriodicCheckpoint(tmp_path, every=100))
-    train(tmp_path, 4, PeriodicCheckpoint(tmp_path, every=100), resume=latest(tmp_path))
+    train(tmp_path, 4, PeriodicCheckpoint(tmp_path, every=100), resume=latest_checkpoint(tmp_path))
     assert names(tmp_path) == ["step-00000004.ckpt"]
     assert signal.getsignal(signal.SIGTERM) == before
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGUSR1}
@@ -123,7 +123,7 @@ def test_a_failed_last_save_fails_the_run_and_leaves_it_resumable(
     assert f"goes on from step {every}" in str(caught.value)
     assert names(tmp_path) == [f"step-{every:08d}.ckpt"]
     whole = train(tmp_path / "whole", 6)
-    again = train(tmp_path, 6, PeriodicCheckpoint(tmp_path, every=every), resume=latest(tmp_path))
+    again = train(tmp_path, 6, PeriodicCheckpoint(tmp_path, every=every), resume=latest_checkpoint(tmp_path))
     assert all(torch.equal(weights, again.state_dict()[name]) for name, weights in whole.state_dict().items())
 
 
@@ -143,10 +143,10 @@ def test_room_is_made_from_all_but_the_newest_sound_checkpoint(tmp_path: Path) -
     for step in (1, 2, 3):
         save(tmp_path / f"step-{step:08d}.ckpt", step=step)
     damage_truncate(tmp_path / "step-00000003.ckpt")
-    make_room(tmp_path)
+    delete_older_checkpoints(tmp_path)
     assert names(tmp_path) == ["step-00000002.ckpt"]
     damage_truncate(tmp_path / "step-00000002.ckpt")
-    make_room(tmp_path)
+    delete_older_checkpoints(tmp_path)
     assert names(tmp_path) == ["step-00000002.ckpt"]  # nothing is deleted for nothing
 
 
@@ -155,6 +155,6 @@ def test_room_is_looked_at_before_training(tmp_path: Path, monkeypatch: pytest.M
     free = 10_000_000
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     with pytest.raises(ValueError, match=r"10 MB are free on this disk, .* need 36 MB"):
-        check_room(tmp_path, model)
+        check_disk_space(tmp_path, model)
     free = 37_000_000
-    check_room(tmp_path, model)
+    check_disk_space(tmp_path, model)

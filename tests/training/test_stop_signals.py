@@ -15,9 +15,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from ssl_zoo.training.checkpoints import latest, load_checkpoint, step_of
+from ssl_zoo.training.checkpoints import latest_checkpoint, load_checkpoint, step_of
 from ssl_zoo.training.saving import PeriodicCheckpoint
-from ssl_zoo.training.stop_signals import STOP_SIGNALS, Interrupted, StopSignals, at_once
+from ssl_zoo.training.stop_signals import STOP_SIGNALS, Interrupted, StopSignals, stop_immediately
 from tests.training.test_checkpoints import Stream, Tiny, in_child, names, train
 
 STEPS = 60
@@ -125,7 +125,7 @@ def test_the_step_in_progress_is_finished_and_saved(
     assert caught.value.signal is number
     assert caught.value.code == 128 + number
     assert names(tmp_path / "checkpoints") == ["step-00000003.ckpt", "step-00000005.ckpt"]
-    assert caught.value.checkpoint == latest(tmp_path)
+    assert caught.value.checkpoint == latest_checkpoint(tmp_path)
     saved = load_checkpoint(tmp_path / "checkpoints" / "step-00000005.ckpt")
     assert saved["global_step"] == 5
     assert all(torch.equal(weights, saved["state_dict"][key]) for key, weights in whole.state_dict().items())
@@ -168,7 +168,7 @@ def test_before_training_a_signal_stops_at_once_and_says_so(
     number: signal.Signals, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as caught, at_once():
+    with pytest.raises(Interrupted) as caught, stop_immediately():
         signal.raise_signal(number)
     assert caught.value.code == 128 + number
     assert signal.getsignal(number) == before
@@ -180,7 +180,7 @@ def test_before_training_a_child_ends_as_any_process_does(tmp_path: Path) -> Non
         (tmp_path / "begun").touch()  # what is sent while a process still forks may be lost
         time.sleep(30)
 
-    with at_once():
+    with stop_immediately():
         child = in_child(wait_to_be_stopped)
         wait_for(tmp_path / "begun")
         os.kill(child, signal.SIGTERM)
@@ -190,7 +190,7 @@ def test_before_training_a_child_ends_as_any_process_does(tmp_path: Path) -> Non
 def test_what_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
-        with at_once():
+        with stop_immediately():
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:

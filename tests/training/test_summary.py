@@ -44,15 +44,15 @@ class Talks:
 
 def test_one_line_says_what_is_evaluated_and_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     data = FakeData(blobs(30, 4, 3, 2.0), blobs(12, 4, 3, 2.0))
-    assert summary.evaluate_aloud("before training", {"knn": Talks()}, judge(data)) == {"knn/top1": 0.5}
+    assert summary.evaluate_and_print("before training", {"knn": Talks()}, judge(data)) == {"knn/top1": 0.5}
     line, notes = capsys.readouterr().out.splitlines()
     assert line.startswith("before training: evaluating knn on 12 test examples ... ")
     assert line.endswith(" s")
     assert notes == "k is too large"
     with pytest.raises(FloatingPointError):
-        summary.evaluate_aloud("after training", {"knn": Talks()}, judge(data, "periodic"))
+        summary.evaluate_and_print("after training", {"knn": Talks()}, judge(data, "periodic"))
     assert capsys.readouterr().out.splitlines()[1] == "k is too large"
-    assert summary.evaluate_aloud("after training", {}, judge(data)) == {}
+    assert summary.evaluate_and_print("after training", {}, judge(data)) == {}
     assert capsys.readouterr().out == ""
 
 
@@ -89,8 +89,8 @@ def test_a_sentence_says_when_nothing_was_learned(
 
 def test_counts_are_of_accuracies() -> None:
     assert summary.example_counts(metrics(0.3, 0.8)) == {"init/knn/top1": 400, "knn/top1": 400}
-    assert summary.shown(Proportion(0.94, 400)) == "94.0 % (91.2 to 95.9)"
-    assert (summary.shown(12.3456), summary.shown(None)) == ("12.35", "")
+    assert summary.format_metric(Proportion(0.94, 400)) == "94.0 % (91.2 to 95.9)"
+    assert (summary.format_metric(12.3456), summary.format_metric(None)) == ("12.35", "")
 
 
 def test_evaluators_report_how_many_examples_an_accuracy_is_of() -> None:
@@ -134,7 +134,7 @@ def test_what_is_only_shown_can_fail(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(summary.picture, "draw_picture", fail)
+    monkeypatch.setattr(summary.picture, "plot_run_picture", fail)
     monkeypatch.setattr(summary.few_labels, "few_labels_table", fail)
     monkeypatch.setattr("ssl_zoo.report.display.os.dup2", lambda *_: None)
     features = SimpleNamespace(x=torch.zeros(2, 2), y=torch.zeros(2, dtype=torch.int64))

@@ -17,13 +17,13 @@ from tests.conftest import Ended
 @pytest.fixture(autouse=True)
 def given_back() -> Iterator[None]:
     yield
-    transcript.end()
+    transcript.stop_transcript()
 
 
 def test_both_streams_line_by_line_and_on_to_where_they_went(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transcript.begin(tmp_path)
+    transcript.write_transcript(tmp_path)
     log = (tmp_path / "run.log").read_text
     print("one", end=" ")
     assert log() == ""
@@ -31,7 +31,7 @@ def test_both_streams_line_by_line_and_on_to_where_they_went(
     print("oh", file=sys.stderr)
     sys.stdout.writelines(["four\n", "begun"])
     assert log() == "one two\nthree\noh\nfour\n"
-    transcript.end()
+    transcript.stop_transcript()
     print(" and after")
     assert log() == "one two\nthree\noh\nfour\nbegun\n"
     assert capsys.readouterr() == ("one two\nthree\nfour\nbegun and after\n", "oh\n")
@@ -41,17 +41,17 @@ def test_it_is_appended_and_begun_once(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text("earlier\n")
     for _ in range(2):
         before = sys.stdout
-        transcript.begin(tmp_path)
-        transcript.begin(tmp_path / "elsewhere")
+        transcript.write_transcript(tmp_path)
+        transcript.write_transcript(tmp_path / "elsewhere")
         print("now")
-        transcript.end()
-        transcript.end()
+        transcript.stop_transcript()
+        transcript.stop_transcript()
         assert sys.stdout is before
     assert (tmp_path / "run.log").read_text() == "earlier\nnow\nnow\n"
 
 
 def test_a_bar_leaves_its_end_and_what_was_printed_above_it(tmp_path: Path) -> None:
-    transcript.begin(tmp_path)
+    transcript.write_transcript(tmp_path)
     log = (tmp_path / "run.log").read_text
     console = Console(force_terminal=True, width=80)
     with Progress(console=console) as bar:
@@ -74,16 +74,16 @@ def test_it_can_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "run.log").symlink_to(tmp_path / "precious")
     for folder in (tmp_path, tmp_path / "nowhere"):
-        transcript.begin(folder)
+        transcript.write_transcript(folder)
         print("shown")
-        transcript.end()
+        transcript.stop_transcript()
     assert (tmp_path / "precious").read_text() == "kept"
     assert capsys.readouterr().out == "shown\nshown\n"
     (tmp_path / "good").mkdir()
-    transcript.begin(tmp_path / "good")
+    transcript.write_transcript(tmp_path / "good")
     held = sys.stdout
     held._keep("\udcff π")  # type: ignore[union-attr]
-    transcript.end()
+    transcript.stop_transcript()
     print("late", file=held)
     assert (tmp_path / "good" / "run.log").read_text() == "\\udcff π\n"
 
@@ -92,7 +92,7 @@ def test_it_can_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_a_full_disk_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     lines = transcript._Lines()
     lines.file = os.open("/dev/full", os.O_WRONLY)
-    print("shown", file=transcript._Copied(sys.stdout, lines))
+    print("shown", file=transcript._RecordedStream(sys.stdout, lines))
     os.close(lines.file)
     assert capsys.readouterr().out == "shown\n"
 
@@ -100,14 +100,14 @@ def test_a_full_disk_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_was_said_before_the_folder_was_known_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # In place of those that commands of other tests left, whose streams are closed.
     monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stdout)])
-    transcript.listen()
+    transcript.start_transcript()
     print("early")
     logging.getLogger("any").warning("logged")
     assert not list(tmp_path.iterdir())
-    transcript.begin(tmp_path)
+    transcript.write_transcript(tmp_path)
     logging.getLogger("any").warning("again")
     assert (tmp_path / "run.log").read_text() == "early\nlogged\nagain\n"
-    transcript.end()
+    transcript.stop_transcript()
     logging.getLogger("any").warning("after")
     assert "after" not in (tmp_path / "run.log").read_text()
 
