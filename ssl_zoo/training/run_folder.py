@@ -26,7 +26,8 @@ MAY_DIFFER = (
     "trainer.precision", "trainer.strategy",
 )  # fmt: skip
 """Beginnings of keys that may differ between a run and its resumption: the order of the data and the views stay the
-same. Data elsewhere must have the same content, and a budget must reach further; `continuity` says what changes."""
+same. Data elsewhere must have the same content, and a budget must reach further, as `tasks.pretrain.check_budget_left`
+says; `continuity` says what changes."""
 MORE_TO_DO = ("budget", "evaluators")
 """Of these, the ones that give a completed run something to do."""
 
