@@ -1,4 +1,4 @@
-"""Builds the parts of a run from its configuration. Only this file and run.py see a DictConfig."""
+"""Builds the parts of a run from its configuration."""
 
 import re
 from pathlib import Path

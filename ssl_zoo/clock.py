@@ -1,4 +1,4 @@
-"""How long a run has trained: a clock that stands still during evaluation and checkpoints."""
+"""How long a run has trained, without evaluation and checkpoints, which are subtracted when they end."""
 
 import math
 import time

@@ -1,6 +1,7 @@
 """The only LightningModule: it steps any method and owns the optimizer and the schedule."""
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -144,7 +145,7 @@ class Learner(LightningModule):
         # The step's own draws (masks, dropout) depend on these three numbers alone, so a resumed run repeats them.
         torch.manual_seed(int(np.random.SeedSequence((self.seed, self.batches_seen, rank())).generate_state(1)[0]))
         self.batches_seen += 1
-        self.now = self.progress
+        self.now = min(self.progress, math.nextafter(1.0, 0.0))  # a budget of minutes may run out between two steps
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["peak_lr"] * (1.0 if group["constant"] else self.schedule(self.now))
         scalars: dict[str, Tensor] = self.method(batch, self.now)

@@ -1,5 +1,6 @@
 """A method of one's own: outside of the package by --config-dir, and inside of it as three new files."""
 
+import ast
 import os
 import re
 import shutil
@@ -78,9 +79,12 @@ def checkout(tmp_path: Path) -> Path:
         if (ROOT / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
+    tree = ast.parse((ROOT / "ssl_zoo" / "methods" / "simclr.py").read_text())
+    taken = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     for name in ("ssl_zoo/methods/{}.py", "conf/method/{}.yaml", "tests/methods/test_{}.py"):
         text = (tmp_path / name.format("simclr")).read_text()
         text = re.sub(r"ssl_zoo\.methods\.simclr\b", "ssl_zoo.methods.newcomer", text)
+        text = re.sub(rf"\b({'|'.join(taken)})\b(?! =)", r"New\1", text)  # one meaning, one name
         (tmp_path / name.format("newcomer")).write_text(text)
     return tmp_path
 

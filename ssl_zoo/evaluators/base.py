@@ -75,7 +75,7 @@ class EvalContext:
 
     @cached_property
     def train(self) -> Features:
-        """Features of the training split.
+        """Features of the examples of the training split that are evaluated on; see `EvalData.eval_batches`.
 
         Raises:
             FloatingPointError: when the encoder returns NaN or Inf.
@@ -84,7 +84,7 @@ class EvalContext:
 
     @cached_property
     def test(self) -> Features:
-        """Features of the test split.
+        """Features of the examples of the test split that are evaluated on; see `EvalData.eval_batches`.
 
         Raises:
             FloatingPointError: when the encoder returns NaN or Inf.

@@ -79,7 +79,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
     budget = resolve_budget(dict(cfg.budget), steps_per_epoch, examples_per_step, flops * examples_per_step)
     resumed_at = checkpoints.step_of(resume) if resume else 0
-    check_steps_left(budget, resumed_at, folder)
+    trained = checkpoints.seconds_trained(resume) if resume else 0.0
+    check_budget_left(budget, resumed_at, trained, folder)
     differences = []
     if resume is not None:
         differences = run_folder.data_differences(resume, data.content, found)
@@ -105,7 +106,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if trainer.is_global_zero:
         if origin is not None:
             print(f"checkpoint={cfg.checkpoint}: {encoder_card.describe_inputs(origin)}")
-        seconds_left = 60 * budget.minutes if budget.minutes else 0.0
+        seconds_left = 60 * budget.minutes - trained if budget.minutes else 0.0
         if budget.steps:
             seconds_left = (budget.steps - resumed_at) * seconds_per_step(trainer, method, data, first_batch)
         names = {**choices, "views": views_name(cfg, choices)}
@@ -195,13 +196,25 @@ def check_method(method: Method, data: DataModule) -> None:
         )
 
 
-def check_steps_left(budget: Budget, resumed_at: int, folder: Path) -> None:
-    """Raises FolderTaken when the run in `folder` has made more steps than the budget now allows."""
-    if budget.steps is not None and resumed_at > budget.steps:
-        raise run_folder.FolderTaken(
-            f"budget.{budget.kind}={budget.value:g} is {budget.steps} steps, and the run in {folder} has made "
-            f"{resumed_at}. Give at least its budget to go on with it, or another hydra.run.dir"
-        )
+def check_budget_left(budget: Budget, steps: int, seconds: float, folder: Path) -> None:
+    """Raises FolderTaken when the run in `folder` has used more than the budget now allows.
+
+    Args:
+        budget: that of the configuration.
+        steps: optimizer steps that the run has made.
+        seconds: of training that it has made.
+        folder: the run folder.
+    """
+    if budget.steps is not None and steps > budget.steps:
+        allowed, used = f"{budget.steps} steps", str(steps)
+    elif budget.minutes is not None and seconds > 60 * budget.minutes:
+        allowed, used = f"{budget.minutes:g} minutes", f"{seconds / 60:.3g}"
+    else:
+        return
+    raise run_folder.FolderTaken(
+        f"budget.{budget.kind}={budget.value:g} is {allowed}, and the run in {folder} has made {used}. "
+        "Give at least its budget to go on with it, or another hydra.run.dir"
+    )
 
 
 def checkpoint_card(

@@ -76,6 +76,12 @@ def stored_card(path: str | Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def seconds_trained(path: str | Path) -> float:
+    """Seconds of training that a run of ours has behind it at its checkpoint. Raises `DamagedCheckpoint`."""
+    about = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
+    return float(about["elapsed"]) if isinstance(about, dict) else 0.0
+
+
 def step_of(path: str | Path) -> int:
     """The optimizer step in a checkpoint's name: 1234 of step-00001234.ckpt."""
     match = _FILE_NAME.fullmatch(Path(path).name)

@@ -32,10 +32,10 @@ class PeriodicEvaluation(Callback):
         self.seconds = 0.0
 
     def on_train_batch_end(self, trainer: Trainer, learner: LightningModule, *_: Any) -> None:
-        """Evaluates after every `every`-th optimizer step but the last."""
+        """Evaluates after every `every`-th optimizer step."""
         assert isinstance(learner, Learner)
         step = learner.global_step
-        if step == self.evaluated_at or step % self.every or learner.now >= 1:
+        if step == self.evaluated_at or step % self.every:
             return
         self.evaluated_at, started = step, time.perf_counter()
         if trainer.is_global_zero:

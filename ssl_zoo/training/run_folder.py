@@ -27,8 +27,8 @@ MAY_DIFFER = (
 )  # fmt: skip
 """Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same.
 
-Data in another place must have the same content and a new budget must be larger; `resume_differences` reports what
-changes."""
+Data in another place must have the same content and a new budget must be larger (see
+`tasks.pretrain.check_budget_left`); `resume_differences` reports what changes."""
 MORE_TO_DO = ("budget", "evaluators")
 """Those of them that give a completed run more work."""
 

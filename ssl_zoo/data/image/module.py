@@ -1,4 +1,4 @@
-"""The data module for images; it serves every data set, since a data set is a YAML file."""
+"""The data module for images: source -> splits -> store (decoded, or encoded for workers) -> loader -> views."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
