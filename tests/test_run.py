@@ -548,7 +548,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, roots: t
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
     lose_the_end(tmp_path / "run", "step-00000006.ckpt")
     out = finish(start(tmp_path, roots, *settings, *two))
-    assert "processes: 2, before 1: batches and views stay the same; masks and dropout are drawn per process" in out
+    assert "processes: 2, before 1: batches and views stay the same; masks and dropout are sampled per process" in out
     assert "so the result is not bit for bit" in out
     assert results.read_results(tmp_path / "run")["environment"]["processes"] == 2
     shutil.copytree(tmp_path / "run", tmp_path / "back")

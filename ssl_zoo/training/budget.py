@@ -18,7 +18,14 @@ BUDGET_KINDS = ("epochs", "steps", "examples", "flops", "minutes")
 
 @dataclass(frozen=True)
 class Budget:
-    """steps: optimizer steps, None when the budget is time; minutes: None unless the budget is time."""
+    """A resolved budget.
+
+    Attributes:
+        kind: one of `BUDGET_KINDS`.
+        value: the value in the configuration.
+        steps: number of optimizer steps, None for a budget in minutes.
+        minutes: training time, None for every other kind.
+    """
 
     kind: str
     value: float
@@ -30,10 +37,10 @@ class Budget:
 
 
 def chosen_budget(budget: Mapping[str, float | None]) -> tuple[str, float]:
-    """The kind of budget and its value.
+    """Returns the kind of budget that is set and its value.
 
     Raises:
-        ValueError: naming the key when none or several kinds are given, or the value is no positive number.
+        ValueError: if not exactly one kind is set, or its value is not a positive number.
     """
     given = {kind: value for kind, value in budget.items() if value is not None}
     if len(given) != 1 or given.keys() - set(BUDGET_KINDS):
@@ -51,10 +58,16 @@ def chosen_budget(budget: Mapping[str, float | None]) -> tuple[str, float]:
 def resolve_budget(
     budget: Mapping[str, float | None], steps_per_epoch: Fraction, examples_per_step: int, flops_per_step: float
 ) -> Budget:
-    """Turns `budget.<kind>=<value>` into optimizer steps; everything but minutes is known at start.
+    """Converts `budget.<kind>=<value>` to optimizer steps, except for a budget in minutes.
 
-    An epoch is every full batch once, no whole number of steps where gradients of several batches make one.
-    Raises: ValueError as `chosen_budget`.
+    Args:
+        budget: the value of each kind, None for those not set.
+        steps_per_epoch: full batches per epoch divided by batches per optimizer step; not always a whole number.
+        examples_per_step: examples in one optimizer step over all processes.
+        flops_per_step: training FLOPs of one optimizer step over all processes.
+
+    Raises:
+        ValueError: see `chosen_budget`.
     """
     kind, value = chosen_budget(budget)
     if kind == "minutes":
@@ -69,19 +82,20 @@ def resolve_budget(
 
 
 def count_flops(method: Method, batch: Batch, examples: int = 8) -> float:
-    """Training FLOPs of one example: forward and backward, two for a multiply-add, matrix products and convolutions.
+    """Counts the FLOPs of one forward and backward pass, per example.
 
-    Measured on a copy of `method` with the first `examples` of `batch`; leaves weights, buffers and RNG state alone.
-    Terms that grow with the square of the batch (similarity matrices) are left out, as is the usual practice.
+    Counts matrix products and convolutions, with a multiply-add as two operations. Because only `examples` of the
+    batch are used, terms that are quadratic in the batch size (similarity matrices) are negligible, as is common
+    practice. Runs on a copy of `method`; weights, buffers and random state are unchanged.
     """
     count = min(examples, len(batch.labels))
-    part = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
+    subset = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(method).train()(part, 0.0)["loss"].backward()
+        copy.deepcopy(method).train()(subset, 0.0)["loss"].backward()
     total: int = counter.get_total_flops()
     return total / count
 
 
 def flops_per_example(method: Method, data: DataModule, raw: Any) -> float:
-    """Training FLOPs of one example, counted on `raw`, a batch as the loader gives it (see `budget.count_flops`)."""
+    """Counts the training FLOPs per example on `raw`, a batch as the loader returns it; see `count_flops`."""
     return count_flops(method, data.on_after_batch_transfer(raw, 0))

@@ -1,7 +1,7 @@
-"""The configuration inside a checkpoint, read as data: none of it is ever instantiated or interpolated.
+"""Reads the configuration stored in a checkpoint as data: none of it is instantiated or interpolated.
 
-A checkpoint may come from a stranger, and Hydra calls whatever a configuration names in `_target_`. So only shipped
-parts are built, chosen by name from `conf/`; a checkpoint contributes the plain values of their settings:
+A checkpoint may come from an untrusted source, and Hydra calls whatever a configuration names in `_target_`. Only
+components in `conf/` are therefore built, selected by name; the checkpoint contributes plain values of their settings:
 
     saved = checkpoints.load_checkpoint(path)
     config = card.compose(card.read_card(saved, path), ("backbone",))   # config.backbone is safe to instantiate
@@ -24,16 +24,23 @@ from ssl_zoo.config import CONF
 from ssl_zoo.training import moved
 
 _WORD = re.compile(r"[\w.+-]+(/[\w.+-]+)?", re.ASCII)
-"""What a text may look like: a word, or a Hub id. No path from the root, address, interpolation or markup."""
+"""Strings that are accepted: a word or a Hub id, but no absolute path, URL, interpolation or markup."""
 _LOADING_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) - {"pretrained"}
-"""Options by which timm reads files and addresses; a setting of a network is none of them."""
+"""Options with which timm loads files and URLs; they are never taken from a checkpoint."""
 
 
 def read_card(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any]:
-    """The card of a loaded checkpoint, with its objects "config", "facts" and "choices" (empty in old ones).
+    """Returns the card of a loaded checkpoint.
+
+    Args:
+        saved: the contents of the checkpoint.
+        checkpoint: its path, for the error message.
+
+    Returns:
+        A dictionary with the mappings "config", "facts" and "choices" (empty in old checkpoints).
 
     Raises:
-        ValueError: when there is none, as in a file of another program.
+        ValueError: if the checkpoint has no card, for example because another program wrote it.
     """
     state = saved.get("ssl_zoo")
     card = state.get("card") if isinstance(state, dict) else None
@@ -44,12 +51,12 @@ def read_card(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any
 
 
 def compose_from_card(card: Mapping[str, Any], groups: Sequence[str] = ("backbone", "method")) -> DictConfig:
-    """The shipped configuration of `groups`, with the plain values that `card` has for their settings; resolved.
+    """Returns the shipped configuration of `groups`, resolved, with the plain values that `card` has for its settings.
 
-    `pretrained` becomes false, since the weights are in the checkpoint, unless `name` is a Hub id of transformers.
+    `pretrained` is set to false, because the checkpoint holds the weights, unless `name` is a transformers Hub id.
 
     Raises:
-        ValueError: naming the key, when a part is not shipped or a value is more than a plain one.
+        ValueError: if a component is not in `conf/` or a value is not plain; names the key.
     """
     names = {group: shipped_name(group, card) for group in groups}
     config = _compose_shipped([f"{group}={name}" for group, name in names.items()])
@@ -57,7 +64,7 @@ def compose_from_card(card: Mapping[str, Any], groups: Sequence[str] = ("backbon
         raw: Any = OmegaConf.to_container(config[group])
         stored = card["config"].get(group, {})
         config[group] = _merge(raw, stored if isinstance(stored, dict) else {}, group)
-    facts = {key: value for key, value in card["facts"].items() if key != "class_names"}  # texts that no part reads
+    facts = {key: value for key, value in card["facts"].items() if key != "class_names"}  # not needed to build
     for key, value in facts.items():
         _check_plain(f"facts.{key}", value)
     config.facts = facts
@@ -69,12 +76,12 @@ def compose_from_card(card: Mapping[str, Any], groups: Sequence[str] = ("backbon
 
 
 def shipped_name(group: str, card: Mapping[str, Any]) -> str:
-    """The file below `conf/<group>/` that a checkpoint's part was configured by.
+    """Returns the name of the file in `conf/<group>/` that configured a checkpoint's component.
 
-    Cards without names, of older runs, are matched by `_target_`, which is compared as text and nothing else.
+    Cards of older runs have no names and are matched by `_target_`, which is only compared as a string.
 
     Raises:
-        ValueError: when no shipped file has that name and target.
+        ValueError: if no shipped file has that name and target.
     """
     stored = card["config"].get(group)
     stored = stored if isinstance(stored, dict) else {}
@@ -94,7 +101,7 @@ def shipped_name(group: str, card: Mapping[str, Any]) -> str:
 
 def _compose_shipped(overrides: list[str]) -> DictConfig:
     running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().hydra = None  # of a run, which may know the user's own folders of configurations too
+    GlobalHydra.instance().hydra = None  # the one of the current run may also search the user's config folders
     try:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("config", overrides)
@@ -103,7 +110,7 @@ def _compose_shipped(overrides: list[str]) -> DictConfig:
 
 
 def _merge(shipped: dict[str, Any], stored: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """`shipped` with the values of `stored`: those of its own keys, and of further options of the network."""
+    """Returns `shipped` updated with the plain values in `stored`, including additional options of the network."""
     merged = dict(shipped)
     for key, value in stored.items():
         name = f"{path}.{key}"
@@ -119,7 +126,7 @@ def _merge(shipped: dict[str, Any], stored: Mapping[str, Any], path: str) -> dic
             continue
         _check_plain(name, value)
         merged[key] = value
-    if "pretrained" in shipped:  # by a Hub id it says which configuration; all other weights are the checkpoint's own
+    if "pretrained" in shipped:  # with a Hub id it selects the configuration; otherwise the weights are loaded later
         merged["pretrained"] = stored.get("pretrained") is True and "/" in str(merged["name"])
     return merged
 

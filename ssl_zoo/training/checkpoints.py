@@ -1,8 +1,8 @@
-"""Checkpoints that survive kills, full disks and flipped bytes.
+"""Writes, verifies and loads checkpoints; robust to killed processes, full disks and corrupted bytes.
 
 A run keeps its checkpoints as `<run folder>/checkpoints/step-00001234.ckpt`, named by optimizer step. They are
-Lightning's checkpoints (weights, optimizer, loop progress), hold tensors and plain values only, and are always read
-with `weights_only=True`: loading a stranger's file runs none of their code.
+Lightning checkpoints (weights, optimizer, loop progress) that contain only tensors and plain values, and are always
+read with `weights_only=True`, so that loading an untrusted file never executes code.
 """
 
 import logging
@@ -21,21 +21,20 @@ from torch import nn
 
 from ssl_zoo import files
 from ssl_zoo.report import results
-from ssl_zoo.training import checkpoints
 
 log = logging.getLogger(__name__)
 
 REQUIRED_KEYS = ("state_dict", "global_step", "optimizer_states", "loops")
-"""What a checkpoint must hold for a run to go on from it."""
+"""Keys without which a run cannot be resumed from a checkpoint."""
 
 _FILE_NAME = re.compile(r"step-(\d{8,})\.ckpt")
 
-# What Python's zip reader raises on damage, depending on which byte is hit (measured by flipping every byte of a file).
+# What the zip reader raises on damage, depending on the corrupted byte (measured by flipping every byte of a file).
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint that must not be used. `reason` says why in a few words, the message also names file and remedy."""
+    """A checkpoint that cannot be used. `reason` is a short cause; the message also names the file and a remedy."""
 
     def __init__(self, path: Path, reason: str, remedy: str):
         size = f"{path.stat().st_size:,} bytes" if path.is_file() else "no such file"
@@ -44,17 +43,18 @@ class DamagedCheckpoint(ValueError):
 
 
 class CheckpointNotWritten(OSError):
-    """A save that failed, most often for lack of room. Nothing was left behind and nothing was replaced.
+    """A save failed, usually because the disk is full. No partial file remains and no checkpoint was replaced.
 
-    Only the last save of a run raises it out of training; an earlier one is tried again later.
+    It ends training only at the last save of a run; earlier saves are retried later.
     """
 
 
 def verify_checkpoint(path: str | Path) -> None:
-    """Reads the whole file once and raises `DamagedCheckpoint` unless a run can go on from it.
+    """Reads the whole file and checks that a run can be resumed from it.
 
-    Finds truncated, empty and foreign files, any flipped byte (torch itself ignores the checksums), missing keys, and
-    anything that is not a tensor or a plain value.
+    Raises:
+        DamagedCheckpoint: if the file is truncated, empty or of another format, a checksum is wrong (torch itself does
+            not check them), keys are missing, or it contains anything but tensors and plain values.
     """
     path = Path(path)
     _check_bytes(path)
@@ -64,26 +64,26 @@ def verify_checkpoint(path: str | Path) -> None:
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The verified contents of a checkpoint; raises `DamagedCheckpoint`. `map_location` is torch.load's."""
+    """Verifies and loads a checkpoint. `map_location` as for `torch.load`. Raises `DamagedCheckpoint`."""
     verify_checkpoint(path)
     return _unpickle(Path(path), map_location, mmap=False)
 
 
 def stored_card(path: str | Path) -> dict[str, Any]:
-    """What a run of ours has written into its checkpoint about itself, {} in others'. Raises `DamagedCheckpoint`."""
+    """Returns the card stored in a checkpoint, {} if another program wrote it. Raises `DamagedCheckpoint`."""
     about = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
     found = about.get("card") if isinstance(about, dict) else None
     return found if isinstance(found, dict) else {}
 
 
 def seconds_trained(path: str | Path) -> float:
-    """Seconds of training that a run of ours has behind it at its checkpoint. Raises `DamagedCheckpoint`."""
+    """Returns the training time in seconds up to a checkpoint. Raises `DamagedCheckpoint`."""
     about = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
     return float(about["elapsed"]) if isinstance(about, dict) else 0.0
 
 
 def step_of(path: str | Path) -> int:
-    """The optimizer step in a checkpoint's name: 1234 of step-00001234.ckpt."""
+    """Returns the optimizer step in a checkpoint's name: 1234 for step-00001234.ckpt."""
     match = _FILE_NAME.fullmatch(Path(path).name)
     if match is None:
         raise ValueError(f"{path}: not named step-<number>.ckpt")
@@ -91,7 +91,7 @@ def step_of(path: str | Path) -> int:
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a run folder that verifies, None if there is none. Names damaged ones in one line."""
+    """Returns the newest undamaged checkpoint of a run folder, None if there is none; warns about damaged ones."""
     newest, damaged = None, []
     for path in reversed(list_checkpoints(folder)):
         try:
@@ -108,11 +108,11 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
 
 
 def resolve_checkpoint(checkpoint: str | Path) -> Path:
-    """The file meant by `checkpoint=<file or run folder>`, verified; of a folder, the last one of the run.
+    """Returns the verified file for `checkpoint=<file or run folder>`; for a folder, the run's last checkpoint.
 
     Raises:
-        ValueError: when there is none, or the last one is damaged or missing while an older one is there. Whoever wants
-            the older one names its file.
+        ValueError: if there is none, or the last one is damaged or missing. An older one is used only if its file is
+            given explicitly.
     """
     path = Path(checkpoint).expanduser()
     if path.is_file():
@@ -135,22 +135,27 @@ def resolve_checkpoint(checkpoint: str | Path) -> Path:
 
 
 def _recorded_step(folder: Path) -> int:
-    """The step of the last checkpoint according to the run's results, 0 if they do not say."""
+    """Returns the step of the last checkpoint according to results.json, 0 if unknown."""
     try:
         return int(results.read_results(folder).get("checkpoint_step", 0))
-    except (OSError, ValueError):  # no results, or damaged ones: the files speak for themselves
+    except (OSError, ValueError):  # no results, or damaged: rely on the checkpoint files
         return 0
 
 
 class SafeCheckpointIO(CheckpointIO):
-    """Writes a checkpoint whole or not at all, and reads only sound ones.
+    """Writes checkpoints atomically and verifies them when writing and reading.
 
-    The stock plugin stages in $TMPDIR and then copies over the old file, so that a kill between two devices costs the
-    good checkpoint. Here the file is streamed beside its destination, flushed to disk, read back, and renamed.
+    Lightning's default plugin writes to $TMPDIR and then copies over the old file; a process killed during that copy
+    loses the old checkpoint too. Here the file is written next to its destination, flushed, read back and renamed.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raises `CheckpointNotWritten` if the disk fails, `DamagedCheckpoint` if the contents are not plain values."""
+        """Saves a checkpoint atomically.
+
+        Raises:
+            CheckpointNotWritten: if the disk refuses the file.
+            DamagedCheckpoint: if the contents are not tensors and plain values.
+        """
         path = Path(path)
         part = path.with_name(f".{path.name}.part")
         try:
@@ -164,10 +169,10 @@ class SafeCheckpointIO(CheckpointIO):
             _unpickle(part, "cpu", mmap=True)
             os.replace(part, path)
             descriptor = os.open(path.parent, os.O_RDONLY)
-            os.fsync(descriptor)  # the rename survives a power cut too
+            os.fsync(descriptor)  # makes the rename durable
             os.close(descriptor)
         except (OSError, RuntimeError, zipfile.BadZipFile) as error:
-            cause = error.__context__ or error  # torch raises RuntimeError while it handles the disk's own error
+            cause = error.__context__ or error  # torch raises RuntimeError while handling the OSError
             raise CheckpointNotWritten(f"{path} could not be written: {cause}. Older checkpoints are kept.") from error
         finally:
             part.unlink(missing_ok=True)
@@ -175,16 +180,16 @@ class SafeCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Raises `DamagedCheckpoint`. `weights_only` is Lightning's to pass and always on, whatever it says."""
+        """Verifies and loads a checkpoint, always with `weights_only=True`. Raises `DamagedCheckpoint`."""
         return load_checkpoint(path, "cpu" if map_location is None else map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Deletes a checkpoint, if it is there."""
+        """Deletes a checkpoint if it exists."""
         Path(path).unlink(missing_ok=True)
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
-    """The checkpoints of a run folder, or of its folder `checkpoints`, oldest first."""
+    """Returns the checkpoints in a run folder or in its `checkpoints` folder, oldest first."""
     below = Path(folder) / "checkpoints"
     names = (below if below.is_dir() else Path(folder)).glob("step-*.ckpt")
     return sorted((path for path in names if _FILE_NAME.fullmatch(path.name)), key=step_of)
@@ -211,14 +216,14 @@ def _check_bytes(path: Path) -> None:
 
 
 def _wrong_record(path: Path) -> str | None:
-    """The first record of the archive that is not what was written, None if all are sound."""
+    """Returns the first damaged record of the archive, None if there is none."""
     with zipfile.ZipFile(path) as archive:
         folders = [record.filename for record in archive.infolist() if record.external_attr & 0x10]
-        return folders[0] if folders else archive.testzip()  # torch takes a folder's bytes from nowhere
+        return folders[0] if folders else archive.testzip()  # torch accepts a record marked as a folder
 
 
 def _unpickle(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
-    """With `mmap` the tensors' bytes are not read until used."""
+    """Loads with `weights_only=True`; with `mmap`, tensor data are read only when used."""
     remedy = "Give a checkpoint written by a training run."
     try:
         contents = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -234,13 +239,12 @@ def _unpickle(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
 
 
 def load_encoder(backbone: nn.Module, checkpoint: str) -> None:
-    """Starts `backbone` from the encoder that a run kept, given as its folder or a checkpoint file.
+    """Loads the encoder of a run into `backbone`. `checkpoint` is a run folder or a checkpoint file.
 
     Raises:
-        ValueError: when there is no such checkpoint or it holds another architecture.
+        ValueError: if there is no such checkpoint or its architecture differs.
     """
-    path = checkpoints.resolve_checkpoint(checkpoint)
-    saved = checkpoints.load_checkpoint(path)
+    saved = load_checkpoint(resolve_checkpoint(checkpoint))
     if "ssl_zoo" not in saved:
         raise ValueError(
             f"checkpoint={checkpoint} is of no run of ours. For weights from elsewhere give backbone.pretrained=<file>"

@@ -24,36 +24,38 @@ _CREDENTIAL_NAME = r"(?:api_?key|access_?key|password|passwd|secret|(?:access|au
 _KEY = re.compile(rf"(?:.*[_.-])?{_CREDENTIAL_NAME}", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@'\"$]*:[^/\s@'\"]+(?=@)")
 _VALUE = r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,}\]'\"]+)"
-_ASSIGNED = re.compile(  # key=value anywhere; key: value only as in a mapping, for a sentence may hold those words
+_ASSIGNED = re.compile(  # key=value anywhere; key: value only inside a mapping, since prose may contain these words
     rf"(?P<key>\b(?:[\w./-]+[_.-])?{_CREDENTIAL_NAME}=|(?:[{{,]\s*|['\"])(?:[\w.-]+[_.-])?{_CREDENTIAL_NAME}['\"]?\s*:\s*){_VALUE}",
     re.IGNORECASE,
 )
 
 
 def masked(value: Any, key: str = "") -> Any:
-    """A copy of `value`, plain objects, lists and texts, with every credential replaced by `MASK`.
+    """Returns a copy of `value` (mappings, lists, strings, numbers) with every credential replaced by `MASK`.
 
-    `key` is the name it goes by. References such as `${oc.env:WANDB_API_KEY}` stay: they tell where, not what.
+    `key` is the name under which `value` is stored. References such as `${oc.env:WANDB_API_KEY}` are kept, because
+    they do not reveal the credential.
     """
     return _replace_credentials(value, key, lambda text, _: text if text.startswith("${") else MASK)
 
 
 def masked_text(text: str) -> str:
-    """`text` with the passwords of addresses and the values of `api_key=...` and the like replaced by `MASK`."""
+    """Returns `text` with passwords in URLs and the values of `api_key=...` and similar replaced by `MASK`."""
     return str(masked(text))
 
 
 class MaskCredentials(logging.Filter):
-    """Masks every log record that passes a handler."""
+    """Logging filter that masks credentials in every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Masks credentials in a log record."""
-        record.msg, record.args = masked_text(record.getMessage()), None
+        record.msg = masked_text(record.getMessage())
+        record.args = None
         return True
 
 
 class MoveCredentials(Callback):
-    """Hydra's hook between composing and writing; see above."""
+    """Hydra callback that runs after composition and before anything is written."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Moves credentials out of the configuration before a run."""
@@ -65,10 +67,10 @@ class MoveCredentials(Callback):
 
 
 def move_credentials(config: DictConfig) -> None:
-    """Replaces each credential in `config`, Hydra's own part included, by `${oc.env:...}`, in place."""
+    """Replaces each credential in `config`, including its `hydra` section, by `${oc.env:...}`, in place."""
     names: dict[str, str] = {}
 
-    def away(value: str, key: str) -> str:
+    def to_environment(value: str, key: str) -> str:
         if value.startswith("${"):
             return value
         name = names.setdefault(value, f"SSL_ZOO_{re.sub('[^A-Z0-9]+', '_', key.upper())}_{len(names)}")
@@ -78,7 +80,7 @@ def move_credentials(config: DictConfig) -> None:
     leaves = list(_leaves(OmegaConf.to_container(config)))
     with flag_override(config, ["struct", "readonly"], False):
         for path, value in leaves:
-            _set_node(config, path, _replace_credentials(value, str(path[-1]), away, in_texts=False))
+            _set_node(config, path, _replace_credentials(value, str(path[-1]), to_environment, in_texts=False))
         for path, value in leaves:
             if path[:2] == ("hydra", "overrides") and isinstance(value, str):
                 key, equals, _ = value.partition("=")
@@ -86,7 +88,9 @@ def move_credentials(config: DictConfig) -> None:
                 for part in key.lstrip("+~").split("."):  # what the value was parsed to
                     kept = kept.get(part) if isinstance(kept, dict) else None
                 is_moved = equals and _KEY.fullmatch(key) and isinstance(kept, str)
-                _set_node(config, path, f"{key}={kept}" if is_moved else _replace_credentials(value, "", away))
+                _set_node(
+                    config, path, f"{key}={kept}" if is_moved else _replace_credentials(value, "", to_environment)
+                )
             elif path == ("hydra", "job", "override_dirname"):
                 _set_node(config, path, masked(value))
 
@@ -108,7 +112,7 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
 
 
 def _replace_credentials(value: Any, key: str, new: Callable[[str, str], str], in_texts: bool = True) -> Any:
-    """`value` with `new(credential, its key)` for each credential; in_texts: also where a text has `api_key=...`."""
+    """Returns `value` with each credential replaced by `new(credential, key)`, with `in_texts` also within strings."""
     if isinstance(value, dict):
         return {name: _replace_credentials(item, str(name), new, in_texts) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its encoder: how to build it, and for which inputs it was trained."""
+"""The encoder card in a checkpoint: how to build the encoder and the inputs it was trained on."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,8 @@ from ssl_zoo.training import checkpoints
 
 log = logging.getLogger(__name__)
 
-TOKENIZER_NAME = "tokenizer.json"  # a text run keeps its own copy: a checkpoint means nothing without it
+TOKENIZER_NAME = "tokenizer.json"
+"""Copy of the tokenizer in the folder of a text run; the checkpoint is useless without it."""
 IMAGE_INPUT_FACTS = ("image_size", "in_chans", "mean", "std")
 TEXT_INPUT_FACTS = ("tokenizer_hash",)
 
@@ -21,17 +22,17 @@ TEXT_INPUT_FACTS = ("tokenizer_hash",)
 def make_encoder_card(
     choice: str, arguments: Mapping[str, Any], backbone: nn.Module, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The card of an encoder, plain values only, for `checkpoint["ssl_zoo"]["card"]["encoder"]`.
+    """Builds the card of an encoder, stored as `checkpoint["ssl_zoo"]["card"]["encoder"]`.
 
     Args:
         choice: name of the backbone's file in conf/backbone.
         arguments: that configuration, resolved.
-        backbone: what was built from it; it knows which stem it has where the configuration leaves that open.
-        facts: of the data.
+        backbone: the module built from it; determines the stem if the configuration leaves it open.
+        facts: facts of the data module.
 
     Returns:
-        `{"backbone": choice, "arguments": {...}, "facts": {...}}`; the facts are those that inputs must agree with,
-        image size, channels, mean and standard deviation, or the hash of the tokenizer.
+        `{"backbone": choice, "arguments": {...}, "facts": {...}}` with plain values only. The facts are those that
+        later inputs must match: image size, channels, mean and standard deviation, or the tokenizer's hash.
     """
     kept = {key: value for key, value in arguments.items() if not key.startswith("_")}
     if "small_stem" in kept:
@@ -43,19 +44,19 @@ def make_encoder_card(
 
 
 def is_training_option(argument: str) -> bool:
-    """Whether an argument of a backbone belongs to training and not to the weights: dropout, and what saves memory."""
+    """Whether a backbone argument affects training only and not the weights: dropout and gradient checkpointing."""
     return "drop" in argument or argument == "grad_checkpointing"
 
 
 def read_encoder_card(checkpoint: str) -> tuple[dict[str, Any] | None, Path | None]:
-    """The card in a checkpoint file or a run folder's newest checkpoint, and the tokenizer that the run kept.
+    """Reads the encoder card and locates the tokenizer of a checkpoint file or of a run folder's last checkpoint.
 
     Returns:
-        The card, None with a warning for a checkpoint written before there was one; the path of the tokenizer, None
-        where there is none.
+        The card, None with a warning for checkpoints of versions without one; the path of the tokenizer, None if the
+        run has none.
 
     Raises:
-        ValueError: for a checkpoint that is damaged, missing or not of a run, or a card of anything but plain values.
+        ValueError: if the checkpoint is missing, damaged or from another program, or its card is not plain values.
     """
     path = checkpoints.resolve_checkpoint(checkpoint)
     saved = checkpoints.load_checkpoint(path)
@@ -78,28 +79,27 @@ def read_encoder_card(checkpoint: str) -> tuple[dict[str, Any] | None, Path | No
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value configures nothing by itself: no nested configuration, no interpolation."""
+    """Whether a value is null, a number, a string without interpolation, or a list of these."""
     if isinstance(value, list):
         return all(_is_plain(item) and not isinstance(item, list) for item in value)
     return value is None or isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
 
 
 def apply_encoder_card(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:
-    """Has `cfg` build the backbone that `cfg.checkpoint` holds, for inputs as it was trained on.
+    """Changes `cfg` to build the backbone stored in `cfg.checkpoint`, with the inputs it was trained on.
 
-    So nothing has to be repeated on the command line. Dropout and what saves memory stay as configured.
+    Nothing has to be repeated on the command line. Dropout and gradient checkpointing stay as configured.
 
     Args:
-        cfg: the composed configuration; its backbone and data are changed.
-        given: overrides of the command line, "key=value".
-        choices: the names of the chosen files by group; the backbone's becomes that of the checkpoint.
+        cfg: the composed configuration; its backbone and data are modified in place.
+        given: overrides from the command line, "key=value".
+        choices: names of the chosen files by group; the backbone's is set to that of the checkpoint.
 
     Returns:
-        The card of the encoder, None where the checkpoint is too old to have one; see `make_encoder_card`.
+        The card of the encoder (see `make_encoder_card`), None if the checkpoint is too old to have one.
 
     Raises:
-        ValueError: when the command line asks for something else than the checkpoint holds, or the data is of another
-            modality.
+        ValueError: if the command line contradicts the checkpoint, or the data is of another modality.
     """
     checkpoint = str(cfg.checkpoint)
     card, tokenizer = read_encoder_card(checkpoint)
@@ -138,7 +138,7 @@ def apply_encoder_card(cfg: DictConfig, given: Sequence[str], choices: Any) -> d
 
 
 def check_inputs(card: Mapping[str, Any], facts: Mapping[str, Any], checkpoint: str) -> None:
-    """Raises ValueError when the data gives other inputs than the encoder was trained on."""
+    """Raises ValueError if the data module's facts differ from those the encoder was trained with."""
     for name, trained in card["facts"].items():
         if (found := facts.get(name)) == trained:
             continue
@@ -152,7 +152,7 @@ def check_inputs(card: Mapping[str, Any], facts: Mapping[str, Any], checkpoint: 
 
 
 def mismatch_message(key: str, given: Any, trained: Any, checkpoint: str) -> str:
-    """The sentence for a key that the command line sets and the checkpoint contradicts."""
+    """Returns the error message for a command-line value that contradicts the checkpoint."""
     return (
         f"{key}={given}: the encoder of checkpoint={checkpoint} was trained with {trained}. Leave {key} out: the "
         "checkpoint brings its own"
@@ -160,7 +160,7 @@ def mismatch_message(key: str, given: Any, trained: Any, checkpoint: str) -> str
 
 
 def describe_inputs(card: Mapping[str, Any]) -> str:
-    """The card in one line for the first lines of a run."""
+    """Formats the card as one line, printed when a run starts."""
     arguments = ", ".join(f"{key}={value}" for key, value in card["arguments"].items() if value is not None)
     facts = ", ".join(f"{key} {str(value)[:24]}" for key, value in card["facts"].items())
     return f"backbone={card['backbone']} ({arguments}), for {facts}"

@@ -1,4 +1,4 @@
-"""Where a run takes place: its device, what its numbers depend on besides the configuration, its memory."""
+"""The environment of a run: device, software versions and peak memory."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from ssl_zoo.training import hardware
 
 
 def device_type(accelerator: str) -> str:
-    """Returns where `trainer.accelerator` will train, "cuda" or "cpu"."""
+    """Returns the device type that `trainer.accelerator` selects, "cuda" or "cpu"."""
     wants_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     if wants_gpu and not torch.cuda.is_available():
         raise ValueError(f"trainer.accelerator={accelerator}: no GPU is visible. Give trainer=cpu or trainer=auto")
@@ -25,7 +25,7 @@ def device_type(accelerator: str) -> str:
 
 
 def describe_environment(trainer: Trainer, precision: str) -> dict[str, Any]:
-    """What the numbers depend on besides the configuration."""
+    """Returns what results depend on besides the configuration: versions, device, processes, precision, commit."""
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else f"{hardware.processor_name()}, {os.cpu_count()} cores"
@@ -37,7 +37,7 @@ def describe_environment(trainer: Trainer, precision: str) -> dict[str, Any]:
         check=False,
     )
     return {
-        "torch": str(torch.__version__),  # a plain text: it goes into checkpoints
+        "torch": str(torch.__version__),  # a plain string, because checkpoints store it
         "python": platform.python_version(),
         "device": name,
         "processes": trainer.world_size,
@@ -47,15 +47,15 @@ def describe_environment(trainer: Trainer, precision: str) -> dict[str, Any]:
 
 
 def peak_memory(trainer: Trainer) -> int:
-    """Bytes: of the GPU's allocations where there is one, else resident in this process."""
+    """Returns peak memory in bytes: allocated on the GPU if there is one, else resident in this process."""
     if trainer.strategy.root_device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def quiet_lightning() -> None:
-    """Keeps Lightning's warnings and drops its notices and its own handler, which would print each line twice."""
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # of Lightning's own calls
+    """Limits Lightning's loggers to warnings and removes its handler, which would print each line twice."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")  # raised by Lightning itself
     warnings.filterwarnings("ignore", message="Found .* in eval mode")  # EMA teachers, see `functional.ema_mode`
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)

@@ -1,4 +1,4 @@
-"""How long training will take, measured on one batch before it starts."""
+"""Estimates the training time from one batch before training starts."""
 
 import copy
 import time
@@ -13,7 +13,7 @@ from ssl_zoo.data.base import DataModule
 from ssl_zoo.method import Batch, Method
 
 MIN_PASS_SECONDS = 1.0
-"""Seconds of a forward and backward pass that need no larger or second pass to be believed."""
+"""A forward and backward pass of at least this many seconds is timed once and accepted."""
 
 
 def seconds_per_example(
@@ -24,7 +24,7 @@ def seconds_per_example(
     device: torch.device,
     precision: Callable[[], AbstractContextManager[Any]],
 ) -> float:
-    """Wall-clock seconds of views, forward and backward pass of one example; loading and optimizer are left out.
+    """Measures wall-clock seconds per example of views, forward and backward pass, without loading and optimizer.
 
     Times a copy of `method` on growing slices of the batch until a pass takes `MIN_PASS_SECONDS` or contains `share`
     examples, which takes a few seconds in total. Leaves `method` and all random states unchanged.
@@ -43,11 +43,11 @@ def seconds_per_example(
         batch, in_views = _timed(lambda: data.on_after_batch_transfer(raw, 0), device)
         count = min(8, share)
         while True:
-            part = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
+            subset = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
 
-            def step(part: Batch = part) -> None:
+            def step(subset: Batch = subset) -> None:
                 with precision():
-                    loss = copied(part, 0.0)["loss"]
+                    loss = copied(subset, 0.0)["loss"]
                 loss.backward()
 
             _, in_step = _timed(step, device)
@@ -57,9 +57,9 @@ def seconds_per_example(
 
 
 def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """Returns what `work` returns and the seconds it takes.
+    """Returns the result of `work` and its duration in seconds.
 
-    Of two calls if the first was short, or on a GPU, which loads its kernels then; the second counts.
+    Calls it twice and times the second call on a GPU, which loads kernels during the first, or if the first was short.
     """
     seconds = 0.0
     for _ in range(2):
@@ -74,7 +74,7 @@ def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
 
 
 def format_duration(seconds: float) -> str:
-    """Returns a duration in words: "40 s", "12 min", "3.5 h" or "2.1 days", with two digits."""
+    """Formats a duration with two significant digits: "40 s", "12 min", "3.5 h" or "2.1 days"."""
     for size, unit in ((1, "s"), (60, "min"), (3600, "h")):
         limit = {"s": 90, "min": 90, "h": 48}[unit]
         if seconds / size < limit:
@@ -85,11 +85,11 @@ def format_duration(seconds: float) -> str:
 
 
 def seconds_per_step(trainer: Trainer, method: Method, data: DataModule, raw: Any) -> float:
-    """An estimate for one optimizer step of all processes, which share the cores of a CPU but not a GPU."""
+    """Estimates seconds per optimizer step. Processes run in parallel on GPUs but share the cores of a CPU."""
     device = trainer.strategy.root_device
     method.to(device)
-    at_once = trainer.world_size if device.type == "cuda" else 1
-    share: int = data.batch_size // at_once
+    parallel = trainer.world_size if device.type == "cuda" else 1
+    share: int = data.batch_size // parallel
     seconds = seconds_per_example(method, data, raw, share, device, trainer.precision_plugin.forward_context)
     batches: int = trainer.accumulate_grad_batches
     return seconds * share * batches

@@ -1,4 +1,4 @@
-"""Evaluation during training, and what an evaluator sees of a run."""
+"""Periodic evaluation during training and the context that evaluators receive."""
 
 import time
 from collections.abc import Mapping
@@ -15,19 +15,22 @@ from ssl_zoo.training.saving import PeriodicCheckpoint
 
 
 def eval_context(trainer: Trainer, method: Method, data: EvalData, phase: Phase, loaded: bool = False) -> EvalContext:
-    """The method as evaluators see it, on the trainer's device and in its precision; `loaded` as in `EvalContext`."""
+    """Returns the context for evaluators, on the trainer's device and precision; `loaded` as in `EvalContext`."""
     method.to(trainer.strategy.root_device)
     return EvalContext(method, data, phase, trainer.precision_plugin.forward_context, loaded=loaded)
 
 
 class PeriodicEvaluation(Callback):
-    """Evaluates the encoder every `every` optimizer steps and logs it under eval/; rank 0 works, the others wait.
+    """Evaluates the encoder every `every` optimizer steps on rank 0 and logs the metrics under eval/.
 
-    seconds: what that has cost in this session.
+    Attributes:
+        seconds: total evaluation time since the process started.
     """
 
     def __init__(self, data: EvalData, evaluators: Mapping[str, Evaluator], every: int):
-        self.data, self.evaluators, self.every = data, evaluators, every
+        self.data = data
+        self.evaluators = evaluators
+        self.every = every
         self.evaluated_at = 0
         self.seconds = 0.0
 
@@ -49,4 +52,4 @@ class PeriodicEvaluation(Callback):
 
 
 PAUSES = (PeriodicCheckpoint, PeriodicEvaluation)
-"""Callbacks whose `.seconds` are no training time."""
+"""Callbacks whose `.seconds` do not count as training time."""

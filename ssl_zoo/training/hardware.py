@@ -1,4 +1,4 @@
-"""Settings of process and processor that decide speed; they must be made before or right after torch is imported."""
+"""Process and processor settings that affect speed; call them before or right after importing torch."""
 
 import ctypes
 import os
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def tune_allocator() -> None:
-    """Keeps freed memory in the process and asks for huge pages; call before torch is imported.
+    """Keeps freed memory in the process and requests huge pages; call before torch is imported.
 
-    glibc hands large blocks back to the kernel on every free, so each step faults the same pages in again: on a
-    ResNet-18 with a CIFAR stem that took a quarter of the step. Costs resident memory. No effect without glibc.
+    glibc returns large blocks to the kernel on every free, so each step faults the same pages in again; for a ResNet-18
+    with a CIFAR stem this took a quarter of the step. Increases resident memory. No effect without glibc.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return
@@ -22,7 +22,7 @@ def tune_allocator() -> None:
 
 
 def processor_name() -> str:
-    """The name of this processor where the system tells it, as Linux does, else its architecture."""
+    """Returns the processor's model name from /proc/cpuinfo, or its architecture where that does not exist."""
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text().splitlines() if listing.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -38,7 +38,7 @@ def has_fast_bf16() -> bool:
 
 
 def choose_precision(wanted: str | int, device_type: str) -> tuple[str, str]:
-    """(precision for the Trainer, reason in words). `wanted` is returned as it is unless it is "auto"."""
+    """Returns the precision for the Trainer and the reason for it; `wanted` is returned unless it is "auto"."""
     import torch
 
     on_gpu = device_type == "cuda"
@@ -54,11 +54,11 @@ def choose_precision(wanted: str | int, device_type: str) -> tuple[str, str]:
 
 
 def prepare_torch(device_type: str, precision: str) -> None:
-    """Chooses the attention kernel for timm models built afterwards and TF32 for float32 products on GPUs."""
+    """Selects the attention kernel of timm models built afterwards, and TF32 for float32 matrix products on GPUs."""
     import timm.layers
     import torch
 
-    # On CPUs the backward pass of torch's fused attention is slow in bfloat16 at short lengths: explicit products took
-    # 0.6 of the step's time for a ViT-tiny with 64 patches.
+    # On CPUs the backward pass of fused attention is slow in bfloat16 for short sequences: with explicit products a
+    # step of a ViT-tiny with 64 patches takes 0.6 of the time.
     timm.layers.set_fused_attn(not (device_type == "cpu" and precision.startswith("bf16")))
     torch.set_float32_matmul_precision("high" if device_type == "cuda" else "highest")

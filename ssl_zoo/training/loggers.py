@@ -1,6 +1,6 @@
-"""Loggers that can neither end nor change a run: a CSV file always, wandb and TensorBoard on request.
+"""Loggers whose failures never end or change a run: a CSV file always, wandb and TensorBoard on request.
 
-In all of them `step` is the number of optimizer steps finished, and only the first process writes.
+In all of them `step` is the number of completed optimizer steps, and only rank 0 writes.
 """
 
 import csv
@@ -25,13 +25,14 @@ from ssl_zoo.training.credentials import masked
 log = logging.getLogger(__name__)
 
 FINISH_SECONDS = 60.0
-"""The longest a logger may hold up the end of a run."""
+"""Maximum time for which a logger may delay the end of a run."""
 
 
 def finish_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
-    """Ends the loggers that outlive `Trainer.fit` so that the final evaluation can be logged; call it last.
+    """Closes the loggers. Call it last: they stay open after `Trainer.fit` to log the final evaluation.
 
-    Raises: OSError when metrics.csv lacks rows that the disk still refuses.
+    Raises:
+        OSError: if rows of metrics.csv cannot be written.
     """
     loggers = list(loggers)
     for logger in loggers:
@@ -43,19 +44,19 @@ def finish_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
 
 
 class MetricsCSV(Logger):
-    """`metrics.csv` in the run folder: a column `step`, a column per metric, a row per call.
+    """Writes `metrics.csv` in the run folder: a column `step`, one column per metric, one row per call.
 
-    Cells without a value are blank. One line gives a table with one row per step:
+    Cells without a value are empty. To get a table with one row per step:
 
         pandas.read_csv("metrics.csv").groupby("step").last()
 
-    Every row is on disk when the call returns. A new metric gets a new column (the file is rewritten, which is rare).
-    What a full disk refuses is reported once, held, and written as soon as there is room again.
+    Every row is on disk when the call returns. The file is rewritten when a new metric adds a column, which is rare.
+    Rows that a full disk refuses are reported once, kept in memory and written as soon as there is room.
 
     Args:
         folder: the run folder.
-        resumed_at: the optimizer step of the checkpoint the run goes on from; rows of later steps, which will come
-            again, are dropped. 0 begins a new file; so does a file that cannot be read, with a warning.
+        resumed_at: the optimizer step from which the run is resumed; rows of later steps are removed, because they
+            will be logged again. 0 starts a new file; so does, with a warning, a file that cannot be read.
     """
 
     def __init__(self, folder: str | Path, resumed_at: int = 0):
@@ -63,7 +64,7 @@ class MetricsCSV(Logger):
         self.path = Path(folder) / "metrics.csv"
         self._columns = ["step"]
         self._intact = True
-        self._held: list[dict[str, str]] = []  # rows that are not in the file yet
+        self._pending: list[dict[str, str]] = []  # rows that are not in the file yet
         self._rewind(resumed_at)
 
     @property
@@ -73,7 +74,7 @@ class MetricsCSV(Logger):
 
     @property
     def version(self) -> str:
-        """Lightning asks for one; a run folder has none."""
+        """Required by Lightning; always empty."""
         return ""
 
     @property
@@ -82,7 +83,7 @@ class MetricsCSV(Logger):
         return str(self.path.parent)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the configuration already."""
+        """Does nothing, because the run folder already contains the configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -90,9 +91,9 @@ class MetricsCSV(Logger):
         if step is None:
             raise ValueError("log_metrics needs the step")
         row = {"step": str(step)} | {name: f"{float(value):.9g}" for name, value in metrics.items()}
-        self._held.append(row)
+        self._pending.append(row)
         try:
-            self._write_held()
+            self._write_pending()
         except OSError as error:
             if self._intact:
                 log.warning("%s could not be written: %s", self.path, error)
@@ -100,20 +101,21 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finish(self) -> None:
-        """Writes what is still held. Raises: OSError when it cannot; the table then lacks its end."""
-        if self._held:
-            self._write_held()
+        """Writes the pending rows. Raises OSError if that fails."""
+        if self._pending:
+            self._write_pending()
 
-    def _write_held(self) -> None:
-        columns = list(dict.fromkeys([*self._columns, *(name for row in self._held for name in row)]))
+    def _write_pending(self) -> None:
+        columns = list(dict.fromkeys([*self._columns, *(name for row in self._pending for name in row)]))
         if columns != self._columns or not self._intact:
             self._write(columns, self._rows())
-            self._columns, self._intact = columns, True
+            self._columns = columns
+            self._intact = True
         with open(self.path, "a", newline="", opener=files.open_no_follow) as file:
-            while self._held:
-                _csv_writer(file, columns).writerow(self._held[0])
+            while self._pending:
+                _csv_writer(file, columns).writerow(self._pending[0])
                 file.flush()
-                self._held.pop(0)
+                self._pending.pop(0)
 
     @rank_zero_only
     def _rewind(self, step: int) -> None:
@@ -123,13 +125,13 @@ class MetricsCSV(Logger):
                 raise ValueError("it has no column step")
             rows = [row for row in self._rows() if int(row["step"]) <= step] if step else []
         except (OSError, ValueError) as error:
-            log.warning("%s cannot be read (%s): it begins anew after step %d", self.path, error, step)
+            log.warning("%s cannot be read (%s): it starts again after step %d", self.path, error, step)
         self._columns = list(rows[0]) if rows else ["step"]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._write(self._columns, rows)
 
     def _rows(self) -> list[dict[str, str]]:
-        """The complete rows of the file; a kill or a full disk may have left half a line."""
+        """Returns the complete rows; a killed process or a full disk may have left a partial line."""
         if not self.path.exists():
             return []
         whole = self.path.read_text().rpartition("\n")[0]
@@ -144,13 +146,20 @@ class MetricsCSV(Logger):
 
 
 class Wandb(Logger):
-    """Weights & Biases: online if there is an API key, else its own offline mode; $WANDB_MODE overrides both.
+    """Weights & Biases: online if there is an API key, otherwise offline; $WANDB_MODE overrides both.
 
-    No failure of wandb reaches the run: one to start falls back to offline, one to log switches it off with a warning,
-    and `finish` gives it a minute. The run id is kept in `<folder>/wandb_id`, so that a resumed run goes on as one run.
-    The command line is not recorded, because it may hold what should stay secret.
+    Failures of wandb never reach the run: if it cannot start online it falls back to offline mode, a failure while
+    logging disables it with a warning, and `finish` waits at most `FINISH_SECONDS`. The run id is stored in
+    `<folder>/wandb_id`, so that a resumed run continues the same wandb run. The command line is not recorded, because
+    it may contain credentials.
 
-    folder: the run folder; wandb's files go to `<folder>/wandb`. group: joins the runs of a sweep.
+    Args:
+        folder: the run folder; wandb's files go to `<folder>/wandb`.
+        project: wandb project.
+        name: name of the run.
+        group: groups the runs of a sweep.
+        job_type: wandb's job type.
+        tags: wandb's tags.
     """
 
     def __init__(
@@ -173,19 +182,19 @@ class Wandb(Logger):
         }
         self.config: dict[str, Any] = {}
         self._run: Any = None
-        self._over = False  # finished or switched off
+        self._closed = False  # finished, or disabled after a failure
 
     @property
     def name(self) -> str | None:
-        """Name of the run on wandb."""
+        """Name of the wandb run."""
         name: str | None = self.about["name"]
         return name
 
     @property
     def version(self) -> str:
-        """The run id, "" before the first run in this folder."""
-        kept = self.folder / "wandb_id"
-        return kept.read_text() if kept.exists() else ""
+        """The wandb run id, "" before the first run in this folder."""
+        path = self.folder / "wandb_id"
+        return path.read_text() if path.exists() else ""
 
     @property
     def save_dir(self) -> str:
@@ -195,20 +204,20 @@ class Wandb(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The wandb run, begun at first use; None once it is over. Other processes get one that does nothing."""
-        if self._run is None and not self._over:
+        """The wandb run, started at first use; None once closed. Processes other than rank 0 get a dummy."""
+        if self._run is None and not self._closed:
             mode = "offline"
             with self._guarded("login"):
                 mode = _wandb_mode()
             for attempt in dict.fromkeys([mode, "offline"]):
                 if self._run is None:
                     with self._guarded(f"starting ({attempt})"):
-                        self._run = self._begin(attempt)
-            self._over = self._run is None
+                        self._run = self._start(attempt)
+            self._closed = self._run is None
         return self._run
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Plain values only; credentials are masked."""
+        """Records the configuration, with credentials masked; plain values only."""
         params = masked(vars(params) if isinstance(params, Namespace) else params)
         self.config |= params
         if self._run is not None:
@@ -216,14 +225,16 @@ class Wandb(Logger):
                 self._run.config.update(params, allow_val_change=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Sends metrics; a failure of wandb is a warning."""
+        """Sends metrics to wandb; a failure is logged as a warning."""
         if (run := self.experiment) is not None:
             with self._guarded("logging"):
                 run.log({**metrics, "step": step})
 
     def finish(self, failed: bool = False) -> None:
-        """Uploads what is left, for at most `FINISH_SECONDS`."""
-        run, self._run, self._over = self._run, None, True
+        """Uploads remaining data for at most `FINISH_SECONDS` and closes the run."""
+        run = self._run
+        self._run = None
+        self._closed = True
         if run is None:
             return
 
@@ -237,7 +248,7 @@ class Wandb(Logger):
         if thread.is_alive():
             log.warning("wandb: not finished after %g s, left behind. %s", FINISH_SECONDS, self._advice())
 
-    def _begin(self, mode: Any) -> Any:
+    def _start(self, mode: Any) -> Any:
         import wandb
 
         if not self.version:
@@ -247,7 +258,7 @@ class Wandb(Logger):
             **self.about,
             id=self.version,
             resume="allow",
-            reinit="create_new",  # the default hands out a run that is still open, whoever opened it
+            reinit="create_new",  # the default would return any run that is still open
             mode=mode,
             dir=str(self.folder),
             config=self.config,
@@ -263,16 +274,17 @@ class Wandb(Logger):
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
-        """A failure inside is reported and switches wandb off."""
+        """Reports an exception raised inside and disables wandb."""
         try:
             yield
-        except Exception as error:  # wandb raises what it likes, sockets' errors included, and none may end a training
-            self._run, self._over = None, True
+        except Exception as error:  # wandb raises many types, socket errors included; none may end training
+            self._run = None
+            self._closed = True
             log.warning("wandb: %s failed (%s: %s); metrics.csv has it all", what, type(error).__name__, error)
 
 
 def tensorboard(folder: str | Path) -> Logger:
-    """Lightning's TensorBoard logger, writing to `<folder>/tensorboard`."""
+    """Returns Lightning's TensorBoard logger, writing to `<folder>/tensorboard`."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
     try:

@@ -1,7 +1,7 @@
-"""Configurations of earlier versions, read as this version would have written them: one table of moved names.
+"""Converts configurations of earlier versions to the current names.
 
-Run folders and checkpoints keep the configuration of their run, which names classes by `_target_`. Each name that has
-moved since stands here, so that an old run still goes on and an old encoder still loads.
+Run folders and checkpoints store the configuration of their run, which names classes by `_target_`. The tables below
+list every name that has moved since, so that old runs can be resumed and old encoders loaded.
 """
 
 import re
@@ -21,19 +21,19 @@ MOVED_TARGETS = {
     "ssl_zoo.text_backbones.TextTransformer": "ssl_zoo.backbones.text.TextTransformer",
     "ssl_zoo.text_backbones.transformers_backbone": "ssl_zoo.backbones.text.transformers_backbone",
 }
-"""`_target_` in earlier versions -> `_target_` now."""
+"""`_target_` in earlier versions -> current `_target_`."""
 ADDED_KEYS = {
     "method.hidden_norm": True,
     "method.last_norm": False,
     "method.views_per_batch_norm": "joint",
     "optimizer.decay_norms_and_biases": False,
 }
-"""Keys that earlier versions did not have -> the value that means what they did."""
+"""Keys that earlier versions did not have -> the value that corresponds to their behaviour."""
 _PAPER_VIEWS = re.compile(r"\$\{paper_views\.(\w+)\}")
 
 
 def with_current_targets(config: Any) -> Any:
-    """`config` with each `_target_` as it is called now; anything nested, unresolved or resolved."""
+    """Returns `config` with every `_target_` replaced by its current name, at any depth, resolved or not."""
     if isinstance(config, dict):
         renamed = {key: with_current_targets(value) for key, value in config.items()}
         if isinstance(target := renamed.get("_target_"), str):
@@ -43,7 +43,7 @@ def with_current_targets(config: Any) -> Any:
 
 
 def with_resolved_views(config: dict[str, Any]) -> dict[str, Any]:
-    """`config` with the views of its run in place of a reference to the method's, and without those it does not use."""
+    """Returns `config` with a reference to the paper's views replaced by the views, and without the unused ones."""
     views, offered = config.get("views"), config.get("paper_views", {})
     if isinstance(views, str):
         reference = _PAPER_VIEWS.fullmatch(views)

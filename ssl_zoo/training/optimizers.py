@@ -1,4 +1,4 @@
-"""Optimizers that neither torch nor timm has as the papers use them."""
+"""Optimizers that the papers use and neither torch nor timm provides in that form."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,14 +8,14 @@ from torch import nn
 
 
 def lars(params: Iterable[nn.Parameter] | Iterable[dict[str, Any]], **settings: Any) -> Lars:
-    """LARS whose layer-wise rates go to matrices and filters, with weight decay or without it.
+    """Returns LARS with layer-wise learning rates for parameters of two or more dimensions.
 
     Norms and biases, which have one dimension, take plain momentum steps, as in the official code of MoCo v3. timm
-    decides by weight decay instead: without any it would be plain SGD with momentum for every parameter.
+    decides by weight decay instead: with none, all parameters would be trained by plain SGD with momentum.
 
     Args:
-        params: Parameters, or groups of them as for any optimizer of torch.
-        settings: Arguments of `timm.optim.Lars` except `always_adapt`.
+        params: parameters or parameter groups, as for any torch optimizer.
+        settings: arguments of `timm.optim.Lars` except `always_adapt`.
     """
     groups = [group if isinstance(group, dict) else {"params": [group]} for group in params]
     parts = [

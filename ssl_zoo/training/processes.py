@@ -1,7 +1,7 @@
-"""The processes of one run on one machine: when one dies the others end too, and the message says which and why.
+"""Supervises the processes of one run on one machine: if one dies, the others end with a message that says why.
 
-Lightning starts the others itself (`trainer.devices=2`) and kills the first, with SIGKILL and without a word, five
-seconds after another has died; when the first dies, the others may wait for it for ever.
+Lightning starts the other processes itself (`trainer.devices=2`) and kills the first one, with SIGKILL and no message,
+five seconds after another has died; if the first one dies, the others may wait for it indefinitely.
 """
 
 import os
@@ -19,26 +19,27 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 GRACE_SECONDS = 10.0
-"""Seconds that a process has to notice by itself that another is gone, as most do: a connection closes."""
+"""Time in which a process may notice by itself that another has died; usually a connection closes."""
 POLL_SECONDS = 0.2
+"""Interval between two checks."""
 
 
 class ProcessDied(RuntimeError):
-    """Another process of this run has ended before its time. The message names it, and its signal or exit status."""
+    """Another process of this run ended unexpectedly. The message names it and its signal or exit status."""
 
 
 @contextmanager
 def watch_processes(trainer: Trainer, died: Callable[[ProcessDied], int]) -> Iterator[None]:
-    """While `trainer` trains inside, the processes that it starts are watched, and so is this one by them.
+    """Context manager in which the processes of a run watch each other while `trainer` trains.
 
-    Once one is dead the others raise `ProcessDied`. Where no exception can be raised, as in a collective of NCCL that
-    waits for the dead one, they end after `GRACE_SECONDS` seconds with the exit status that `died` returns.
+    When one dies, the others raise `ProcessDied`. Where no exception can be raised, as in an NCCL collective that waits
+    for the dead process, they exit after `GRACE_SECONDS` with the status that `died` returns.
     """
     launcher, parent = trainer.strategy.launcher, os.getppid()
     was_started = False
     if isinstance(launcher, _SubprocessScriptLauncher):
         if not launcher.cluster_environment.creates_processes_externally:
-            trainer.strategy._launcher = _Launcher(launcher, died)  # no public way to choose one
+            trainer.strategy._launcher = _Launcher(launcher, died)  # there is no public way to set it
         else:
             was_started = trainer.local_rank > 0 and isinstance(launcher.cluster_environment, LightningEnvironment)
     if was_started:
@@ -54,10 +55,11 @@ def watch_processes(trainer: Trainer, died: Callable[[ProcessDied], int]) -> Ite
 class _Launcher(_SubprocessScriptLauncher):
     def __init__(self, launcher: _SubprocessScriptLauncher, died: Callable[[ProcessDied], int]):
         super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
-        self.died, self.over = died, threading.Event()
+        self.died = died
+        self.finished = threading.Event()
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        """As Lightning's, but for the watch and for what is raised when a process has died."""
+        """Same as in Lightning, but watches the processes and raises `ProcessDied`."""
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         self._call_children_scripts()
         threading.Thread(target=self._watch, daemon=True, name="process watch").start()
@@ -69,13 +71,13 @@ class _Launcher(_SubprocessScriptLauncher):
                 raise death from error
             raise
         finally:
-            self.over.set()
+            self.finished.set()
 
     def _watch(self) -> None:
         while not (death := self._death()):
-            if self.over.wait(POLL_SECONDS):
+            if self.finished.wait(POLL_SECONDS):
                 return
-        if self.over.wait(GRACE_SECONDS):
+        if self.finished.wait(GRACE_SECONDS):
             return
         self.kill(signal.SIGKILL)
         status = self.died(death)
@@ -100,10 +102,10 @@ def _describe_exit(process: subprocess.Popen[Any]) -> str:
     return f"was killed by {name}" + (", as the system does when memory runs out" if name == "SIGKILL" else "")
 
 
-def _wait_for(look: Callable[[], Any], seconds: float = 2) -> Any:
-    """What `look` finds: the connections of a dying process close a little before it has ended."""
+def _wait_for(condition: Callable[[], Any], seconds: float = 2) -> Any:
+    """Polls `condition` until it is true: the connections of a dying process close slightly before it exits."""
     until = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < until:
+    while not (found := condition()) and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
     return found
 
@@ -119,5 +121,5 @@ def _parent_died(parent: int) -> ProcessDied:
 def _end_after_parent(parent: int, died: Callable[[ProcessDied], int]) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
-    time.sleep(GRACE_SECONDS)  # a process that can end by itself has done so by then
+    time.sleep(GRACE_SECONDS)  # enough for a process that can end by itself
     os._exit(died(_parent_died(parent)))

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a live bar on a terminal, a line now and then in a log file."""
+"""Shows the progress of training: a live bar on a terminal, or a few lines in a log file."""
 
 import math
 from typing import Any
@@ -11,17 +11,22 @@ from ssl_zoo.learner import Learner
 
 
 class ProgressBar(Callback):
-    """Shows the elapsed share of the budget, the loss and the examples per second over all processes; rank 0 only."""
+    """Shows the elapsed fraction of the budget, the loss and the examples per second over all processes, on rank 0.
+
+    Args:
+        batch_size: examples per batch over all processes.
+        lines: number of lines that a log file gets instead of the bar.
+    """
 
     def __init__(self, batch_size: int, lines: int = 10):
-        """batch_size: examples a global batch; lines: how many lines a log file gets instead of the bar."""
-        self.batch_size, self.lines = batch_size, lines
+        self.batch_size = batch_size
+        self.lines = lines
         self.console = Console()
         self.bar: Progress | None = None
         self.lines_written = 0
 
     def share(self, learner: Learner) -> float:
-        """Elapsed fraction of the budget after this step, by this process's own clock."""
+        """Returns the elapsed fraction of the budget after this step, by the clock of this process."""
         if learner.total_steps is not None:
             return min(learner.global_step / learner.total_steps, 1.0)
         assert learner.minutes is not None
@@ -37,17 +42,17 @@ class ProgressBar(Callback):
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *_: Any) -> None:  # type: ignore[override]
-        """Moves the bar, or prints a line now and then where there is no terminal."""
+        """Updates the bar, or prints a line from time to time if there is no terminal."""
         if not trainer.is_global_zero:
             return
         share, step = self.share(learner), learner.global_step
         if self.bar is not None:
             self.bar.update(self.task, completed=share)
         if step == 0 or (step % learner.log_every and step > 1 and share < 1):
-            return  # reading the loss waits for the device
+            return  # reading the loss synchronises with the device
         text = f"step {step}  loss {learner.last_loss.item():.4f}"
         speed = learner.clock.batches_per_second(learner.batches_seen) * self.batch_size
-        if math.isfinite(speed):  # not after the first step, which takes longer than others
+        if math.isfinite(speed):  # NaN until a second step: the first is not timed
             text += f"  {speed:,.0f} examples/s"
         if self.bar is not None:
             self.bar.update(self.task, description=text)

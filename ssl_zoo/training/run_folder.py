@@ -1,4 +1,4 @@
-"""A run folder: whose it is, what may differ when a run goes on in it, and what is written there first."""
+"""Run folders: which run owns one, what may differ when a run is resumed, and what is written at the start."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
 RUN_FILES = (CONFIG_NAME, results.RESULTS_NAME, "metrics.csv", "tokenizer.json")
-"""What a run writes into its folder by these names, besides checkpoints."""
+"""Files that a run writes into its folder, besides checkpoints."""
 MAY_DIFFER = (
     "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "logger", "name",
     "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
@@ -34,13 +34,16 @@ MORE_TO_DO = ("budget", "evaluators")
 
 
 class FolderTaken(ValueError):
-    """The run folder holds a run with other settings, or one that cannot go on; nothing in it was touched."""
+    """The run folder holds a run with other settings, or one that cannot be resumed; nothing in it was changed."""
 
 
 class FolderState(NamedTuple):
-    """What a run folder holds. checkpoint: to go on from; record: its results, if they can be read.
+    """The state of a run folder.
 
-    changed: the keys that differ and may, with the new and the old value.
+    Attributes:
+        checkpoint: the checkpoint to resume from, None if there is none.
+        record: the results of the run, {} if there are none.
+        changed: keys that differ and are allowed to, with the new and the old value.
     """
 
     checkpoint: Path | None
@@ -49,7 +52,7 @@ class FolderState(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether the run is complete, its last weights are not damaged, and the command asks for nothing more."""
+        """Whether the run is complete, its last checkpoint is intact, and the configuration requests nothing more."""
         from ssl_zoo.training.checkpoints import step_of
 
         if self.checkpoint is not None and step_of(self.checkpoint) < self.record.get("checkpoint_step", 0):
@@ -58,14 +61,15 @@ class FolderState(NamedTuple):
 
 
 def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
-    """What a run with `config` finds in its folder; nothing is written. All is None or empty in a fresh folder.
+    """Determines whether a run with `config` can start or resume in a folder, without writing anything.
 
-    A run that ended before its first checkpoint leaves nothing to go on from, and the folder to any configuration.
+    The state is empty for a new folder, and also after a run that ended before its first checkpoint: any configuration
+    may then use the folder.
 
     Raises:
-        FolderTaken: when the folder holds a run of another configuration, naming each key that differs; when all of
-            its checkpoints are damaged, or its results are and there is no checkpoint; when a folder lies in place of
-            a file.
+        FolderTaken: if the folder holds a run with another configuration (the message names each key that differs), if
+            all its checkpoints are damaged, if its results are damaged and there is no checkpoint, or if a folder has
+            the name of one of the files.
     """
     from ssl_zoo.training import checkpoints
 
@@ -81,13 +85,13 @@ def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
         raise FolderTaken(
             f"hydra.run.dir={folder}: all {len(weights)} checkpoints of the run there are damaged, the newest is "
             f"{weights[-1].name}, so it cannot go on, and nothing was changed. Put back a copy, delete its folder "
-            "checkpoints to begin anew, or give another folder"
+            "checkpoints to start again, or give another folder"
         )
     if newest is None and record.get("status") != "completed":
         if record.get("status") == "damaged":
             raise FolderTaken(
                 f"hydra.run.dir={folder}: {record['why']}, and there is no checkpoint to make it from again. "
-                "Delete it to begin anew, or give another folder"
+                "Delete it to start again, or give another folder"
             )
         return FolderState(None, {}, {})
     before = dotted_keys(moved.with_resolved_views(moved.with_current_targets(_read_config(folder, newest))))
@@ -99,47 +103,49 @@ def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
         if before.get(key) != now.get(key) and not isinstance(before.get(key, now.get(key)), dict)
     }
     if others := [key for key in different if not key.startswith(MAY_DIFFER)]:
-        said = ", ".join(f"{key}={different[key][0]} (was {different[key][1]})" for key in others)
+        listed = ", ".join(f"{key}={different[key][0]} (was {different[key][1]})" for key in others)
         raise FolderTaken(
-            f"hydra.run.dir={folder} holds a run with other settings: {said}. "
+            f"hydra.run.dir={folder} holds a run with other settings: {listed}. "
             "Give the same settings to resume it, or another hydra.run.dir"
         )
     return FolderState(newest, record, different)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    """The results in the folder; status "damaged" and `why` where they cannot be read."""
+    """Returns the results in the folder; status "damaged" and `why` if they cannot be read."""
     try:
         return results.read_results(folder)
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        log.warning("%s; it is written anew at the end of the run", error)
+        log.warning("%s; it is written again at the end of the run", error)
         return {"status": "damaged", "why": str(error)}
 
 
 def _read_config(folder: Path, newest: Path | None) -> dict[str, Any]:
-    """The configuration of the run in the folder: the file beside its checkpoints, or else the copy inside them."""
+    """Returns the configuration of the run in the folder, from its file or from the copy in the newest checkpoint."""
     from ssl_zoo.training import checkpoints
 
     try:
-        kept = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        kept = checkpoints.stored_card(newest).get("config") if newest else None
-        where = f"the settings inside {newest.name} stand for it" if newest and kept else "no checkpoint says it either"
+        config = checkpoints.stored_card(newest).get("config") if newest else None
+        where = (
+            f"the settings inside {newest.name} are used" if newest and config else "no checkpoint contains it either"
+        )
         log.warning("%s cannot be read (%s): %s", folder / CONFIG_NAME, error, where)
-    if not isinstance(kept, dict):
+    if not isinstance(config, dict):
         raise FolderTaken(
             f"hydra.run.dir={folder} holds a run whose settings are lost: {CONFIG_NAME} is missing or damaged. "
             "Put it back, or give another folder"
         )
-    return kept
+    return config
 
 
 def claim_run_folder(folder: Path, found: FolderState, config: Mapping[str, Any], record: dict[str, Any]) -> None:
-    """Makes the folder this run's: keeps its configuration for the next time, and results that say `record`.
+    """Writes the configuration of this run and its first results into the folder.
 
-    The results of a completed run that goes on are kept as `results-step-<number>.json`.
+    If the folder holds a completed run that is extended, its results are renamed to `results-step-<number>.json`.
     """
     if found.record.get("status") == "completed":
         step = found.record.get("checkpoint_step", found.record["budget"].get("steps", 0))
@@ -169,11 +175,11 @@ def may_record(folder: Path) -> bool:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of the folder; the first process does so for all of a run's processes.
+    """Context manager that locks the folder against other runs; rank 0 does so for all processes of a run.
 
     Raises:
-        FolderTaken: when another run is at work there.
-        ValueError: when the lock cannot be opened; one that is a link is not followed.
+        FolderTaken: if another run holds the lock.
+        ValueError: if the lock file cannot be opened; symbolic links are not followed.
     """
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -194,32 +200,32 @@ def lock_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         except ValueError:
-            if is_new:  # a refused command leaves nothing
+            if is_new:  # a rejected command leaves no files
                 lock.unlink(missing_ok=True)
             raise
 
 
 def resume_differences(before: Mapping[str, Any], now: Mapping[str, Any], found: FolderState) -> list[str]:
-    """Returns what a resumed run does not have in common with the interrupted one, one sentence per difference.
+    """Lists what makes a resumed run differ from an uninterrupted one, one sentence per difference.
 
     Args:
-        before: precision, processes, device and torch of the earlier session.
-        now: the same of this one.
-        found: what the folder holds.
+        before: precision, processes, device and torch version of the earlier session.
+        now: the same for this session.
+        found: the state of the folder.
 
     Returns:
-        Nothing if the run goes on bit for bit.
+        An empty list if the resumed run is bit-equal.
     """
     same = "batches, views and masks stay the same, rounding does not"
     meaning = {
         "precision": same,
         "device": same,
         "torch": same,
-        "processes": "batches and views stay the same; masks and dropout are drawn per process, and rounding differs",
+        "processes": "batches and views stay the same; masks and dropout are sampled per process, and rounding differs",
     }
     lines = [
-        f"{key}: {now[key]}, before {before[key]}: {said}"
-        for key, said in meaning.items()
+        f"{key}: {now[key]}, before {before[key]}: {effect}"
+        for key, effect in meaning.items()
         if key in before and before[key] != now[key]
     ]
     budget = [f"{key}={new} (was {old})" for key, (new, old) in found.changed.items() if key.startswith("budget")]
@@ -231,10 +237,15 @@ def resume_differences(before: Mapping[str, Any], now: Mapping[str, Any], found:
 
 
 def data_differences(resume: Path, content: str, found: FolderState) -> list[str]:
-    """A warning if the data is no longer what the run began with. content: of the data now, see `ImageData.content`.
+    """Returns a warning if the data has changed since the run started.
+
+    Args:
+        resume: the checkpoint to resume from.
+        content: hash of the current data, see `ImageData.content`.
+        found: the state of the folder.
 
     Raises:
-        FolderTaken: when the data is elsewhere and cannot be shown to be the same.
+        FolderTaken: if the data is in another place and cannot be shown to be the same.
     """
     from ssl_zoo.training import checkpoints
 

@@ -1,4 +1,4 @@
-"""When a run saves, what it keeps, and a clean stop when the machine is taken away."""
+"""Periodic checkpoints, disk space, and a clean stop when a signal arrives."""
 
 import logging
 import shutil
@@ -22,14 +22,14 @@ class NonFiniteWeights(RuntimeError):
 
 
 def check_disk_space(folder: str | Path, method: nn.Module, keep: int = 2) -> None:
-    """Raises ValueError unless the disk has room for what a run of `method` keeps and the file that it then writes.
+    """Raises ValueError unless the disk has room for `keep` checkpoints and the one being written.
 
-    A checkpoint is taken to hold the state and two more values per parameter, as many as Adam has.
+    The size of a checkpoint is estimated as the state plus two values per parameter, as for Adam.
     """
     state = sum(tensor.nbytes for tensor in method.state_dict().values())
     size = state + 2 * sum(weight.nbytes for weight in method.parameters() if weight.requires_grad)
-    there = sum(path.stat().st_size for path in list_checkpoints(folder))
-    needed, free = (keep + 1) * size - there, shutil.disk_usage(folder).free
+    existing = sum(path.stat().st_size for path in list_checkpoints(folder))
+    needed, free = (keep + 1) * size - existing, shutil.disk_usage(folder).free
     if free < needed:
         raise ValueError(
             f"hydra.run.dir={folder}: {free / 1e6:,.0f} MB are free on this disk, and the checkpoints of this run need "
@@ -38,7 +38,7 @@ def check_disk_space(folder: str | Path, method: nn.Module, keep: int = 2) -> No
 
 
 def delete_older_checkpoints(folder: str | Path) -> None:
-    """Deletes all checkpoints but the newest that verifies, damaged ones included; nothing if none verifies."""
+    """Deletes all checkpoints except the newest undamaged one; nothing if all are damaged."""
     newest = latest_checkpoint(folder)
     for path in list_checkpoints(folder) if newest else []:
         if path != newest:
@@ -49,14 +49,19 @@ def delete_older_checkpoints(folder: str | Path) -> None:
 class PeriodicCheckpoint(Callback):
     """Saves every `every` optimizer steps and at the end of training, and keeps the newest `keep`.
 
-    The signals of `stop_signals` save too: the handler only takes a note; after the step in progress all processes
-    agree, save and raise `Interrupted`. A failed save is reported and tried again `every` steps later, training goes
-    on; the last one is tried again with the room of all older checkpoints but one, and then raises
-    `CheckpointNotWritten`. Weights that are not finite are never saved: `NonFiniteWeights`. Belongs last among the
-    callbacks.
+    A stop signal (see `stop_signals`) also triggers a save: the handler only records it; after the current step all
+    processes agree, save and raise `Interrupted`. If a save fails, training continues and the save is retried `every`
+    steps later. If the last save fails, it is retried after deleting all older checkpoints but one, and then raises
+    `CheckpointNotWritten`. Weights that are not finite are never saved and raise `NonFiniteWeights`. Must be the last
+    callback.
 
-    folder: `<run folder>/checkpoints`. keep: at least 1; 2 leave a good one should the newest be damaged later.
-    seconds: what saving has cost in this session.
+    Args:
+        folder: `<run folder>/checkpoints`.
+        every: optimizer steps between two saves.
+        keep: number of checkpoints to keep, at least 1; 2 leave an intact one if the newest is damaged later.
+
+    Attributes:
+        seconds: total time of saving since the process started.
     """
 
     def __init__(self, folder: str | Path, every: int, keep: int = 2):
@@ -64,66 +69,68 @@ class PeriodicCheckpoint(Callback):
             raise ValueError(f"trainer.checkpoint_every={every}: must be 1 or more optimizer steps")
         if keep < 1:
             raise ValueError(f"keep={keep}: must be 1 or more checkpoints")
-        self.folder, self.every, self.keep = Path(folder), every, keep
+        self.folder = Path(folder)
+        self.every = every
+        self.keep = keep
         self.seconds = 0.0
         self._signals = StopSignals()
-        self._stop = 0  # the signal all processes agreed on, 0 for none
-        self._step = 0  # the last step seen
-        self._saved_step = 0  # of the newest checkpoint, the same on every process
+        self._stop = 0  # the signal that all processes agreed on, 0 for none
+        self._step = 0  # the last completed step
+        self._saved_step = 0  # step of the newest checkpoint, the same on every process
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Holds stop signals until a step is complete."""
+        """Blocks stop signals while the data loader starts."""
         self._signals.hold()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remembers the step that is saved already."""
+        """Removes partial files and starts handling stop signals."""
         self._step = self._saved_step = trainer.global_step
         if trainer.is_global_zero and self.folder.is_dir():
-            for part in self.folder.glob(".*.part"):  # of a process killed while it saved
-                part.unlink()
+            for partial in self.folder.glob(".*.part"):  # left by a process that was killed while saving
+                partial.unlink()
         self._signals.listen()
-        if trainer.received_sigterm:  # it came before our handler took over
+        if trainer.received_sigterm:  # received before our handler was installed
             self._signals.received = signal.SIGTERM
         self._agree(trainer, pl_module)
         self._leave_if_stopped()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stops here if a stop signal came."""
-        # Not at the end of the batch before, because Lightning logs that step's metrics only after its hooks.
+        """Stops if a stop signal was received."""
+        # Not at the end of the previous batch, because Lightning logs that step's metrics only after its hooks.
         self._leave_if_stopped()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves every `checkpoint_every` steps, and checks for stop signals."""
+        """Saves every `every` steps and checks for stop signals."""
         if trainer.global_step == self._step:  # gradients are still being accumulated
             return
         self._step = trainer.global_step
-        # On an accelerator agreeing costs a wait for the device, so there it happens every 8th step.
+        # On an accelerator agreeing synchronises with the device, so it happens only every 8th step.
         if pl_module.device.type == "cpu" or trainer.world_size == 1 or self._step % 8 == 0:
             self._agree(trainer, pl_module)
         if self._stop:
             try:
                 self._save_last(trainer, pl_module)
             except CheckpointNotWritten as error:
-                log.error("%s", error)  # a stop is a stop: the run goes on from the checkpoint before
+                log.error("%s", error)  # stop nevertheless: the run resumes from the previous checkpoint
         elif self._step % self.every == 0 and (failure := self._save(trainer, pl_module)):
             log.error("%s Training goes on, the next attempt is in %d steps.", failure, self.every)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the last step."""
+        """Saves the last step and stops handling signals."""
         self._save_last(trainer, pl_module)
         self._agree(trainer, pl_module)
         self._leave_if_stopped()
         self._signals.release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives stop signals back."""
+        """Stops handling signals."""
         self._signals.release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Gives stop signals back."""
-        self._signals.release()  # a resumed run that was already done never comes to on_train_end
+        """Stops handling signals."""
+        self._signals.release()  # on_train_end is not called for a resumed run without steps left
 
     def _agree(self, trainer: Trainer, module: LightningModule) -> None:
         self._stop = self._signals.received
@@ -140,7 +147,7 @@ class PeriodicCheckpoint(Callback):
             raise Interrupted(self._stop, newest[0] if newest else None)
 
     def _save_last(self, trainer: Trainer, module: LightningModule) -> None:
-        """Raises `CheckpointNotWritten`, on every process, when a second attempt with more room fails too."""
+        """Saves, with a second attempt after freeing disk space; raises `CheckpointNotWritten` on every process."""
         if self._saved_step == self._step or not self._save(trainer, module):
             return
         if trainer.is_global_zero:
@@ -152,13 +159,14 @@ class PeriodicCheckpoint(Callback):
             )
 
     def _save(self, trainer: Trainer, module: LightningModule) -> str | None:
-        """Why the step could not be saved, the same on every process; None if it was."""
+        """Saves; returns the reason if that failed, the same on every process, else None."""
         _refuse_non_finite(module, self._step)
-        started, failure = time.perf_counter(), None
+        started = time.perf_counter()
+        failure = None
         try:
-            trainer.save_checkpoint(self.folder / f"step-{self._step:08d}.ckpt", False)  # all state, not weights alone
+            trainer.save_checkpoint(self.folder / f"step-{self._step:08d}.ckpt", False)  # False: not only weights
         except CheckpointNotWritten as error:
-            trainer.strategy.barrier()  # only the first process writes; the others wait at save_checkpoint's barrier
+            trainer.strategy.barrier()  # only rank 0 writes; the others wait at save_checkpoint's barrier
             failure = str(error)
         failure = trainer.strategy.broadcast(failure)
         if failure is None:
@@ -169,7 +177,7 @@ class PeriodicCheckpoint(Callback):
         return failure
 
     def _prune(self) -> None:
-        """Newer ones than the current step are of a future this run has left; they are not ours to delete."""
+        """Deletes all but the newest `keep`. Those of later steps, which an earlier session made, are not touched."""
         past = [path for path in list_checkpoints(self.folder) if step_of(path) <= self._step]
         for path in past[: -self.keep]:
             try:

@@ -1,4 +1,4 @@
-"""A clean stop when the machine is about to be taken away or the user asks for it, from the start of a process on."""
+"""Clean stops on signals from users, terminals and schedulers, from the start of a process."""
 
 import contextlib
 import os
@@ -11,15 +11,17 @@ from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"))
-"""Sent by users (Ctrl-C), terminals that close, and schedulers ahead of taking the machine away."""
+"""Sent by users (Ctrl-C), closing terminals, and schedulers before they reclaim a machine."""
 
 Handler = Callable[[int, FrameType | None], Any]
 
 
 class Interrupted(SystemExit):
-    """The process stops because of `signal`. Its exit code is 128 + signal, as shells have it.
+    """The process stops because of a signal, with exit code 128 + signal, as in shells.
 
-    checkpoint: the file to go on from, None if none is known.
+    Attributes:
+        signal: the signal.
+        checkpoint: the file to resume from, None if unknown.
     """
 
     def __init__(self, number: int, checkpoint: Path | None = None):
@@ -29,28 +31,28 @@ class Interrupted(SystemExit):
 
 
 def write_message(line: str) -> None:
-    """To stderr, from a signal handler: `print` may not be entered twice, and the terminal may be gone."""
+    """Writes to stderr from a signal handler, where `print` is not reentrant and the terminal may be gone."""
     with contextlib.suppress(OSError):
         os.write(2, f"{line}\n".encode())
 
 
 def _install_handler(handler: Handler) -> dict[signal.Signals, Any]:
-    """Handles the stop signals by `handler`; returns what did before. Those that are ignored (nohup) stay so."""
-    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in heeded}
+    """Installs `handler` for the stop signals, except those that are ignored (nohup). Returns the previous handlers."""
+    active = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in active}
 
 
 def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()  # no other may set handlers
+    return threading.current_thread() is threading.main_thread()  # only it may set handlers
 
 
 @contextmanager
 def stop_immediately() -> Iterator[None]:
-    """While nothing is trained there is nothing to save: inside, a stop signal says so and raises `Interrupted`."""
+    """Context manager for code that has nothing to save: a stop signal prints a message and raises `Interrupted`."""
     owner = os.getpid()
 
     def leave(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # forked children inherit the handler, and should end as any process does
+        if os.getpid() != owner:  # forked children inherit the handler but should end normally
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -69,12 +71,15 @@ def stop_immediately() -> Iterator[None]:
 
 
 class StopSignals:
-    """Remembers that a stop signal came, for the training loop to ask about between steps.
+    """Records stop signals for the training loop, which checks `received` between steps.
 
-    A second Ctrl-C does not wait for that: it raises `Interrupted` where the program is.
+    A second Ctrl-C raises `Interrupted` immediately.
 
-    Lightning registers handlers of its own as training starts; they talk to other processes from inside the handler
-    and then exit with 0 and without a checkpoint. `listen` comes after that and replaces them until `release`.
+    Lightning installs its own handlers when training starts; they communicate with other processes inside the handler
+    and then exit with 0 and without a checkpoint. Call `listen` after that to replace them until `release`.
+
+    Attributes:
+        received: the first signal received, 0 for none.
     """
 
     def __init__(self) -> None:
@@ -86,20 +91,21 @@ class StopSignals:
     def hold(self) -> None:
         """Blocks the signals while the data loader starts.
 
-        Its workers inherit that and so outlive a signal to the whole process group: the step in progress needs them.
+        Its workers inherit the mask, so that they survive a signal to the process group: the current step needs them.
         """
-        self.received, self._owner = 0, os.getpid()
+        self.received = 0
+        self._owner = os.getpid()
         if _is_main_thread():
             self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
     def listen(self) -> None:
-        """Takes note of signals from now on, those that came since `hold` included."""
+        """Starts recording signals, including those received since `hold`."""
         if self._mask is not None:
             self._replaced = _install_handler(self._note)
             self._unblock()
 
     def release(self) -> None:
-        """Puts back what was there before; may be called more than once."""
+        """Restores the previous handlers; may be called more than once."""
         for number, handler in self._replaced.items():
             signal.signal(number, handler)
         self._replaced = {}

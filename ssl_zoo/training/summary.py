@@ -1,4 +1,4 @@
-"""What a run says of itself: its first line, what is evaluated, and whether anything was learned."""
+"""What a run prints: its first line, its evaluations and the final table of metrics."""
 
 import io
 import time
@@ -24,10 +24,15 @@ from ssl_zoo.training.estimate import format_duration
 def first_line(
     choices: Mapping[str, str], data: DataModule, method: Method, flops: float, seconds: float, **rest: Any
 ) -> str:
-    """The resolved choice of every group, and what the run will cost, in one line.
+    """Summarises the configuration and the cost of a run in one line.
 
-    choices: the name of each group; flops: of training on one example, forward and backward, all views; seconds: what
-    training will take; rest: shown as they are, in their order.
+    Args:
+        choices: the chosen file of each config group.
+        data: the data module.
+        method: the method.
+        flops: training FLOPs per example: forward and backward pass, all views.
+        seconds: estimated training time.
+        rest: further values, printed in their order.
     """
     facts = data.facts
     classes = f"{facts['num_classes']:,} classes" if facts["has_labels"] else "no labels"
@@ -47,15 +52,15 @@ def first_line(
 
 
 def evaluate_and_print(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
-    """`evaluate`, with one line that says what is evaluated and, once it is done, how long it took.
+    """Calls `evaluate` and prints one line with the evaluators and the time taken.
 
-    What evaluators print meanwhile follows that line.
+    The output of the evaluators follows that line.
     """
     if not evaluators:
         return {}
     count = context.data.facts["num_test"]
-    of = f"{count:,} test examples" if count else "the training split"
-    print(f"{when}: evaluating {', '.join(evaluators)} on {of} ...", end=" ", flush=True)
+    examples = f"{count:,} test examples" if count else "the training split"
+    print(f"{when}: evaluating {', '.join(evaluators)} on {examples} ...", end=" ", flush=True)
     started, notes = time.perf_counter(), io.StringIO()
     try:
         with redirect_stdout(notes):
@@ -65,27 +70,27 @@ def evaluate_and_print(when: str, evaluators: Mapping[str, Evaluator], context: 
 
 
 def example_counts(metrics: Mapping[str, float]) -> dict[str, int]:
-    """The number of test examples of each accuracy; `mask/top1` is of tokens."""
+    """Returns the number of test examples of each accuracy; for `mask/top1`, the number of tokens."""
     return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion)}
 
 
 def format_metric(value: float | None) -> str:
-    """A metric as it is printed: an accuracy in percent with its interval, anything else with four digits."""
+    """Formats a metric: an accuracy in percent with its interval, anything else with four significant digits."""
     if value is None:
         return ""
     return value.percent if isinstance(value, Proportion) else f"{value:.4g}"
 
 
 def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str | None:
-    """Returns a sentence for a run that did not learn anything these evaluations show; None for any other.
+    """Returns a warning if no accuracy shows that anything was learned, else None.
 
-    That is a run none of whose accuracies is better, by more than chance, than before training and than always giving
-    the most frequent answer. Accuracies with few labels do not count.
+    An accuracy shows learning if it is significantly better than before training and than always predicting the most
+    frequent class. Few-label accuracies are not considered.
 
     Args:
-        metrics: of the trained encoder, and those before training under `init/`.
-        majority: fraction of the largest class in the test split, None if unknown; masked tokens have their own,
-            `mask/majority_top1`.
+        metrics: metrics of the trained encoder, and of the encoder before training under `init/`.
+        majority: fraction of the largest class in the test split, None if unknown; for masked tokens the metric
+            `mask/majority_top1` is used instead.
     """
     compared = []
     for key, value in metrics.items():
@@ -110,10 +115,16 @@ def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str
 def show_metrics(
     folder: Path, name: str, metrics: Mapping[str, float], data: DataModule, features: Features | None
 ) -> None:
-    """Prints the metrics of the trained encoder beside those before training, and draws report.png.
+    """Prints the metrics before and after training and writes the figure report.png.
 
-    The run is complete by then: whatever goes wrong in showing it is a warning, but for a disk that refuses the file.
-    name: of the method; features: of the test split, None without evaluators that looked at them.
+    The run is complete at this point, so failures are only warnings, unless the disk refuses the file.
+
+    Args:
+        folder: the run folder.
+        name: name of the method.
+        metrics: as for `nothing_learned`.
+        data: the data module.
+        features: features of the test split, None if no evaluator needed them.
     """
     few = [key for key in metrics if key.startswith("few/")]
     labelled = features is not None and bool((features.y >= 0).any())
@@ -135,10 +146,10 @@ def show_metrics(
         if sentence := nothing_learned(metrics, majority):
             print(sentence)
     if features is not None and labelled:
-        drawn = b""
+        figure = b""
         with warn_if_display_fails("the picture of the run"):
-            drawn = picture.plot_run_picture(metrics, name, features.x, features.y, data.facts["class_names"])
-        if drawn:
-            files.write_atomically(folder / "report.png", drawn)
+            figure = picture.plot_run_picture(metrics, name, features.x, features.y, data.facts["class_names"])
+        if figure:
+            files.write_atomically(folder / "report.png", figure)
             with warn_if_display_fails("where the picture is"):
                 print(f"picture: {folder / 'report.png'}")

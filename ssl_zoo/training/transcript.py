@@ -1,4 +1,4 @@
-"""`run.log` holds what was printed: stdout and stderr go on to where they went, and line by line to a file."""
+"""Copies stdout and stderr of a run, line by line, to `run.log` in the run folder."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ _active: list["_RecordedStream"] = []
 
 
 class _Lines:
-    """Where the lines go: kept in memory until there is a file."""
+    """Destination of the recorded lines: memory, until a file is opened."""
 
     def __init__(self) -> None:
         self.early: list[bytes] = []
@@ -28,7 +28,7 @@ class _Lines:
         if self.file is None:
             self.early.append(line)
             return
-        with suppress(OSError):  # a full disk; the terminal has the line
+        with suppress(OSError):  # a full disk; the line is still on the terminal
             os.write(self.file, line)
 
     def open(self, path: Path) -> None:
@@ -59,7 +59,7 @@ def write_transcript(folder: Path) -> None:
 
 
 def stop_transcript() -> None:
-    """Gives stdout and stderr back."""
+    """Restores stdout and stderr."""
     if not _active:
         return
     _redirect({copied: copied.stream for copied in _active})
@@ -72,20 +72,21 @@ def stop_transcript() -> None:
 
 
 def _redirect(instead: dict[Any, Any]) -> None:
-    """Has the handlers of the root logger that write to a key write to its value."""
+    """Redirects the root logger's handlers from each stream in `instead` to the stream it is mapped to."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream in instead:
             handler.setStream(instead[handler.stream])
 
 
 class _RecordedStream:
-    """A text stream whose whole lines also go to `lines`, without colours.
+    """A text stream that also copies complete lines to `lines`, without colours.
 
-    Of a line that is drawn over and over, such as a progress bar, the last state goes there.
+    Of a line that is overwritten repeatedly, such as a progress bar, only the last state is recorded.
     """
 
     def __init__(self, stream: Any, lines: _Lines):
-        self.stream, self.lines = stream, lines
+        self.stream = stream
+        self.lines = lines
         self.line = ""
         self.finished = False
 
@@ -96,7 +97,7 @@ class _RecordedStream:
         count: int = self.stream.write(text)
         if not self.finished:
             *lines, self.line = (self.line + text).split("\n")
-            self.line = self.line.rpartition("\r")[2] or self.line  # what is drawn over is not kept
+            self.line = self.line.rpartition("\r")[2] or self.line  # drop overwritten text
             for line in lines:
                 self._keep(line)
         return count
@@ -106,10 +107,11 @@ class _RecordedStream:
             self.write(line)
 
     def finish(self) -> None:
-        """Keeps a line that was begun. Who still holds this stream writes on to the old one only."""
+        """Records a partial last line. Later writes go to the original stream only."""
         if self.line:
             self._keep(self.line)
-        self.line, self.finished = "", True
+        self.line = ""
+        self.finished = True
 
     def _keep(self, line: str) -> None:
         text = masked_text(_TERMINAL_ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))

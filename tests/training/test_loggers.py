@@ -75,7 +75,7 @@ def test_a_resumed_run_with_a_damaged_file_says_so_and_begins_anew(
     assert (tmp_path / "metrics.csv").read_text() == "step,loss\n30,1\n"
     (line,) = warnings_of(caplog)
     assert "metrics.csv cannot be read" in line
-    assert "begins anew after step 20" in line
+    assert "starts again after step 20" in line
 
 
 @pytest.mark.parametrize("end", ["signal", "kill"])

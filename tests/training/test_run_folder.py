@@ -101,7 +101,7 @@ def test_damaged_results_are_made_again_or_named(interrupted: Path, caplog: pyte
     (interrupted / "results.json").write_text("{")
     assert inspect_folder(interrupted, CONFIG).checkpoint is not None
     assert "results.json" in caplog.messages[0]
-    assert "written anew" in caplog.messages[0]
+    assert "written again" in caplog.messages[0]
     shutil.rmtree(interrupted / "checkpoints")
     with pytest.raises(FolderTaken, match=r"results\.json.*no checkpoint to make it from"):
         inspect_folder(interrupted, CONFIG)
@@ -202,7 +202,7 @@ def test_what_a_resumed_run_has_in_common_is_said() -> None:
     assert resume_differences({}, session, FolderState(None, {}, {})) == []
     lines = resume_differences(session, session | {"precision": "32-true", "processes": 2}, FolderState(None, {}, {}))
     assert lines[0].startswith("precision: 32-true, before bf16-mixed: batches, views and masks stay the same")
-    assert "drawn per process" in lines[1]
+    assert "sampled per process" in lines[1]
     assert "not bit for bit" in lines[2]
     lines = resume_differences(
         session, session, FolderState(None, {}, {"budget.steps": (9, 7), "evaluators.knn": (1, None)})
