@@ -299,7 +299,7 @@ def next_token_score(method: Method, data: Any) -> float:
 def next_piece_accuracy(method: Method, data: Any) -> float:
     """Share of held-out documents whose first piece has its own second piece as nearest by centred cosine."""
     tokens = data.tokens
-    documents = np.arange(tokens.parts["test"].start, tokens.parts["test"].stop)
+    documents = np.arange(tokens.splits["test"].start, tokens.splits["test"].stop)
     documents = documents[tokens.lengths(documents) >= 2 * PIECE_LENGTH]
     rows = torch.from_numpy(tokens.padded(documents, 2 * PIECE_LENGTH, data.facts["pad_id"]))
     with frozen(method):
