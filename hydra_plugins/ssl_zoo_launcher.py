@@ -1,4 +1,4 @@
-"""Where Hydra looks for plug-ins: the launcher and the sweeper of `ssl_zoo/sweep/launcher.py`, by name."""
+"""Registers the launcher and the sweeper of `ssl_zoo/sweep/launcher.py` as Hydra plug-ins."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -10,11 +10,11 @@ from ssl_zoo.sweep import launcher
 
 
 class ProcessLauncher(launcher.ProcessLauncher):
-    """Hydra takes plug-ins from this package only."""
+    """Subclass in this package, the only place where Hydra looks for plug-ins."""
 
 
 class GridSweeper(launcher.GridSweeper):
-    """Hydra takes plug-ins from this package only."""
+    """Subclass in this package, the only place where Hydra looks for plug-ins."""
 
 
 @dataclass
@@ -23,8 +23,8 @@ class ProcessLauncherConf:
 
     _target_: str = "hydra_plugins.ssl_zoo_launcher.ProcessLauncher"
     module: str = "ssl_zoo.run"  # run as `python -m <module>`
-    jobs: int = 1  # how many at once
-    timeout: Optional[float] = None  # noqa: UP045 - minutes a job may take; OmegaConf does not read `float | None`
+    jobs: int = 1  # number of parallel jobs
+    timeout: Optional[float] = None  # noqa: UP045 - maximum minutes per job; OmegaConf does not support `float | None`
     grace: float = 30.0  # seconds between asking a job to stop and killing it
 
 

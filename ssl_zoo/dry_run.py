@@ -46,7 +46,7 @@ def dry_run(cfg: DictConfig) -> "Method":
     budget.chosen_budget(dict(cfg.budget))
     if cfg.checkpoint is not None:
         checkpoints.resolve_checkpoint(str(cfg.checkpoint))
-    settings.check_at_least("optimizer.lr", cfg.optimizer.lr, 0, excluded=True)
+    settings.check_at_least("optimizer.lr", cfg.optimizer.lr, 0, exclusive=True)
     logging.disable(logging.INFO)  # each part logs what it is when it is built for the run
     try:
         expected = cfg.copy()
@@ -111,7 +111,7 @@ def check_trainer(cfg: DictConfig) -> None:
     for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every"):
         settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 1)
     for key in ("gradient_clip_val", "evaluate_every"):
-        settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 0, excluded=True)
+        settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 0, exclusive=True)
     device = environment.device_type(cfg.trainer.accelerator)
     given = {key: value for key, value in cfg.trainer.items() if key not in OURS}
     given["precision"], _ = hardware.choose_precision(cfg.trainer.precision, device)

@@ -1,4 +1,4 @@
-"""How a run ends that does not complete: what is recorded of it, what is said, the exit status."""
+"""Handles runs that do not complete: what is recorded and printed, and the exit status."""
 
 import errno
 import sys
@@ -17,9 +17,9 @@ from ssl_zoo.training.credentials import masked_text
 
 
 def record_ending(cfg: DictConfig, folder: Path, status: str, **known: Any) -> None:
-    """Writes what is known of a run that did not complete, unless the folder is another run's.
+    """Writes the results of a run that did not complete, unless the folder belongs to another run.
 
-    A disk that refuses the file costs a line on stderr, and changes no exit status.
+    If the disk refuses the file, a line is printed to stderr and the exit status does not change.
     """
     try:
         if run_folder.may_record(folder):
@@ -29,9 +29,9 @@ def record_ending(cfg: DictConfig, folder: Path, status: str, **known: Any) -> N
 
 
 def root_cause(error: Exception) -> BaseException:
-    """Returns what a part raised, which lies inside Hydra's own exception.
+    """Returns the exception that a component raised, unwrapped from Hydra's InstantiationException.
 
-    A missing or unknown argument of a part is a mistake of the user, and becomes a ValueError.
+    A missing or unknown argument is a mistake in the configuration and becomes a ValueError.
     """
     if not isinstance(error, InstantiationException) or error.__cause__ is None:
         return error
@@ -42,9 +42,10 @@ def root_cause(error: Exception) -> BaseException:
 
 
 def handle_failure(cfg: DictConfig, folder: Path, error: BaseException) -> int:
-    """Records a failed run and says why; returns the exit status. A traceback is for what is not a user's mistake.
+    """Records a failed run and prints the reason; returns the exit status.
 
-    A run whose last weights could not be saved is `interrupted`: the same command finishes it once there is room.
+    A traceback is printed only for errors that are not mistakes of the user. A run that could not save its last
+    checkpoint has status `interrupted`: the same command finishes it once there is room.
     """
     if run_folder.may_record(folder):
         transcript.write_transcript(folder)
@@ -53,8 +54,8 @@ def handle_failure(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     trace = masked_text("".join(traceback.format_exception(error)))
     if not mistake and not is_full and not type(error).__module__.startswith("ssl_zoo"):
         print(trace, file=sys.stderr)
-    said = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
-    print(f"error: {masked_text(str(said))}", file=sys.stderr)  # before the record, which a full disk may refuse
+    message = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
+    print(f"error: {masked_text(str(message))}", file=sys.stderr)  # first, because a full disk may refuse the record
     if cfg.task == "pretrain":
         details = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
         unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"

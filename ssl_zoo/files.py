@@ -1,7 +1,7 @@
-"""Files that are written whole, and never through a link that lies in their place.
+"""Writes files atomically and never through a symbolic link.
 
-A run folder or a cache may be in a folder that others write to. A link there, named as a file that we are about to
-write, would lead the writing to a file of its maker's choice.
+A run folder or a cache may be in a folder that other users can write to. A symbolic link placed there under the name
+of a file to be written would redirect the write to a file of their choice.
 """
 
 import os
@@ -9,20 +9,20 @@ from pathlib import Path
 
 
 def open_no_follow(path: Path | str, flags: int) -> int:
-    """`open(path, mode, opener=no_link)`: raises OSError where `path` itself is a symbolic link.
+    """Opener for `open` that raises OSError if `path` itself is a symbolic link.
 
-    Folders on the way may be links: people keep their runs on another disk so.
+    Parent folders may be links, for example to keep runs on another disk.
     """
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
-    """Writes a file, or puts a new one in its place, atomically; text as UTF-8.
+    """Writes or replaces a file atomically; strings are encoded as UTF-8.
 
-    A reader, or a crash at any moment, sees the old file or the new one, never half of either. A link is replaced.
+    Readers, also after a crash, see either the old or the new file, never a partial one. A symbolic link is replaced.
     """
     path = Path(path)
-    # In the same folder, for os.replace is atomic within one file system only.
+    # In the same folder, because os.replace is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb", opener=open_no_follow) as file:

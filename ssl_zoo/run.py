@@ -1,4 +1,4 @@
-"""The entry point: compose a configuration, then run its task."""
+"""The command line: composes a configuration and runs its task."""
 
 import importlib
 import logging
@@ -17,32 +17,32 @@ from ssl_zoo.training.stop_signals import Interrupted, stop_immediately
 
 hardware.tune_allocator()
 
-import hydra  # noqa: E402  (the allocator comes first; torch is imported later, once the configuration is right)
+import hydra  # noqa: E402  (after tune_allocator; torch is imported once the configuration is checked)
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.errors import HydraException  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 ONLY_PRINT = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
-"""Options of Hydra after which a command writes to the terminal and nothing else."""
+"""Options of Hydra with which a command only prints."""
 
 OmegaConf.register_new_resolver("run_id", lambda: os.environ["SSL_ZOO_RUN_ID"], replace=True)
 
 
 def main() -> None:
-    """The command line. Exit status: 0; 1 a failed run or sweep; 2 a user's mistake; 128 + n stopped by signal n."""
-    os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # made once; children of this run inherit it
+    """Runs the command line. Exit status: 0; 1 failed run or sweep; 2 mistake of the user; 128 + n signal n."""
+    os.environ.setdefault("SSL_ZOO_RUN_ID", secrets.token_hex(2))  # inherited by child processes
     display.replace_unencodable()
     if ONLY_PRINT & set(sys.argv):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends silently
     is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
     sys.argv = [quoted(argument, is_sweep) for argument in sys.argv]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back to us instead of being printed by Hydra
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raises errors instead of printing them
     try:
         with stop_immediately():
             refuse_empty_folder(sys.argv)
             run_job()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # of composing; run_job keeps its own
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # from composing; see also `run_job`
         print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def refuse_empty_folder(arguments: list[str]) -> None:
-    """Raises ValueError before Hydra writes a run's files among whatever lies in the working folder."""
+    """Raises ValueError for a run folder that is the working folder, before Hydra writes files to it."""
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir") and value.strip("'\"") in ("", ".", "./", "null"):
@@ -61,20 +61,18 @@ def refuse_empty_folder(arguments: list[str]) -> None:
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def run_job(cfg: DictConfig) -> None:
-    """One run in the folder that Hydra made for it; ends the process unless all went well."""
+    """Runs one task in the folder that Hydra created; exits with a status other than 0 unless it succeeds."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     transcript.start_transcript()
     for handler in logging.getLogger().handlers:
         handler.addFilter(MaskCredentials())
     try:
         check_config(cfg)
-        task = importlib.import_module(
-            f"ssl_zoo.tasks.{cfg.task}"
-        )  # not earlier: it imports torch, which takes seconds
+        task = importlib.import_module(f"ssl_zoo.tasks.{cfg.task}")  # late, because importing torch takes seconds
         getattr(task, cfg.task)(cfg, folder)
     except (SystemExit, KeyboardInterrupt) as end:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
-            sys.exit(0)  # the first process reports; Lightning would kill it if another one failed
+            sys.exit(0)  # rank 0 reports; Lightning would kill it if another process failed
         if cfg.task == "pretrain":
             ending.record_ending(cfg, folder, "interrupted")
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)

@@ -1,7 +1,7 @@
-"""The rule that each part checks its own settings, in one place: a value is of a type that the part's signature takes.
+"""Checks the types of configuration values against the signatures of the components that receive them.
 
-A part is what a section of the configuration builds, the class or function behind `_target_`. Ranges are the part's own
-matter: it raises ValueError when it is built. Values that still refer to something, "${...}", are left alone.
+A component is the class or function that a `_target_` names. Components check ranges themselves when they are built.
+Values that contain an interpolation, "${...}", are not checked.
 """
 
 import collections.abc
@@ -25,14 +25,19 @@ TYPE_NAMES: dict[Any, str] = {
     list: "a list",
     dict: "a mapping",
 }
-"""What a type is called in YAML."""
+"""Names of types in error messages, in YAML's terms."""
 
 
 def check_part(path: str, section: Any) -> None:
-    """Raises ValueError, naming the key, where a value below `section` is of no type that its part takes.
+    """Checks the types of all values in a section, including nested sections with their own `_target_`.
 
-    path: the section's own key, such as "data". Sections inside it that have a `_target_` are parts themselves. Raises
-    ImportError where the module of a part is not found.
+    Args:
+        path: key of the section, such as "data".
+        section: its value.
+
+    Raises:
+        ValueError: if a value has a type that its component does not accept; names the key.
+        ImportError: if the module of a component is not found.
     """
     if isinstance(section, Mapping):
         hints = _hints(f"{path}._target_", section["_target_"]) if "_target_" in section else {}
@@ -45,30 +50,30 @@ def check_part(path: str, section: Any) -> None:
 
 
 def check_setting(key: str, value: Any, hint: Any) -> None:
-    """Raises ValueError unless `value` is of the type `hint`, as YAML has it: a list does for any sequence."""
+    """Raises ValueError unless `value` has the type `hint`; a YAML list is accepted for any sequence."""
     if not _accepts(hint, value):
-        said = "null" if value is None else value
-        raise ValueError(f"{key}={said} must be {' or '.join(dict.fromkeys(_type_names(hint)))}")
+        shown = "null" if value is None else value
+        raise ValueError(f"{key}={shown} must be {' or '.join(dict.fromkeys(_type_names(hint)))}")
 
 
-def check_at_least(key: str, value: Any, least: float, excluded: bool = False) -> None:
-    """Raises ValueError for a number below `least`, or equal to it if that is excluded; null passes."""
-    if value is not None and not (value > least or (value == least and not excluded)):
-        raise ValueError(f"{key}={value} must be {'above' if excluded else 'at least'} {least}")
+def check_at_least(key: str, value: Any, minimum: float, exclusive: bool = False) -> None:
+    """Raises ValueError if a number is below `minimum`, or equal to it if `exclusive`; None is accepted."""
+    if value is not None and not (value > minimum or (value == minimum and not exclusive)):
+        raise ValueError(f"{key}={value} must be {'above' if exclusive else 'at least'} {minimum}")
 
 
 def _hints(key: str, target: str) -> dict[str, Any]:
-    """The types of a part's parameters by name; of one that has none written down nothing is known."""
+    """Returns the annotated types of a component's parameters by name; {} if it has none."""
     try:
-        part: Any = hydra.utils.get_object(target)
+        component: Any = hydra.utils.get_object(target)
     except ImportError as error:
         missing = re.search(r"No module named '(.+?)'", str(error))
         remedy = f" ({missing[1]}). Install it, or add its folder to PYTHONPATH" if missing else f": {error}"
         raise ImportError(f"{key}={target}: a module is not found{remedy}") from error
-    function: Callable[..., Any] = part.__init__ if inspect.isclass(part) else part
+    function: Callable[..., Any] = component.__init__ if inspect.isclass(component) else component
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError):  # names of a foreign library's type checker; builtins
+    except (NameError, TypeError):  # names that exist only for type checkers; builtins
         return {}
 
 
@@ -97,7 +102,7 @@ def _accepts(hint: Any, value: Any) -> bool:
         return isinstance(value, Mapping)
     if issubclass(kind, collections.abc.Iterable) and kind.__module__ in ("builtins", "collections.abc", "typing"):
         return _is_list_of(args, value, fixed=kind is tuple)
-    return value is not None  # a class of a library: the part may make one of what it is given
+    return value is not None  # a library class: the component may convert the value
 
 
 def _is_list_of(args: tuple[Any, ...], value: Any, fixed: bool) -> bool:

@@ -397,7 +397,7 @@ def test_a_masked_token_run_fills_in_blanks(cli: Callable[..., Ended]) -> None:
     Path("run/tokenizer.json").rename("elsewhere.json")
     assert "tokenizer" in cli("task=fill_mask", "checkpoint=run", "text=a [MASK]", "hydra.run.dir=fill").err
     other = cli("task=fill_mask", "checkpoint=simclr", "text=a [MASK]", "hydra.run.dir=fill")
-    assert "is no masked-token model" in other.err
+    assert "is not a masked-token model" in other.err
 
 
 def test_a_nan_is_a_failure_on_record(cli: Callable[..., Ended]) -> None:

@@ -72,6 +72,6 @@ def test_smallest_values() -> None:
     settings.check_at_least("key", 1, 1)
     settings.check_at_least("key", None, 1)
     with pytest.raises(ValueError, match="key=0 must be above 0"):
-        settings.check_at_least("key", 0, 0, excluded=True)
+        settings.check_at_least("key", 0, 0, exclusive=True)
     with pytest.raises(ValueError, match="key=-2 must be at least 1"):
         settings.check_at_least("key", -2, 1)

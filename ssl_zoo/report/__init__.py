@@ -1,1 +1,1 @@
-"""Many results.json files -> one comparison; `python -m ssl_zoo.report <folders>`."""
+"""Compares runs by their results.json files: `python -m ssl_zoo.report <folders>`."""

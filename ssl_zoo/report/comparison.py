@@ -1,8 +1,8 @@
-"""Which runs make one row, and what the rows say: means over seeds, intervals, baselines, and honest notes.
+"""Groups runs into rows: means over seeds, intervals, baselines before training, and notes on comparability.
 
-Runs that differ in nothing but their seed make one row, with the mean over the seeds and its 95 % interval by Student's
-t. Beside each metric stands the same one before training, taken by the same runs before their first step. What the
-rows do not have in common is said: budgets, devices, precision.
+Runs that differ only in their seed form one row, with the mean over the seeds and its 95 % interval by Student's t.
+Next to each metric is its value before training, measured by the same runs before their first step. The notes list
+where the rows differ: budgets, devices, precision.
 """
 
 import math
@@ -17,7 +17,7 @@ from ssl_zoo.evaluators.proportion import wilson
 NAME_COLUMNS = ("data", "method", "backbone", "experiment", "budget")
 COSTS = ("seconds", "examples/s")
 ENVIRONMENT = ("device", "precision", "torch")
-# Parts of the config that say how a run was named and watched, not what was learned; the budget stands in NAMES.
+# Keys that do not affect what is learned. The budget is one of NAME_COLUMNS.
 _WATCHING = ("trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps")
 _NOT_SETTINGS = ("seed", "name", "budget", "logger", *_WATCHING)
 
@@ -34,9 +34,11 @@ def is_better_low(key: str) -> bool:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What was measured, one value per run, as a mean with the half width of its 95 % interval (None for one value).
+    """Mean and 95 % interval of a quantity measured once per run.
 
-    examples: how many test examples an accuracy is of, None if unknown or not the same in all runs.
+    Attributes:
+        values: one value per run.
+        examples: number of test examples of an accuracy, None if unknown or not the same in all runs.
     """
 
     values: tuple[float, ...]
@@ -58,9 +60,9 @@ class Estimate:
         return float(stdtrit(n - 1, 0.975)) * statistics.stdev(self.values) / math.sqrt(n)
 
     def interval(self, is_share: bool) -> tuple[float, float] | None:
-        """The ends of the 95 % interval: by Student's t over the runs, cut to [0, 1] where the mean cannot be outside.
+        """Returns the bounds of the 95 % interval: by Student's t over the runs, clipped to [0, 1] for a share.
 
-        Of one run, the binomial interval of an accuracy by its test examples; None where there is neither.
+        For a single run, the binomial interval of an accuracy over its test examples; None if neither is available.
         """
         if self.half_width is None:
             return wilson(self.mean, self.examples) if is_share and self.examples and 0 <= self.mean <= 1 else None
@@ -70,17 +72,24 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """The runs that differ in their seed only."""
+    """The runs that differ only in their seed.
 
-    names: dict[str, str]  # NAMES and "settings": what else sets this row apart from those of the same names
+    Attributes:
+        names: values of `NAME_COLUMNS`, and "settings": other differences from rows of the same names.
+        seeds: one per run.
+        estimates: metrics and `COSTS`.
+        environment: the values of each key of `ENVIRONMENT`.
+    """
+
+    names: dict[str, str]
     seeds: tuple[int | None, ...]
-    estimates: dict[str, Estimate]  # metrics and COSTS
-    environment: dict[str, set[str]]  # ENVIRONMENT
+    estimates: dict[str, Estimate]
+    environment: dict[str, set[str]]
 
     def cell(self, key: str) -> str:
-        """A cell such as "87.1 ± 0.4"; empty if no run has the key, with its own n if some runs have not.
+        """Formats a cell such as "87.1 ± 0.4"; empty if no run has the key, with its own n if only some have it.
 
-        "98.1 (93.3 to 100.0)" where the interval ends at 0 or 100 %, or is the binomial one of a single run.
+        "98.1 (93.3 to 100.0)" if the interval is clipped at 0 or 100 % or is the binomial one of a single run.
         """
         if key not in self.estimates:
             return ""
@@ -94,7 +103,7 @@ class ComparisonRow:
                 text += f" ± {100 * half:.1f}"
             elif ends is not None:
                 text += f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
-        elif half:  # as many decimals as two digits of the interval take
+        elif half:  # two significant digits of the interval
             decimals = max(0, 1 - math.floor(math.log10(half)))
             text = f"{mean:.{decimals}f} ± {half:.{decimals}f}"
         else:
@@ -104,7 +113,12 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, best first within a data set, and the runs that did not complete: results, each with its "folder"."""
+    """A comparison of runs.
+
+    Attributes:
+        rows: completed runs by row, best first within a data set.
+        incomplete: results of the other runs, each with its "folder".
+    """
 
     rows: list[ComparisonRow]
     incomplete: list[dict[str, Any]]
@@ -122,13 +136,13 @@ class Comparison:
 
     @property
     def varying(self) -> list[str]:
-        """The names that tell the rows apart, the method always."""
+        """The columns in which rows differ, and always the method."""
         names = [name for name in (*NAME_COLUMNS, "settings") if len({row.names[name] for row in self.rows}) > 1]
         return names if "method" in names else ["method", *names]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know to read the rows rightly."""
+        """Notes needed to interpret the rows."""
         if not self.rows:
             return ["No run completed."]
         same = [name for name in NAME_COLUMNS if name not in self.varying and self.rows[0].names[name]]
@@ -154,7 +168,7 @@ class Comparison:
         return lines
 
     def _examples(self) -> list[str]:
-        """How many test examples the accuracies are of, and how far that alone may move one."""
+        """Returns notes on the number of test examples and the uncertainty that follows from it."""
         widest: dict[int, float] = {}
         keys: dict[int, list[str]] = {}
         for key in self.metrics:
@@ -170,7 +184,7 @@ class Comparison:
         ]
 
     def table(self, metrics: Sequence[str]) -> list[list[str]]:
-        """A header and a line per row, as text: names, each metric and its random-init baseline, n, costs."""
+        """Returns a header and one line per row: names, each metric and its value before training, n, costs."""
         keys, costs = self.with_baselines(metrics), self.present(COSTS)
         lines = [[*self.varying, *(f"{key} %" if is_accuracy(key) else key for key in keys), "n", *costs]]
         for row in self.rows:
@@ -179,7 +193,7 @@ class Comparison:
         return lines
 
     def incomplete_table(self) -> list[list[str]]:
-        """A header and a line per run that did not complete, as text."""
+        """Returns a header and one line per run that did not complete."""
         head = ["data", "method", "seed", "status"]
         lines = [[*head, "error", "folder"]]
         for run in self.incomplete:
@@ -190,16 +204,16 @@ class Comparison:
         return lines
 
     def with_baselines(self, metrics: Sequence[str]) -> list[str]:
-        """The measured ones among `metrics`, each followed by its value before training."""
+        """Returns those of `metrics` that were measured, each followed by its value before training."""
         return self.present(key for metric in metrics for key in (metric, f"init/{metric}"))
 
     def present(self, keys: Iterable[str]) -> list[str]:
-        """Those of `keys` that any row has."""
+        """Returns those of `keys` that any row has."""
         return [key for key in keys if any(key in row.estimates for row in self.rows)]
 
 
 def compare(runs: Sequence[dict[str, Any]]) -> Comparison:
-    """Group what `load` returns by everything but the seed."""
+    """Groups the results that `load_runs` returns by everything except the seed."""
     groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run["status"] == "completed":
@@ -219,15 +233,15 @@ def compare(runs: Sequence[dict[str, Any]]) -> Comparison:
 
 
 def _labels(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """What sets apart `runs` of the same names: the overrides in which they differ, or else the settings."""
-    said = [[text for text in run.get("overrides", ()) if not text.startswith("seed=")] for run in runs]
-    shared = set.intersection(*map(set, said))
-    labels = [" ".join(text for text in its if text not in shared) for its in said]
+    """Returns a label per run of the same names: the overrides in which they differ, or else the settings."""
+    overrides = [[text for text in run.get("overrides", ()) if not text.startswith("seed=")] for run in runs]
+    shared = set.intersection(*map(set, overrides))
+    labels = [" ".join(text for text in given if text not in shared) for given in overrides]
     if len(set(labels)) == len(labels):
         return labels
     settings = [_settings(run["config"]) for run in runs]
-    telling = [key for key in sorted(set().union(*settings)) if len({repr(its.get(key)) for its in settings}) > 1]
-    return [" ".join(f"{key}={its.get(key)}" for key in telling) for its in settings]
+    differing = [key for key in sorted(set().union(*settings)) if len({repr(each.get(key)) for each in settings}) > 1]
+    return [" ".join(f"{key}={each.get(key)}" for key in differing) for each in settings]
 
 
 def _rank(row: ComparisonRow, key: str) -> float:
@@ -252,7 +266,7 @@ def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> ComparisonRow
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Further settings from the command line, in dotted keys."""
+    """Returns the settings that affect what is learned, as a flat mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

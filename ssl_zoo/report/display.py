@@ -18,15 +18,15 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])?")
-_JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
+_JOINERS = "\u200c\u200d"  # used within words of some scripts and within emoji
 _MARKDOWN = re.compile(r"([\\|`*\[\]$])")
 
 
 def to_plain_text(value: Any) -> Any:
-    """`value` with every text in it, keys too, as one line without escape sequences and characters that are not shown.
+    """Returns `value` with every string in it, including keys, as one line without escape sequences.
 
-    Runs of white space become one space; what cannot be written as UTF-8, control characters and those that change the
-    direction of writing become U+FFFD.
+    Sequences of white space become one space. Control characters, characters that change the writing direction, and
+    surrogates that cannot be encoded as UTF-8 become U+FFFD.
     """
     if isinstance(value, dict):
         return {to_plain_text(key): to_plain_text(item) for key, item in value.items()}
@@ -43,24 +43,24 @@ def _is_control(letter: str) -> bool:
 
 
 def escape_markdown(text: str) -> str:
-    """For a cell of a Markdown table: links, emphasis, code, formulas and HTML are shown as they are written."""
+    """Escapes text for a cell of a Markdown table: links, emphasis, code, formulas and HTML are shown literally."""
     return _MARKDOWN.sub(r"\\\1", to_plain_text(text)).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def escape_spreadsheet(text: str) -> str:
-    """For a cell of a CSV file: an apostrophe before what a spreadsheet would take for a formula."""
+    """Escapes text for a CSV cell: prefixes what a spreadsheet would interpret as a formula with an apostrophe."""
     text = to_plain_text(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def escape_figure_text(text: str) -> str:
-    """For matplotlib: `$` is a dollar, and a name that begins with `_` stays in the legend. Lines stay lines."""
+    """Escapes text for matplotlib: `$` is literal, and names that start with `_` stay in the legend; keeps newlines."""
     lines = [to_plain_text(line).replace("\\$", "$").replace("$", r"\$") for line in text.split("\n")]
     return "\n".join(f" {line}" if line.startswith("_") else line for line in lines)
 
 
 def replace_unencodable() -> None:
-    """Has stdout and stderr replace what they cannot encode, as on a terminal of ASCII."""
+    """Makes stdout and stderr replace characters that they cannot encode, as on an ASCII terminal."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -68,14 +68,17 @@ def replace_unencodable() -> None:
 
 @contextmanager
 def warn_if_display_fails(what: str) -> Iterator[None]:
-    """What is done inside is for the eye: if it fails, whatever the reason, that is a warning and no more.
+    """Context manager for display only: any exception inside becomes a warning.
 
-    Where stdout has gone away, as behind `| head`, the rest of the process writes to nowhere.
+    If stdout has been closed, as with `| head`, later output of the process is discarded.
+
+    Args:
+        what: what is displayed, for the warning.
     """
     try:
         yield
         sys.stdout.flush()
-    except Exception as error:  # of matplotlib, of a terminal, of a disk
+    except Exception as error:  # from matplotlib, the terminal or the disk
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         log.warning("%s could not be shown (%s: %s)", what, type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""The picture of a run: what it learned in bars, beside a map of its features."""
+"""The figure of a run: few-label accuracies as bars next to a t-SNE plot of the features."""
 
 import io
 import warnings
@@ -14,7 +14,7 @@ from ssl_zoo.report import display
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_POINTS = 2000  # of the map: beyond it t-SNE takes minutes, and dots cover each other
+MAX_POINTS = 2000  # with more, t-SNE takes minutes and points overlap
 COLOURS = {"raw pixels": "0.6", "before training": "tab:olive", "trained from scratch": "tab:orange"}
 
 
@@ -25,16 +25,26 @@ def plot_run_picture(
     labels: Tensor,
     class_names: Sequence[str],
 ) -> bytes:
-    """A PNG: the few-label table as bars, and the features (N, D), labelled (N,), in the plane by t-SNE.
+    """Plots the few-label accuracies as bars and the features by t-SNE.
 
-    Without few-label metrics it is the map alone; more than 20 classes are not named.
+    Without few-label metrics only the features are plotted. The legend is omitted for more than 20 classes.
+
+    Args:
+        metrics: metrics of the run.
+        method: name of the method.
+        features: test features (N, D).
+        labels: their classes (N,), int64.
+        class_names: names of the classes.
+
+    Returns:
+        The content of a PNG file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns, rows = summarize(metrics, method)
     figure = Figure(figsize=(14 if rows else 7, 6), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)  # draws without a display, and without touching the user's own matplotlib settings
+    FigureCanvasAgg(figure)  # needs no display and leaves matplotlib's global state alone
     axes = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
     if rows:
         _plot_few_labels(axes[0], columns, rows)
@@ -42,7 +52,7 @@ def plot_run_picture(
     axes[-1].set_title(f"test features of {display.escape_figure_text(method)}, t-SNE")
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of letters that it shows as boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # missing characters are shown as boxes
         figure.savefig(content, format="png")
     return content.getvalue()
 
@@ -77,7 +87,7 @@ def _plot_few_labels(axes: "Axes", columns: list[str], rows: list[FewLabelsRow])
     axes.set_ylabel("test accuracy, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(ncols=3, loc="upper left", frameon=False, fontsize=8)
-    axes.set_title("few labels: mean and standard deviation over draws of the labels")
+    axes.set_title("few labels: mean and standard deviation over samples of the labels")
 
 
 def _plot_features(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:

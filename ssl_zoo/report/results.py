@@ -1,4 +1,4 @@
-"""results.json: the contract between a run and everything that comes after it.
+"""results.json: the interface between a run and everything that reads it.
 
     {"schema": 1,
      "status": "completed",           running (or killed) | completed | failed | interrupted
@@ -14,13 +14,13 @@
      "overrides": ["method=simclr", "seed=0"],                       optional: the words on the command line
      "error": {"type": "ValueError", "message": "...", "traceback": "..."}}          of a failed run; traceback optional
 
-All other keys are always there; a run that is not completed may leave its objects empty and its names null.
-`budget.kind` is one of `BUDGETS`, and kind and value are given by every completed run. All metrics are of the last
-epoch. JSON has no NaN and no infinity: such a number is written as null, its key kept, so that a reader sees that it
-was measured and came out wrong. Further keys (`run_id`, `started`, `finished`) are welcome. A key may be added without
-a new schema number; removing one or changing its meaning takes one.
+All other keys are always present; a run that is not completed may have empty objects and null names.
+`budget.kind` is one of `BUDGET_KINDS`; every completed run has a kind and a value. All metrics are of the last epoch.
+JSON has no NaN or infinity: such a number is written as null and its key kept, which shows that the metric was measured
+but not finite. Additional keys (`run_id`, `started`, `finished`) are allowed. Adding a key does not change the schema
+number; removing one or changing its meaning does.
 
-Only the standard library is used, so that reading a thousand of these costs no import of torch.
+Only the standard library is imported, so that results can be read without importing torch.
 """
 
 import json
@@ -33,25 +33,26 @@ from ssl_zoo import files
 SCHEMA = 1
 RESULTS_NAME = "results.json"
 STATUSES = ("running", "completed", "failed", "interrupted")
-BUDGETS = ("epochs", "steps", "examples", "flops", "minutes")
+BUDGET_KINDS = ("epochs", "steps", "examples", "flops", "minutes")
 
 MAX_MAGNITUDE = 1e100
-"""No number of a run comes near it."""
+"""Upper limit for the absolute value of every number, so that sums and squares are finite."""
 
 _NAMES = ("experiment", "method", "backbone", "data")
 _OBJECTS = ("budget", "metrics", "speed", "environment", "config")
 
 
 def empty_results(status: str, **known: Any) -> dict[str, Any]:
-    """Results with nothing in them but `status` and what is `known`; they pass `validate_results` if `known` does."""
+    """Returns results with `status` and the `known` keys; all others are empty or null, as the schema requires."""
     names = dict.fromkeys((*_NAMES, "seed"))
     return {"schema": SCHEMA, "status": status, **names, **{key: {} for key in _OBJECTS}, **known}
 
 
 def write_results(folder: Path | str, results: dict[str, Any]) -> Path:
-    """Write `results` to `<folder>/results.json`, atomically, and return that path.
+    """Writes `results` to `<folder>/results.json` atomically and returns its path.
 
-    Raises ValueError, naming the field, if `results` break the schema.
+    Raises:
+        ValueError: if `results` violates the schema; names the field.
     """
     validate_results(results)
     path = Path(folder) / RESULTS_NAME
@@ -60,14 +61,16 @@ def write_results(folder: Path | str, results: dict[str, Any]) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as standard JSON, null for NaN and infinity, atomically."""
+    """Writes `value` atomically as standard JSON, with null for NaN and infinity."""
     files.write_atomically(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_results(path: Path | str) -> dict[str, Any]:
-    """The results in a run folder, or in the file itself.
+    """Reads and validates results; `path` is a run folder or the file itself.
 
-    Raises FileNotFoundError if there are none, and ValueError, naming file and field, if they cannot be used.
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if they cannot be read or violate the schema; names the file and the field.
     """
     path = Path(path)
     if path.is_dir():
@@ -83,7 +86,7 @@ def read_results(path: Path | str) -> dict[str, Any]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder holds a run that ended well, and results that say so and can be read."""
+    """Whether the folder holds readable results of a completed run."""
     try:
         return read_results(folder)["status"] == "completed"
     except (FileNotFoundError, ValueError):
@@ -91,7 +94,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def validate_results(results: Any) -> None:
-    """Raise ValueError, naming the first field that breaks the schema."""
+    """Raises ValueError, naming the first field that violates the schema."""
     _check(isinstance(results, dict), "results", results, "an object")
     missing = sorted({"schema", "status", "seed", *_NAMES, *_OBJECTS} - results.keys())
     if missing:
@@ -104,9 +107,9 @@ def validate_results(results: Any) -> None:
     _check(_is_number(results["seed"], int | None), "seed", results["seed"], "a whole number or null")
     for key in _OBJECTS:
         _check(isinstance(results[key], dict), key, results[key], "an object")
-    for part in ("metrics", "speed"):
-        for key, value in results[part].items():
-            _check(_is_number(value, int | float | None), f"{part}.{key}", value, "a number or null")
+    for section in ("metrics", "speed"):
+        for key, value in results[section].items():
+            _check(_is_number(value, int | float | None), f"{section}.{key}", value, "a number or null")
     step = results.get("checkpoint_step", 0)
     _check(_is_number(step, int) and step >= 0, "checkpoint_step", step, "a whole number of at least 0")
     counts = results.get("counts", {})
@@ -114,11 +117,11 @@ def validate_results(results: Any) -> None:
     for key, value in counts.items():
         _check(_is_number(value, int) and value > 0, f"counts.{key}", value, "a whole number of at least 1")
     for key, value in results["budget"].items():
-        good = _is_number(value, int | float | None) or key == "kind"
-        _check(good, f"budget.{key}", value, "a number or null")
+        valid = _is_number(value, int | float | None) or key == "kind"
+        _check(valid, f"budget.{key}", value, "a number or null")
     overrides = results.get("overrides", [])
-    good = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
-    _check(good, "overrides", overrides, "a list of text")
+    valid = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
+    _check(valid, "overrides", overrides, "a list of text")
     if status == "completed":
         _check_completed(results)
     if status == "failed" or "error" in results:
@@ -132,24 +135,24 @@ def _check_completed(results: dict[str, Any]) -> None:
     for key in ("method", "data"):
         _check(results[key] is not None, key, None, "a name, for a completed run")
     kind, value = (results["budget"].get(key) for key in ("kind", "value"))
-    _check(kind in BUDGETS, "budget.kind", kind, " or ".join(BUDGETS))
+    _check(kind in BUDGET_KINDS, "budget.kind", kind, " or ".join(BUDGET_KINDS))
     _check(_is_number(value, int | float), "budget.value", value, "a number")
 
 
-def _check(good: bool, field: str, value: Any, wanted: str) -> None:
-    if not good:
+def _check(valid: bool, field: str, value: Any, wanted: str) -> None:
+    if not valid:
         raise ValueError(f"{field}={value!r}: should be {wanted}")
 
 
 def _is_number(value: Any, kind: Any) -> bool:
-    """Whether `value` is of that kind, and of a size that sums and squares of it are floats too; NaN becomes null."""
+    """Whether `value` has that type and is below `MAX_MAGNITUDE`; NaN and infinity pass, as they become null."""
     if not isinstance(value, kind) or isinstance(value, bool):
         return False
     return value is None or (isinstance(value, float) and not math.isfinite(value)) or abs(value) < MAX_MAGNITUDE
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for every NaN and infinity, however deep."""
+    """Returns `value` with every NaN and infinity replaced by None, at any depth."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

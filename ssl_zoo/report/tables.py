@@ -1,6 +1,6 @@
-"""Many results.json files -> one comparison: `python -m ssl_zoo.report <folders...>`.
+"""Compares runs by their results.json files: `python -m ssl_zoo.report <folders...>`.
 
-It is printed, and written as Markdown, as CSV with plain numbers, and as one HTML page with figures.
+Prints the comparison and writes it as Markdown, as CSV with plain numbers, and as one HTML page with figures.
 """
 
 import argparse
@@ -18,9 +18,13 @@ from ssl_zoo.report.comparison import COSTS, NAME_COLUMNS, Comparison, compare, 
 
 
 def load_runs(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
-    """The results of all runs at or below `folders`, each with its "folder"; unreadable ones count as failed.
+    """Reads the results of all runs in `folders`, recursively.
 
-    Raises ValueError if a folder does not exist or there is no run at all.
+    Returns:
+        The results, each with its "folder"; unreadable ones have status "failed".
+
+    Raises:
+        ValueError: if a folder does not exist or there is no run.
     """
     places = [Path(folder) for folder in folders]
     files: list[Path] = []
@@ -43,7 +47,7 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown: the table, the notes, and the runs that did not complete."""
+    """Formats the comparison as Markdown: the table, the notes, and the runs that did not complete."""
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
     parts.append("\n".join(f"- {display.escape_markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
@@ -52,16 +56,16 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """The comparison as CSV, with plain numbers.
+    """Formats the comparison as CSV with plain numbers.
 
-    For each metric: the mean, the half width and the ends of its 95 % interval, the number of runs, and the number of
-    test examples of an accuracy.
+    For each metric: the mean, the half width and the bounds of its 95 % interval, the number of runs, and for
+    accuracies the number of test examples.
     """
     keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    parts = [f"{key}{part}" for key in keys for part in ("", " ci95", " low", " high", " n", " examples")]
-    writer.writerow([*NAME_COLUMNS, "settings", "seeds", "n", *map(display.escape_spreadsheet, parts)])
+    columns = [f"{key}{suffix}" for key in keys for suffix in ("", " ci95", " low", " high", " n", " examples")]
+    writer.writerow([*NAME_COLUMNS, "settings", "seeds", "n", *map(display.escape_spreadsheet, columns)])
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
@@ -78,7 +82,7 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def to_html(comparison: Comparison) -> str:
-    """One page that needs no other file: the table, a figure a metric, all metrics, what did not complete."""
+    """Formats the comparison as a self-contained HTML page: table, one figure per metric, all metrics, failed runs."""
     parts = [_html(comparison.table(comparison.headlines))] if comparison.rows else []
     parts.append(f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in comparison.notes)}</ul>")
     parts += [f'<img alt="{html.escape(key)}" src="{_plot_metric(comparison, key)}">' for key in comparison.headlines]
@@ -110,7 +114,7 @@ def _plot_metric(comparison: Comparison, key: str) -> str:
 
 
 def print_tables(comparison: Comparison) -> None:
-    """The short table, what did not complete and the notes, on the terminal."""
+    """Prints the short table, the runs that did not complete and the notes."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -158,7 +162,7 @@ BODY
 
 
 def write_report(runs: Sequence[dict[str, Any]], out: Path) -> None:
-    """Print the comparison of `runs` and write it to `out`: report.md, report.csv, report.html."""
+    """Prints the comparison of `runs` and writes report.md, report.csv and report.html to `out`."""
     comparison = compare(runs)
     print_tables(comparison)
     out.mkdir(parents=True, exist_ok=True)
@@ -169,7 +173,7 @@ def write_report(runs: Sequence[dict[str, Any]], out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit status: 0, or 2 for a mistake of the user."""
+    """Runs the command line; returns the exit status: 0, or 2 for an invalid argument."""
     parser = argparse.ArgumentParser("python -m ssl_zoo.report", description="Compare runs by their results.json.")
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")

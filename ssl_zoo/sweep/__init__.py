@@ -1,1 +1,1 @@
-"""One process per job of a `-m` sweep."""
+"""Runs each job of a `-m` sweep in a process of its own."""

@@ -1,4 +1,4 @@
-"""One job of a sweep: a process with a session of its own, its output, its end and its results.json."""
+"""One job of a sweep: its process, its output, how it ended and its results.json."""
 
 import contextlib
 import os
@@ -19,53 +19,68 @@ from ssl_zoo.files import open_no_follow
 from ssl_zoo.report import results
 
 OUTPUT_LOG = "output.log"
-MIN_LOG_BYTES = 1_000_000  # at least this much of the last output is kept: a progress bar writes for ever
+MIN_LOG_BYTES = 1_000_000
+"""The log keeps at least this much of the latest output; it is truncated because progress bars write endlessly."""
 
 _COLOUR_CODES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def write_to_terminal(data: bytes) -> None:
-    """Write to our own terminal. One that has gone away does not end a sweep."""
+    """Writes to the terminal of the sweep; a closed terminal does not end the sweep."""
     with contextlib.suppress(OSError):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
 
 def print_line(line: str) -> None:
-    """Prints a line whole, also while jobs print."""
+    """Prints a line in one piece, even while jobs print."""
     write_to_terminal(f"{line}\n".encode())
 
 
 @dataclass(eq=False)
 class Job:
-    """`command` in a process group of its own, so that `kill` reaches all it has started.
+    """Runs `command` in a new process group, so that `kill` reaches all processes it starts.
 
-    Its stdout and stderr go to the terminal and to `<folder>/output.log` as `copy` is called. It has no input. With a
-    `prefix`, for several jobs at once, whole lines go to the terminal, each with the prefix before it; without one the
-    bytes go as they are, through a terminal if we have one, so that a progress bar lives.
+    Each call of `copy` passes stdout and stderr on to the terminal and to `<folder>/output.log`. The job has no input.
+    With a `prefix`, for parallel jobs, complete lines are printed, each after the prefix. Without one, bytes are passed
+    on unchanged, through a pseudo-terminal if stdout is a terminal, so that progress bars work.
+
+    Attributes:
+        title: name of the job in messages.
+        folder: the run folder.
+        command: the command line.
+        known: keys of results.json in case the job does not write the file.
+        prefix: printed before each line.
+        process: the process, once started.
+        started: start time in seconds of the monotonic clock, 0 before the start.
+        stop_reason: why the sweep stopped the job, None if it did not.
+        kill_at: time at which a stopped job is killed.
+        has_output: whether more output may follow.
+        record: the results, once the job has ended.
+        is_written: whether results.json in the folder equals `record`.
     """
 
     title: str
     folder: Path
     command: list[str]
-    known: dict[str, Any] = field(default_factory=dict)  # what results.json says if the job leaves none
+    known: dict[str, Any] = field(default_factory=dict)
     prefix: str = ""
 
     process: subprocess.Popen[bytes] = field(init=False)
-    started: float = 0.0  # seconds on the monotonic clock
+    started: float = 0.0
     stop_reason: str | None = None
     kill_at: float = float("inf")
-    has_output: bool = True  # whether more may come
-    record: dict[str, Any] | None = None  # how it ended, once it has
-    is_written: bool = True  # whether `record` is what the results.json in its folder says
+    has_output: bool = True
+    record: dict[str, Any] | None = None
+    is_written: bool = True
     _output: int = field(init=False)
     _log: BinaryIO | None = None
-    _before: tuple[int, int] | None = None  # tells a results.json of an earlier attempt
-    _tail: bytes = b""
-    _line: bytes = b""  # the beginning of a line, held until its end comes
+    _before: tuple[int, int] | None = None  # stamp of the results.json of an earlier attempt
+    _tail: bytes = b""  # the latest output
+    _line: bytes = b""  # a partial line, kept until its end arrives
 
     def start(self, environment: dict[str, str]) -> bool:
-        """Starts the process; returns False, with `record` saying why, where the folder or the system refuses it."""
+        """Starts the process; returns False, with the reason in `record`, if the folder or the system refuses it."""
         try:
             self._begin(environment)
         except OSError as error:
@@ -100,27 +115,27 @@ class Job:
         self.started = time.monotonic()
 
     def fileno(self) -> int:
-        """The job's output, by which `select` waits for it."""
+        """File descriptor of the job's output, for `select`."""
         return self._output
 
     def copy(self) -> None:
-        """Pass on what the job has written since; do not wait for any."""
+        """Passes on the output written since the last call, without blocking."""
         try:
             data = os.read(self._output, 65536)
         except BlockingIOError:
             return
-        except OSError:  # how Linux says that the other side of a terminal is closed
+        except OSError:  # on Linux: the other side of the pseudo-terminal is closed
             data = b""
         self.has_output = bool(data)
         self._tail = (self._tail + data)[-10_000:]
-        self._keep(data)
+        self._append_to_log(data)
         if self.prefix:
             *lines, self._line = (self._line + data).split(b"\n")
             data = b"".join(self.prefix.encode() + line.rsplit(b"\r", 1)[-1] + b"\n" for line in lines)
         write_to_terminal(data)
 
-    def _keep(self, data: bytes) -> None:
-        """Adds to the log. A disk that refuses it ends the log, no job and no sweep."""
+    def _append_to_log(self, data: bytes) -> None:
+        """Appends to the log. If the disk refuses it, only the log ends, not the job or the sweep."""
         if self._log is None:
             return
         try:
@@ -132,30 +147,30 @@ class Job:
                 self._log.truncate(0)
                 self._log.write(end)
         except OSError as error:
-            print_line(f"{self.title}  {self.folder / OUTPUT_LOG} is not written on: {error}")
+            print_line(f"{self.title}  {self.folder / OUTPUT_LOG} is no longer written: {error}")
             self._close_log()
 
     def _close_log(self) -> None:
         if self._log is not None:
-            with contextlib.suppress(OSError):  # what it still holds cannot be written
+            with contextlib.suppress(OSError):  # its buffer cannot be written
                 self._log.close()
         self._log = None
 
     def stop(self, number: int, reason: str, grace: float) -> None:
-        """Ask the job to stop, by a signal to its first process; it is time to kill it in `grace` seconds."""
+        """Asks the job to stop by a signal to its first process; it may be killed after `grace` seconds."""
         self.stop_reason = reason
         self.kill_at = time.monotonic() + grace
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """Kills the job and the processes that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody left; on macOS only zombies
+        """Kills the job and the processes it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # no process left, or only zombies on macOS
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def finish(self, interrupted: bool = False) -> str:
-        """Clear up once the process has ended, see to its results.json and return the status of its `record`."""
-        self.kill()  # what it left running
-        for _ in range(100):  # a process that escaped to another session may write for ever
+        """Cleans up after the process has ended, writes results.json if needed and returns the final status."""
+        self.kill()  # processes that it left running
+        for _ in range(100):  # a process that started another session may write endlessly
             if not self.has_output or not select.select([self], [], [], 0)[0]:
                 break
             self.copy()
@@ -169,9 +184,9 @@ class Job:
         return str(self.record["status"])
 
     def _conclude(self, status: str, error: dict[str, str]) -> None:
-        """Records what the job could not record itself.
+        """Records the end of a job that could not do so itself.
 
-        Results beside checkpoints are those of an earlier attempt, which can still go on: they stay as they are.
+        Existing results next to checkpoints belong to an earlier attempt that can be resumed, and are not replaced.
         """
         is_of_this_attempt = self.record is not None
         known = self.record or results.empty_results(status, **self.known)
@@ -186,22 +201,22 @@ class Job:
             print_line(f"{self.title}  {self.folder / results.RESULTS_NAME} cannot be written: {refused}")
 
     def _stamp(self) -> tuple[int, int] | None:
-        """Tells one results.json from the next: each is a new file."""
+        """Identifies the current results.json: every write creates a new file."""
         try:
-            about = (self.folder / results.RESULTS_NAME).stat()
+            status = (self.folder / results.RESULTS_NAME).stat()
         except OSError:
             return None
-        return about.st_ino, about.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns
 
     def read_results(self) -> dict[str, Any] | None:
-        """What its folder says, None if nothing that can be used."""
+        """Returns the results in the folder, None if there are no readable ones."""
         try:
             return results.read_results(self.folder)
         except (OSError, ValueError):
             return None
 
     def reason(self) -> str:
-        """Why the job did not complete, in one line: what its results say, and how its process ended."""
+        """Returns in one line why the job did not complete: the error in its results and how its process ended."""
         error = (self.record or {}).get("error", {"type": "", "message": ""})
         message = (error["message"].strip().splitlines() or [""])[0]
         if self.ending in message:
@@ -222,17 +237,17 @@ class Job:
         return {"type": self.ending, "message": f"{self.ending}: {self._last_line() or 'no results.json'}"}
 
     def _last_line(self) -> str:
-        """What the job wrote last: when a Python process fails, its exception."""
+        """Returns the last line of output: the exception, if a Python process failed."""
         lines = re.split(r"[\r\n]+", _COLOUR_CODES.sub(b"", self._tail).decode(errors="replace"))
-        said = [line.strip() for line in lines if line.strip() and "HYDRA_FULL_ERROR=1" not in line]
-        return said[-1] if said else ""
+        printed = [line.strip() for line in lines if line.strip() and "HYDRA_FULL_ERROR=1" not in line]
+        return printed[-1] if printed else ""
 
 
 def _terminal() -> tuple[int, int]:
-    """A terminal as wide as ours: the side we read, and the side a job writes."""
+    """Opens a pseudo-terminal of the same size as stdout; returns our end and the job's end."""
     own_end, child_end = pty.openpty()
     termios.tcsetwinsize(child_end, termios.tcgetwinsize(sys.stdout.fileno()))
     attributes = termios.tcgetattr(child_end)
-    attributes[1] &= ~termios.OPOST  # or \n would become \r\n, in the log too
+    attributes[1] &= ~termios.OPOST  # otherwise \n would become \r\n
     termios.tcsetattr(child_end, termios.TCSANOW, attributes)
     return own_end, child_end

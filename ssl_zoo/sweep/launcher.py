@@ -1,13 +1,13 @@
-"""`hydra/launcher=process`: each job of a sweep in an operating-system process of its own.
+"""`hydra/launcher=process`: runs each job of a sweep in a process of its own.
 
-Hydra's stock launcher calls the jobs one after the other in its own process, so a job that exits, is killed, crashes
-or hangs takes the rest of the sweep with it, and what one job leaves in the environment changes the next. Here a job is
-`python -m <module> <overrides> hydra.run.dir=<sweep folder>/<job>`: nothing it does reaches the others. A job counts as
-completed when its results.json says so; for one that could not write the file itself, the launcher does. The same sweep
-with the same `hydra.sweep.dir` runs only the jobs that are not completed yet.
+Hydra's default launcher calls the jobs one after the other in its own process, so a job that exits, is killed, crashes
+or hangs ends the whole sweep, and changes to the environment leak into the next job. Here a job is the command
+`python -m <module> <overrides> hydra.run.dir=<sweep folder>/<job>` and cannot affect the others. A job is completed
+when its results.json says so; the launcher writes the file for a job that could not. Repeating a sweep with the same
+`hydra.sweep.dir` runs only the jobs that are not completed.
 
-Hydra imports this module at every start, by `hydra_plugins/ssl_zoo_launcher.py`, so it must stay light: no torch, no
-pandas.
+Hydra imports this module at every start through `hydra_plugins/ssl_zoo_launcher.py`, so it must not import slow
+packages such as torch or pandas.
 """
 
 import argparse
@@ -39,12 +39,11 @@ from ssl_zoo import files
 from ssl_zoo.config import quote
 from ssl_zoo.report.results import RESULTS_NAME
 from ssl_zoo.sweep.job import OUTPUT_LOG, Job, print_line
-from ssl_zoo.training.stop_signals import STOP_SIGNALS
-from ssl_zoo.training.stop_signals import write_message as tell
+from ssl_zoo.training.stop_signals import STOP_SIGNALS, write_message
 
-# Settings of the sweep itself. A job gets its own on its command line.
+# Settings of the sweep itself; a job gets its own.
 _SWEEP_SETTINGS = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|run|mode)\b")
-# What a distributed run or an earlier job leaves behind, and what would make two jobs one.
+# Environment variables of a distributed run or of one job; inherited, they would merge jobs into one run.
 _PER_RUN_VARIABLES = re.compile(
     r"((LOCAL|NODE|GROUP|ROLE)_)?RANK|((LOCAL|GROUP|ROLE)_)?WORLD_SIZE|MASTER_\w+|TORCHELASTIC_\w+|PL_\w+"
     r"|WANDB_RUN_ID|SSL_ZOO_RUN_ID"
@@ -52,14 +51,14 @@ _PER_RUN_VARIABLES = re.compile(
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, except that the launcher writes multirun.yaml.
+    """Hydra's BasicSweeper, except that the launcher writes multirun.yaml.
 
-    Hydra's writes it before it is known whether the folder belongs to this sweep; the launcher knows.
+    Hydra writes it before it is known whether the folder belongs to this sweep.
     """
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launches one job for each point of the grid."""
-        assert self.hydra_context is not None  # `setup` came before
+        assert self.hydra_context is not None  # set by `setup`
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
@@ -72,23 +71,27 @@ class ProcessLauncher(Launcher):
 
     Args:
         module: run as `python -m <module>`.
-        jobs: how many run at once.
-        timeout: minutes that a job may take; None: no limit.
+        jobs: number of parallel jobs.
+        timeout: maximum duration of a job in minutes, None for no limit.
         grace: seconds between asking a job to stop and killing it.
     """
 
     def __init__(self, module: str, jobs: int, timeout: float | None, grace: float):
-        self.module, self.jobs, self.timeout, self.grace = module, jobs, timeout, grace
+        self.module = module
+        self.jobs = jobs
+        self.timeout = timeout
+        self.grace = grace
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Checks the settings; Hydra calls it before `launch`."""
-        self.loader, self.config = hydra_context.config_loader, config
+        """Checks the settings; called by Hydra before `launch`."""
+        self.loader = hydra_context.config_loader
+        self.config = config
         if self.jobs < 1:
             raise CompactHydraException(f"hydra.launcher.jobs={self.jobs}: give 1 or more jobs at once")
         if self.timeout is not None and self.timeout <= 0:
             raise CompactHydraException(f"hydra.launcher.timeout={self.timeout:g}: give minutes, or null for no limit")
         if OmegaConf.select(config, "hydra.sweeper.max_batch_size") is not None:
-            # With it Hydra's sweeper drops the batches that come after a failed job.
+            # With it Hydra's sweeper skips all batches after a failed job.
             raise CompactHydraException("hydra.sweeper.max_batch_size: use hydra.launcher.jobs=<how many at once>")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -108,7 +111,7 @@ class ProcessLauncher(Launcher):
             _print_remaining_jobs(jobs, statuses, received[0], sweep)
             raise SystemExit(128 + received[0])
         if bad := [job.title for job in jobs if statuses[job] != "completed"]:
-            # Hydra has no quieter way to end with a status: a job returned as failed makes it raise again.
+            # Exit here, because Hydra would raise an exception for a job that is returned as failed.
             print(f"error: {len(bad)} of {len(jobs)} jobs did not complete: {', '.join(bad)}", file=sys.stderr)
             raise SystemExit(1)
         return [JobReturn(overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
@@ -120,7 +123,7 @@ class ProcessLauncher(Launcher):
             config = self.loader.load_sweep_config(self.config, overrides)
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
-            HydraConfig.instance().set_config(config)  # the name of a job's folder may refer to it
+            HydraConfig.instance().set_config(config)  # the folder name may refer to it
             folder = sweep / str(config.hydra.sweep.subdir)
             choices = {key.split("@")[0]: choice for key, choice in config.hydra.runtime.choices.items()}
             known = {name: choices.get(name) for name in ("experiment", "method", "backbone", "data")}
@@ -138,30 +141,30 @@ class ProcessLauncher(Launcher):
 
     def _command(self, config: DictConfig, overrides: list[str], folder: Path) -> list[str]:
         job = config.hydra.job
-        given = OmegaConf.to_container(config.hydra.overrides.hydra)  # references to credentials stay unresolved
+        given = OmegaConf.to_container(config.hydra.overrides.hydra)  # unresolved, to keep references to credentials
         assert isinstance(given, list)
         passed_on = [str(text) for text in given if not _SWEEP_SETTINGS.match(str(text))]
-        ours = [
+        own = [
             "hydra.mode=RUN",
             f"hydra.job.num={job.num}",
             f"hydra.job.id={job.id}",
             f"hydra.run.dir={quote(str(folder))}",
         ]
-        return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *ours]
+        return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *own]
 
     def _environment(self, sweep: Path) -> dict[str, str]:
         environment = {key: value for key, value in os.environ.items() if not _PER_RUN_VARIABLES.fullmatch(key)}
         environment["SSL_ZOO_SWEEP"] = "-".join(sweep.resolve().parts[-2:])
-        environment["PYTHONUNBUFFERED"] = "1"  # or the last lines of a killed job are lost
-        if self.jobs > 1:  # or every job takes every core
+        environment["PYTHONUNBUFFERED"] = "1"  # otherwise the last lines of a killed job are lost
+        if self.jobs > 1:  # otherwise every job uses all cores
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
         root = Path(__file__).resolve().parents[2]
-        if root.name not in ("site-packages", "dist-packages"):  # a clone, and perhaps we are elsewhere
+        if root.name not in ("site-packages", "dist-packages"):  # a source checkout; the working folder may be another
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
         return environment
 
     def _run(self, jobs: list[Job], environment: dict[str, str], received: list[int]) -> dict[Job, str]:
-        """Run the jobs, `self.jobs` at a time, until they or we are stopped; return how each job ended that has."""
+        """Runs the jobs, `self.jobs` at a time, until all have ended; returns the status of each job that has."""
         waiting, running, statuses = deque(jobs), list[Job](), dict[Job, str]()
         try:
             while running or (waiting and not received):
@@ -191,10 +194,10 @@ class ProcessLauncher(Launcher):
         return statuses
 
     def _limit(self, job: Job, received: list[int]) -> None:
-        """Stop a job whose time is over, and all when the sweep is stopped; kill it when it stays, or asked again."""
+        """Stops a job on timeout or when the sweep is stopped; kills it after `grace` or a second interrupt."""
         now = time.monotonic()
         if received and job.stop_reason is None:
-            # An interrupt is passed on as SIGTERM: a scheduler may have sent the job one too, and two stop it at once.
+            # SIGINT is passed on as SIGTERM: the job may have received SIGINT too, and a second one skips its save.
             number = signal.SIGTERM if received[0] == signal.SIGINT else received[0]
             job.stop(number, f"sweep stopped by {signal.Signals(received[0]).name}", self.grace)
         elif self.timeout is not None and job.stop_reason is None and now - job.started > 60 * self.timeout:
@@ -204,7 +207,7 @@ class ProcessLauncher(Launcher):
 
 
 def _is_second_interrupt(received: list[int]) -> bool:
-    """Whether a Ctrl-C came after the first signal; others may come again and again, as SIGXCPU does."""
+    """Whether a Ctrl-C followed the first signal; other signals, such as SIGXCPU, may repeat by themselves."""
     return signal.SIGINT in received[1:]
 
 
@@ -224,7 +227,7 @@ def _print_remaining_jobs(jobs: list[Job], statuses: dict[Job, str], number: int
 
 
 def _config_flags() -> list[str]:
-    """The options of Hydra's command line that choose configs, as the user gave them."""
+    """Returns the command-line options of Hydra that select configs, as given by the user."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for short, name in (("-cn", "--config-name"), ("-cp", "--config-path"), ("-cd", "--config-dir")):
         parser.add_argument(short, name)
@@ -233,13 +236,13 @@ def _config_flags() -> list[str]:
 
 
 def _write_sweep_report(jobs: list[Job], sweep: Path) -> None:
-    """The report of what there is, the jobs whose folders do not say how they ended included."""
+    """Writes the report, including jobs that could not write their results."""
     from ssl_zoo.report import display, tables
 
-    aside = {job.folder: job.record for job in jobs if job.record and not job.is_written}
+    unwritten = {job.folder: job.record for job in jobs if job.record and not job.is_written}
     in_folders = tables.load_runs([sweep]) if any(sweep.rglob(RESULTS_NAME)) else []
-    runs = [run for run in in_folders if run["folder"] not in aside]
-    runs += [{**display.to_plain_text(record), "folder": folder} for folder, record in aside.items()]
+    runs = [run for run in in_folders if run["folder"] not in unwritten]
+    runs += [{**display.to_plain_text(record), "folder": folder} for folder, record in unwritten.items()]
     if not runs:
         return print_line(f"{sweep}: no job has any results yet, so there is no report")
     try:
@@ -259,7 +262,7 @@ def _make_folder(sweep: Path) -> None:
 
 
 def _check_not_a_run(sweep: Path) -> None:
-    """A sweep inside the folder of a run would be lost with it, and count it among its own."""
+    """Raises an exception if the folder holds a run: the run would be counted as one of the sweep's jobs."""
     if (sweep / RESULTS_NAME).exists() or (sweep / "checkpoints").exists():
         raise CompactHydraException(
             f"hydra.sweep.dir={sweep} holds a single run. Give the sweep a folder of its own: hydra.sweep.dir=<folder>"
@@ -267,14 +270,14 @@ def _check_not_a_run(sweep: Path) -> None:
 
 
 def _check_same_job(job: Job) -> None:
-    """A changed sweep must not take another job's results for its own, nor resume another job's checkpoint."""
+    """Raises an exception if a folder holds a job with other overrides, whose results must not be reused."""
     folder, overrides = job.folder, job.known["overrides"]
     written = folder / ".hydra" / "overrides.yaml"
     try:
         before = [str(text) for text in OmegaConf.load(written)] if written.exists() else overrides
     except (OSError, ValueError, YAMLError) as error:
         raise CompactHydraException(
-            f"{written} cannot be read ({error}), so whose folder it is is not known. "
+            f"{written} cannot be read ({error}), so the job that it belongs to is unknown. "
             "Repair it, or give the sweep a folder of its own: hydra.sweep.dir=<new folder>"
         ) from error
     if sorted(before) != sorted(overrides):
@@ -286,7 +289,7 @@ def _check_same_job(job: Job) -> None:
 
 @contextlib.contextmanager
 def _lock_sweep(sweep: Path) -> Iterator[None]:
-    """Hold the sweep folder, as long as this process lives at most."""
+    """Context manager that locks the sweep folder; the lock ends with this process."""
     try:
         file = open(sweep / ".lock", "a", opener=files.open_no_follow)  # noqa: SIM115 - closed below
     except OSError as error:
@@ -305,12 +308,12 @@ def _lock_sweep(sweep: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _catch_stop_signals() -> Iterator[list[int]]:
-    """Note stop signals in a list instead of dying of them; those that are ignored (nohup) stay so."""
+    """Context manager that collects stop signals in a list; those that are ignored (nohup) stay ignored."""
     received: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
         if not received:
-            tell(
+            write_message(
                 f"{signal.Signals(number).name}: the running jobs are asked to save and stop, then the sweep reports "
                 "what there is; a second Ctrl-C stops at once"
             )

@@ -1,4 +1,4 @@
-"""Fill in the blank: what a masked-token model expects where a text says [MASK]."""
+"""`task=fill_mask`: predicts the tokens that replace [MASK] in a text, with a trained MLM."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,13 @@ BLANK_PATTERN = re.compile(r"\[MASK\]|<mask>|_{3,}")
 
 
 class Guess(NamedTuple):
-    """score: probability over the whole vocabulary; token: its id; token_str: as a reader writes it."""
+    """One prediction.
+
+    Attributes:
+        score: probability over the whole vocabulary.
+        token: token id.
+        token_str: the token as readable text.
+    """
 
     score: float
     token: int
@@ -25,18 +31,18 @@ class Guess(NamedTuple):
 
 
 def load_masked_model(checkpoint: str) -> tuple[MLM, TextTokenizer]:
-    """The masked-token model of a run, given as its folder or a checkpoint file in it, and its tokenizer.
+    """Loads the masked-token model and the tokenizer of a run, given as its folder or a checkpoint file in it.
 
     Raises:
-        ValueError: when it is of another method, when weights or tokenizer are not those it was saved with, or for what
-            `card.read` refuses.
+        ValueError: if the run used another method, its weights or tokenizer do not match the checkpoint, or
+            `card.read_card` rejects it.
     """
     path = checkpoints.resolve_checkpoint(checkpoint)
     saved = checkpoints.load_checkpoint(path)
     stored = card.read_card(saved, checkpoint)
     trained = card.compose_from_card(stored)
     if "mask_id" not in stored["facts"] or hydra.utils.get_object(trained.method["_target_"]) is not MLM:
-        raise ValueError(f"checkpoint={checkpoint} is no masked-token model: give a run of method=mlm")
+        raise ValueError(f"checkpoint={checkpoint} is not a masked-token model: give a run of method=mlm")
     backbone = hydra.utils.instantiate(trained.backbone, _convert_="all")
     method = hydra.utils.instantiate(trained.method, backbone=backbone, _convert_="all")
     try:
@@ -54,16 +60,16 @@ def load_masked_model(checkpoint: str) -> tuple[MLM, TextTokenizer]:
 
 @torch.no_grad()
 def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) -> list[list[Guess]]:
-    """For each blank of `text` ("[MASK]", "<mask>" or "___") the `top_k` likeliest tokens, best first.
+    """Returns the `top_k` most probable tokens for each blank of `text` ("[MASK]", "<mask>" or "___"), best first.
 
-    Several blanks are filled independently, as the usual fill-mask pipelines do. Special tokens are not offered, but
-    probabilities are shares of the whole vocabulary.
+    Several blanks are filled independently, as in common fill-mask pipelines. Special tokens are excluded, but the
+    probabilities are over the whole vocabulary.
 
     Raises:
-        ValueError: when there is no blank.
+        ValueError: if there is no blank.
     """
     if not BLANK_PATTERN.search(text):
-        raise ValueError(f"text={text!r} has no blank: write [MASK] where a word is to be guessed")
+        raise ValueError(f"text={text!r} has no blank: write [MASK] where a word is to be predicted")
     ids = torch.from_numpy(tokenizer.encode([BLANK_PATTERN.sub("[MASK]", text)])[0])
     columns = (ids == method.mask_id).nonzero().flatten()
     probabilities = method.eval().masked_logits(ids[None], torch.zeros_like(columns), columns).softmax(dim=1)
@@ -76,7 +82,7 @@ def guesses(method: MLM, tokenizer: TextTokenizer, text: str, top_k: int = 5) ->
 
 
 def guesses_table(text: str, found: list[list[Guess]]) -> Any:
-    """A rich table with one line per guess: the blank's number, the word, its probability and a bar."""
+    """Returns a rich table with one row per guess: number of the blank, token, probability and a bar."""
     from rich.table import Table
     from rich.text import Text
 
@@ -96,7 +102,7 @@ def guesses_table(text: str, found: list[list[Guess]]) -> Any:
 
 
 def fill_mask(cfg: DictConfig, folder: Path) -> None:
-    """Prints the likeliest words for each blank of `text`, by the masked-token model of `checkpoint`."""
+    """Prints the most probable tokens for each blank of `text`, using the masked-token model of `checkpoint`."""
     from rich.console import Console
 
     from ssl_zoo.tasks import fill_mask

@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.method import Batch, Method
-
-BUDGET_KINDS = ("epochs", "steps", "examples", "flops", "minutes")
+from ssl_zoo.report.results import BUDGET_KINDS
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def read_card(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any
     card = state.get("card") if isinstance(state, dict) else None
     objects = {key: card.get(key, {}) for key in ("config", "facts", "choices")} if isinstance(card, dict) else {}
     if not objects or not all(isinstance(value, dict) for value in objects.values()):
-        raise ValueError(f"checkpoint={checkpoint} was not written by a run of ours: it does not say what it holds")
+        raise ValueError(f"checkpoint={checkpoint} was not written by ssl_zoo: it has no card")
     return {**objects, "config": moved.with_current_targets(objects["config"])}
 
 
@@ -93,7 +93,7 @@ def shipped_name(group: str, card: Mapping[str, Any]) -> str:
         same = {name: part for name, part in same.items() if name == choice}
     if not same:
         raise ValueError(
-            f"the checkpoint's {group} ({group}={choice}, {target}) is none that is shipped, and code that a "
+            f"the checkpoint's {group} ({group}={choice}, {target}) is not in conf/, and code that a "
             "checkpoint names is never run"
         )
     return min(same, key=lambda name: len(set(same[name]) ^ set(stored)))

@@ -229,7 +229,7 @@ def _unpickle(path: Path, map_location: Any, mmap: bool) -> dict[str, Any]:
         contents = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         reason = f"more than tensors and plain values inside ({str(error).splitlines()[0]})"
-        advice = "Keep hyperparameters to numbers, strings, lists and dicts; do not trust strangers' files."
+        advice = "Keep hyperparameters to numbers, strings, lists and dicts; do not load untrusted files."
         raise DamagedCheckpoint(path, reason, advice) from error
     except (RuntimeError, ValueError) as error:
         raise DamagedCheckpoint(path, f"not written by torch.save ({str(error).splitlines()[0]})", remedy) from error
@@ -247,7 +247,7 @@ def load_encoder(backbone: nn.Module, checkpoint: str) -> None:
     saved = load_checkpoint(resolve_checkpoint(checkpoint))
     if "ssl_zoo" not in saved:
         raise ValueError(
-            f"checkpoint={checkpoint} is of no run of ours. For weights from elsewhere give backbone.pretrained=<file>"
+            f"checkpoint={checkpoint} was not written by ssl_zoo. For other weights give backbone.pretrained=<file>"
         )
     prefix = saved["ssl_zoo"]["encoder"] + "."
     weights = {key.removeprefix(prefix): v for key, v in saved["state_dict"].items() if key.startswith(prefix)}

@@ -62,7 +62,7 @@ def read_encoder_card(checkpoint: str) -> tuple[dict[str, Any] | None, Path | No
     saved = checkpoints.load_checkpoint(path)
     if "ssl_zoo" not in saved:
         raise ValueError(
-            f"checkpoint={checkpoint} is of no run of ours. For weights from elsewhere give backbone.pretrained=<file>"
+            f"checkpoint={checkpoint} was not written by ssl_zoo. For other weights give backbone.pretrained=<file>"
         )
     card = saved["ssl_zoo"].get("card", {}).get("encoder")
     if card is None:

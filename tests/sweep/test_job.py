@@ -104,7 +104,7 @@ def test_a_log_that_a_full_disk_refuses_ends_no_job(tmp_path: Path, capfd: pytes
     assert job.finish() == "failed"
     assert results.read_results(tmp_path)["error"]["message"] == "exit code 3: said"
     out = capfd.readouterr().out
-    assert "output.log is not written on: [Errno 28]" in out
+    assert "output.log is no longer written: [Errno 28]" in out
     assert "said" in out
 
 

@@ -193,7 +193,7 @@ def test_a_gadget_in_place_of_the_method_is_a_mistake_in_one_line(
     altered(honest, "config.method", armed(SYSTEM, trap), trap / "stranger")
     ended = cli("task=fill_mask", "checkpoint=stranger", "text=a [MASK]", "hydra.run.dir=fill")
     assert (ended.status, (trap / "ran").exists()) == (2, False)
-    assert "os.system) is none that is shipped" in ended.err
+    assert "os.system) is not in conf/" in ended.err
     assert "Traceback" not in ended.err
 
 
@@ -230,5 +230,5 @@ def test_the_backbone_alone_can_be_composed(honest: dict[str, Any]) -> None:
 
 
 def test_a_file_of_another_program_is_named() -> None:
-    with pytest.raises(ValueError, match="checkpoint=theirs was not written by a run of ours"):
+    with pytest.raises(ValueError, match="checkpoint=theirs was not written by ssl_zoo"):
         card.read_card({"state_dict": {}}, "theirs")
