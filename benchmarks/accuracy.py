@@ -1,13 +1,13 @@
-"""Every method under one small fixed budget: the table of the documentation's results page.
+"""Trains every method with one small fixed budget and writes the table of the documentation's results page.
 
     python benchmarks/accuracy.py --seeds 0 1 --jobs 2 [--only simclr byol ...]
-    python benchmarks/accuracy.py --tables     # runs nothing: writes the tables from what is recorded
+    python benchmarks/accuracy.py --tables     # no runs: only writes the tables from the recorded results
 
 The budgets are conf/experiment/table_*.yaml: CIFAR-10 with a small ResNet, or a small ViT where a method needs tokens;
-IMDB with four layers. One optimizer for all, each method with the numbers of its file in conf/method, nothing tuned on
-these data. Each run is a process of its own; what ended is kept in benchmarks/results/accuracy.jsonl, so that
-the same command goes on where it stopped, and runs only what is missing. Then writes the table to
-benchmarks/results/accuracy.md, and twelve rows of it into README.md.
+IMDB with four layers. All methods use one optimizer and the hyperparameters of their file in conf/method; nothing is
+tuned on these data. Each run is a separate process. Finished runs are recorded in benchmarks/results/accuracy.jsonl, so
+repeating the command runs only what is missing. The table is written to benchmarks/results/accuracy.md, and twelve of
+its rows to README.md.
 """
 
 import argparse
@@ -45,17 +45,18 @@ IN_README = (
     "supervised", "simclr", "moco", "byol", "simsiam", "barlow_twins", "vicreg", "swav", "dino", "mae",
     "simclr (text)", "mlm (text)",
 )  # fmt: skip
-"""The rows of the README: one or two methods of each family, those that a newcomer has heard of. The best rows of so
-short a run would say which method is fast to start, not which is good."""
+"""Rows of the README: one or two well-known methods of each family.
+
+They are not the best rows, because after so short a run those are the methods that learn fast at the start."""
 OUTDATED = "†"
 """Marks a row whose configuration has changed since it was measured."""
 
 TEXT_BY_CONFIG = ("simclr", "byol", "barlow_twins", "vicreg", "lejepa")
-"""Methods that serve text as they are, on two windows of each review."""
+"""Methods that also train on text without changes, on two windows of each review."""
 
 # Linear probe, CIFAR-10, ResNet-18 with the CIFAR stem, 1000 epochs: solo-learn's README, one seed, online classifier.
-# What differs stands beside the number. DCL, TiCo, MSN, SimMIM: lightly's benchmarks; LeJEPA: eb_jepa; MAE: mmpretrain;
-# iBOT: its authors; DINOv2, I-JEPA, data2vec, MaskFeat: stable-pretraining's table; RotNet: VISSL.
+# Other settings are noted next to the number. DCL, TiCo, MSN, SimMIM: lightly's benchmarks; LeJEPA: eb_jepa; MAE:
+# mmpretrain; iBOT: its authors; DINOv2, I-JEPA, data2vec, MaskFeat: stable-pretraining's table; RotNet: VISSL.
 PUBLISHED = {
     "all4one": "93.2", "barlow_twins": "92.1", "byol": "92.6", "deepcluster": "88.9", "dino": "89.5", "moco": "92.9",
     "mocov3": "93.1", "nnclr": "91.9", "ressl": "90.6", "simclr": "90.7", "simsiam": "90.5", "supcon": "93.8",
@@ -69,16 +70,16 @@ PUBLISHED = {
 
 
 def rows(only: list[str]) -> Iterator[tuple[str, str]]:
-    """(name of the row, command line of run.py) for the methods `only`, in their order, or all of conf/method."""
+    """Yields (name of the row, command line of run.py) for the methods in `only`, or for all of conf/method."""
     for name in only or sorted(path.stem for path in (CONF / "method").glob("*.yaml")):
         defaults = yaml.safe_load((CONF / "method" / f"{name}.yaml").read_text()).get("defaults", [])
-        chosen = " ".join(f"{k}={v}" for part in defaults for k, v in part.items())
+        chosen = " ".join(f"{k}={v}" for entry in defaults for k, v in entry.items())
         if "captions" in chosen:
             yield name, f"experiment=table_captions method={name}"
         elif "stdlib_docs" in chosen:
             yield f"{name} (text)", f"experiment=table_text method={name}"
         else:
-            # The experiments' views are two equal ones; ReSSL's method is a weaker one for the teacher.
+            # The experiment's two views are augmented equally; ReSSL uses a weaker view for the teacher.
             own = " views=weak" * ("paper_views.digits=weak" in chosen) + " views=ressl" * (name == "ressl")
             yield name, f"experiment={'table_vit' if 'vit' in chosen else 'table_images'} method={name}{own}"
         if name in TEXT_BY_CONFIG:
@@ -88,26 +89,27 @@ def rows(only: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def recipe(command: str) -> str:
-    """Changes when the files behind a command say other things, so that older numbers are not taken for this one's."""
-    chosen = dict(part.split("=", 1) for part in command.split())
+    """Returns a hash of the config files of a command, which tells results of older configurations apart."""
+    chosen = dict(word.split("=", 1) for word in command.split())
     files = [CONF / "experiment" / f"{chosen['experiment']}.yaml", CONF / "method" / f"{chosen['method']}.yaml"]
     experiment, method = (yaml.safe_load(file.read_text()) for file in files)  # comments do not count
-    if any("/views" in key for part in experiment["defaults"] if isinstance(part, dict) for key in part):
+    if any("/views" in key for entry in experiment["defaults"] if isinstance(entry, dict) for key in entry):
         # The experiment chooses the views, whatever the method declares.
-        kept = [part for part in method.pop("defaults", []) if not any("paper_views" in key for key in part)]
+        kept = [entry for entry in method.pop("defaults", []) if not any("paper_views" in key for key in entry)]
         method = {"defaults": kept, **method} if kept else method
-    said = json.dumps([experiment, method])
-    for before, now in MOVED_TARGETS.items():  # a class that has moved is the same class
-        said = said.replace(f'"{now}"', f'"{before}"')
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
+    text = json.dumps([experiment, method])
+    for before, now in MOVED_TARGETS.items():  # moving a class does not change the recipe
+        text = text.replace(f'"{now}"', f'"{before}"')
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def recorded() -> list[dict[str, Any]]:
+    """Returns the recorded runs, oldest first."""
     return [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
 
 
 def measure(row: str, command: str, seed: int, core: int, threads: int) -> str | None:
-    """Runs one command and records it. Gives what went wrong, None if nothing did."""
+    """Runs one command and records its results. Returns the error message if it failed, else None."""
     cores = set(range(core * threads, (core + 1) * threads))
     with tempfile.TemporaryDirectory() as folder:
         call = [
@@ -149,18 +151,25 @@ def measure(row: str, command: str, seed: int, core: int, threads: int) -> str |
 
 
 def paper(method: str) -> str:
-    """The link in the header of the method's configuration, if that makes the method, else of its file."""
-    said = (CONF / "method" / f"{method}.yaml").read_text()
-    config = yaml.safe_load(said)
-    target = config.get("method", config)["_target_"]  # a file of the global package says more than its method
+    """Returns a Markdown link to the paper, from the header of the method's configuration or else of its module."""
+    text = (CONF / "method" / f"{method}.yaml").read_text()
+    config = yaml.safe_load(text)
+    target = config.get("method", config)["_target_"]  # a file of the global package also sets other groups
     source = (HERE.parent / Path(*target.split(".")[:-1])).with_suffix(".py").read_text()
-    header = said if "https://" in said else ast.get_docstring(ast.parse(source)) or ""
+    header = text if "https://" in text else ast.get_docstring(ast.parse(source)) or ""
     link = re.search(r"https://\S+?(?=[,.;)]*\s)", header)
     return f"[paper]({link.group()})" if link else ""
 
 
 class Row(NamedTuple):
-    """A row of the table. runs: one per seed, all of one recipe; is_current: whether that is today's configuration."""
+    """A row of the table.
+
+    Attributes:
+        name: name of the row.
+        command: command line of run.py.
+        runs: one per seed, all with the same recipe.
+        is_current: whether that recipe is the current configuration.
+    """
 
     name: str
     command: str
@@ -169,14 +178,16 @@ class Row(NamedTuple):
 
     @property
     def is_text(self) -> bool:
+        """Whether the row is measured on text."""
         return self.name.endswith(" (text)")
 
     @property
     def method(self) -> str:
+        """Name of the method."""
         return self.name.removesuffix(" (text)")
 
     def cell(self, key: str) -> str:
-        """A metric in per cent, with the half width of its interval if there are several runs; "" if not measured."""
+        """Formats a metric in percent, with the half width of its interval for several runs; "" if not measured."""
         values = tuple(run["metrics"][key] for run in self.runs if key in run["metrics"])
         if not values:
             return ""
@@ -186,16 +197,17 @@ class Row(NamedTuple):
 
     @property
     def scores(self) -> list[str]:
-        """kNN and linear probe, each followed by that of random weights."""
+        """Cells of kNN and linear probe, each followed by the value before training."""
         return [self.cell(key) for key in ("knn/top1", "init/knn/top1", "linear/top1", "init/linear/top1")]
 
     @property
     def label(self) -> str:
+        """The name, marked if the row is outdated."""
         return self.name if self.is_current else f"{self.name} {OUTDATED}"
 
 
 def measured() -> list[Row]:
-    """The rows with runs, best kNN first. If no run has today's configuration, those recorded last stand for it."""
+    """Returns the rows with runs, best kNN first; without runs of the current recipe, those of the latest one."""
     found, runs = [], recorded()
     for name, command in rows([]):
         own = [run for run in runs if run["row"] == name and run["command"] == command]
@@ -208,7 +220,7 @@ def measured() -> list[Row]:
 
 
 def table() -> str:
-    """Markdown, best kNN first, images before text."""
+    """Returns the full tables in Markdown, best kNN first, images before text."""
     everything = measured()
     if not everything:
         return "Nothing measured yet.\n"
@@ -244,7 +256,7 @@ def table() -> str:
 
 
 def short_table() -> str:
-    """Markdown: the rows of `IN_README` that are measured."""
+    """Returns the measured rows of `IN_README` in Markdown."""
     known = {row.name: row for row in measured()}
     lines = ["| method | kNN % | *init* | linear % | *init* |", "| --- | ---: | ---: | ---: | ---: |"]
     chosen = [known[name] for name in IN_README if name in known]
@@ -255,18 +267,19 @@ def short_table() -> str:
 
 
 def publish() -> None:
-    """Writes the table to its file, and the short one between the two marks in the README."""
+    """Writes the full tables to their file and the short table between the two marks in the README."""
     TABLE.write_text(table())
     before, _, after = README.read_text().split(MARK)
     README.write_text(f"{before}{MARK}\n{short_table()}{MARK}{after}")
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each with its share of the cores")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, each with an equal share of the cores")
     parser.add_argument("--only", nargs="+", default=[], help="names of conf/method")
-    parser.add_argument("--tables", action="store_true", help="run nothing; write the tables of what is recorded")
+    parser.add_argument("--tables", action="store_true", help="run nothing, only write the tables")
     options = parser.parse_args()
     if options.tables:
         return publish()
@@ -275,7 +288,7 @@ def main() -> None:
     todo.sort(key=lambda job: "(text)" in job[0])  # text takes longer
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     free: SimpleQueue[int] = SimpleQueue()
-    publishing = Lock()  # two runs that end together would read a half-written README
+    publishing = Lock()  # the README must not be read while it is written
     for core in range(options.jobs):
         free.put(core)
 

@@ -1,7 +1,7 @@
-"""What can go wrong for a run, and how it ends: the parts of benchmarks/reliability.py.
+"""Failure scenarios for benchmarks/reliability.py: what can go wrong for a run, and how it must end.
 
-Each part takes an empty folder to work in and the options of the command line, and returns counts and, one text per
-case, what ended otherwise than docs/reliability.md promises.
+Each scenario takes an empty working folder and the command-line options. It returns counts and one message per case
+that did not end as docs/reliability.md specifies.
 """
 
 import argparse
@@ -36,20 +36,20 @@ from ssl_zoo.report import results
 from ssl_zoo.training import checkpoints
 
 Found = tuple[dict[str, Any], list[str]]
-"""Counts, and what ended otherwise than promised."""
+"""Counts, and a message per case that did not end as specified."""
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGUSR1,
            signal.SIGKILL, signal.SIGKILL, signal.SIGINT)  # fmt: skip
 
 
 def sample(cases: Iterable[Any], options: argparse.Namespace) -> list[Any]:
-    """All cases, or as many of them as were asked for, at random."""
+    """Returns all cases, or a random sample of `options.cases` of them."""
     cases = list(cases)
     return random.Random(options.seed).sample(cases, min(options.cases or len(cases), len(cases)))
 
 
 def kills(work: Path, options: argparse.Namespace) -> Found:
-    """Runs stopped twice by signals at random moments, then left to finish by the same command."""
+    """Stops runs twice by signals at random steps, then lets the same command finish them."""
     rng, names = random.Random(options.seed), list(METHODS)[-1:] if options.kills == 1 else list(METHODS)
     counts = {"signals": 0, "of them SIGKILL": 0, "survived": 0, "runs": 0, "bit-equal": 0}
     problems: list[str] = []
@@ -58,17 +58,17 @@ def kills(work: Path, options: argparse.Namespace) -> Found:
         order = itertools.cycle(SIGNALS)
 
         def victim(job: tuple[int, list[tuple[int, float]]]) -> tuple[list[int], str | None]:
-            """The signals that reached the run, and what went wrong."""
+            """Returns the signals that reached the run and an error message, None if it ended as specified."""
             number, moments = job
             name, folder, reached = names[number % len(names)], work / f"victim-{number}", []
             for sent, share in moments:
-                # Time tells little: one run is as long as a second, another as half a minute. So the moment is a step.
+                # The moment is a step, not a time, because runs take between a second and half a minute.
                 steps = range(last_step(folder), STEPS - 3, SAVED_EVERY)
                 step = steps[int(share * len(steps))] if steps else STEPS
                 run = Process(work, METHODS[name], folder)
                 ended = interrupt(run, sent, folder, step, delay=share * len(steps) % 1 * 0.02)
                 if results.is_complete(folder):
-                    break  # it was over: the signal met a process that had nothing more to do
+                    break  # the run completed before the signal arrived
                 reached.append(sent)
                 if ended.status != (-sent if sent == signal.SIGKILL else 128 + sent):
                     return reached, f"{name}: exit status {ended.status} after signal {sent}: {ended.printed[-500:]}"
@@ -98,24 +98,24 @@ def kills(work: Path, options: argparse.Namespace) -> Found:
 DISK = 32 * 2**20
 MOMENTS = ("before the start", "at the first step", "after the first save", "after the last save")
 ROOM = (0, 6_000, 0.5, 1.5)
-"""What is left on the disk: bytes, or the share of a checkpoint."""
+"""Free space on the disk: bytes (int) or a fraction of a checkpoint (float)."""
 
 
 def can_mount() -> bool:
-    """Whether a small disk of our own can be mounted, in a namespace where we may."""
+    """Whether a small tmpfs can be mounted in a user namespace."""
     call = ["unshare", "-rm", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(ROOT)]
     return bool(shutil.which("unshare")) and not subprocess.run(call, capture_output=True, check=False).returncode
 
 
 def fill(place: Path, room: int) -> None:
-    """Leaves `room` bytes on the disk."""
-    with (place / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):  # someone else was faster
+    """Fills the disk up to `room` bytes of free space."""
+    with (place / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):  # another process was faster
         while (more := shutil.disk_usage(place).free - room) > 0:
             file.write(bytes(min(more, 2**20)))
 
 
 def dishonest(ended: Ended, folder: Path, reference: Path) -> str | None:
-    """What is untrue about the end of a run on a full disk; None if nothing is."""
+    """Returns how the exit status of a run on a full disk contradicts its results, None if it does not."""
     try:
         completed = results.read_results(folder)["status"] == "completed"
     except (OSError, ValueError):
@@ -128,7 +128,7 @@ def dishonest(ended: Ended, folder: Path, reference: Path) -> str | None:
 
 
 def disk(work: Path, options: argparse.Namespace) -> Found:
-    """The disk fills up at different moments, with different room left; then there is room again."""
+    """Fills the disk at different moments with different free space, then frees it and repeats the command."""
     is_mount, reference = "SSL_ZOO_OWN_MOUNTS" in os.environ, undisturbed(work, "byol")
     size = checkpoints.resolve_checkpoint(reference).stat().st_size
 
@@ -146,7 +146,7 @@ def disk(work: Path, options: argparse.Namespace) -> Found:
         if not early:
             step = {MOMENTS[1]: None, MOMENTS[2]: 3, MOMENTS[3]: 40}[moment]
             run.until_training() if step is None else run.until((saved / f"step-{step:08d}.ckpt").exists)
-        if not is_mount and not run.is_over():  # no disk of our own: no longer files than that
+        if not is_mount and not run.is_over():  # without a tmpfs: limit the file size
             resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (room, room))
         elif not early:
             fill(place, room)
@@ -166,7 +166,7 @@ def disk(work: Path, options: argparse.Namespace) -> Found:
     return counts | {"by": "a small tmpfs" if is_mount else "RLIMIT_FSIZE"}, problems
 
 
-def _directory(path: Path) -> None:
+def _replace_by_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
@@ -182,18 +182,19 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
     "empty": lambda path: os.truncate(path, 0),
     "flipped": _flip,
-    "a directory": _directory,
+    "a directory": _replace_by_directory,
     "removed": Path.unlink,
 }
 FILES = ("newest", "older", "both", "config.json", "results.json", "metrics.csv", "tokenizer.json")
-"""The first three are checkpoints."""
+"""Files to damage; the first three are checkpoints."""
 
 
 def try_damage(work: Path, state: Path, reference: Path, file: str, kind: str) -> tuple[bool, bool, str | None]:
-    """The same command on a copy of the run folder `state` in which a file is damaged.
+    """Damages a file in a copy of the run folder `state` and repeats the command.
 
     Returns:
-        Whether the run went on, whether the file was named, and what was wrong.
+        Whether the run continued, whether the output names the file, and an error message, None if it ended as
+        specified.
     """
     folder = work / f"damaged-{state.name}-{file}-{kind}".replace(" ", "-")
     shutil.copytree(state, folder)
@@ -207,22 +208,22 @@ def try_damage(work: Path, state: Path, reference: Path, file: str, kind: str) -
     if ended.status == 0:
         wrong = wrong or difference(folder, reference)
         if not wrong and "resumed from" not in ended.printed and "is complete" not in ended.printed:
-            wrong = f"began anew without a word: {ended.printed[:500]}"
+            wrong = f"started again without a message: {ended.printed[:500]}"
     elif not named:
-        wrong = wrong or f"refused without its name: {ended.printed[-500:]}"
+        wrong = wrong or f"refused without naming the file: {ended.printed[-500:]}"
     shutil.rmtree(folder)
     return ended.status == 0, named, wrong and f"{state.name}, {file} {kind}: {wrong}"
 
 
 def report_of_damaged(work: Path, whole: dict[str, Any]) -> tuple[int, int, list[str]]:
-    """One report over a sound run and many runs with damaged results; how many are damaged, and how many are named."""
+    """Reports over one intact run and many with damaged results; returns the numbers of damaged and named ones."""
     sweep, damaged = work / "sweep", []
-    results.write_results(_made(sweep / "sound"), whole)
+    results.write_results(_make(sweep / "sound"), whole)
     contents = [b"", b"{", b"\xff\xfe", b"{}", b"NaN", b"[" * 100_000, json.dumps(whole).encode()[:-9]]
     for key, value in itertools.product(whole, (None, -1, "x", [], {}, 10**400)):
         contents.append(json.dumps(whole | {key: value}).encode())
     for number, content in enumerate(contents):
-        file = _made(sweep / f"run-{number:03d}") / results.RESULTS_NAME
+        file = _make(sweep / f"run-{number:03d}") / results.RESULTS_NAME
         file.write_bytes(content)
         try:
             results.read_results(file)
@@ -238,13 +239,13 @@ def report_of_damaged(work: Path, whole: dict[str, Any]) -> tuple[int, int, list
     return len(damaged), len(damaged) - len(unnamed), problems
 
 
-def _made(folder: Path) -> Path:
+def _make(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
 
 
 def damaged(work: Path, options: argparse.Namespace) -> Found:
-    """Each file of a completed and of an interrupted run, damaged in each way; then the same command."""
+    """Damages each file of a completed and of an interrupted run in each way and repeats the command."""
     reference = undisturbed(work, "mlm")
     completed, interrupted = work / "completed", work / "interrupted"
     shutil.copytree(reference, completed)
@@ -252,7 +253,7 @@ def damaged(work: Path, options: argparse.Namespace) -> Found:
     run.until((interrupted / "checkpoints" / "step-00000018.ckpt").exists)
     run.send(signal.SIGTERM)
     run.wait()
-    # Without any checkpoint a run begins anew: to delete them is how that is asked for.
+    # Excluded, because deleting all checkpoints is the documented way to start a run again.
     every = itertools.product((completed, interrupted), FILES, DAMAGE)
     jobs = sample([job for job in every if job[1:] != ("both", "removed")], options)
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -270,7 +271,7 @@ def damaged(work: Path, options: argparse.Namespace) -> Found:
 
 
 def gadgets(work: Path, options: argparse.Namespace) -> Found:
-    """A checkpoint of ours whose stored configuration names code; `task=fill_mask` and a run that starts from it."""
+    """Loads checkpoints whose configuration names code, by `task=fill_mask` and by a run that starts from them."""
     from tests.training import test_card as card
 
     folder = undisturbed(work, "mlm")
@@ -284,12 +285,12 @@ def gadgets(work: Path, options: argparse.Namespace) -> Found:
             yield Process(work, words, trap / name, **environment).wait()
 
     def one(name: str) -> tuple[bool, bool, list[str]]:
-        """Whether a gadget ran, whether a secret was printed, and what else was wrong."""
-        trap = _made(work / f"trap-{abs(hash(name))}")
+        """Returns whether a gadget ran, whether a secret was printed, and all error messages."""
+        trap = _make(work / f"trap-{abs(hash(name))}")
         card.set_trap(trap)
         path, value = card.GADGETS[name]
-        card.altered(honest, path, card.armed(value, trap), trap / "stranger")
-        ended = list(commands(trap, str(trap / "stranger")))
+        card.altered(honest, path, card.armed(value, trap), trap / "untrusted")
+        ended = list(commands(trap, str(trap / "untrusted")))
         printed = "".join(end.printed for end in ended)
         wrong = [f"exit status {end.status}: {end.printed[-800:]}" for end in ended if end.status not in (0, 2)]
         wrong += [f"a traceback: {end.printed[-800:]}" for end in ended if "Traceback" in end.printed]
@@ -297,23 +298,23 @@ def gadgets(work: Path, options: argparse.Namespace) -> Found:
         wrong += ["it ran"] * ran + ["a secret was printed"] * shown
         return ran, shown, [f"{name}: {line}" for line in wrong]
 
-    control = [end.printed[-500:] for end in commands(_made(work / "control"), str(folder)) if end.status]
+    control = [end.printed[-500:] for end in commands(_make(work / "control"), str(folder)) if end.status]
     with ThreadPoolExecutor(options.jobs) as pool:
         ended = list(pool.map(one, sample(card.GADGETS, options)))
-    problems = [f"an honest checkpoint is refused: {said}" for said in control]
+    problems = [f"a harmless checkpoint is refused: {printed}" for printed in control]
     problems += [line for _, _, wrong in ended for line in wrong]
     counts = {"gadgets": len(ended), "commands": 2 * len(ended), "run": sum(ran for ran, _, _ in ended)}
     return counts | {"secrets printed": sum(shown for _, shown, _ in ended)}, problems
 
 
 def wrong_commands() -> list[tuple[str, str]]:
-    """The lines of wrong_commands.txt: a command, and what its message must name."""
+    """Returns the lines of wrong_commands.txt: a command and what its error message must contain."""
     lines = (ROOT / "benchmarks" / "wrong_commands.txt").read_text().splitlines()
     return [(line.split(" => ")[0].strip(), line.split(" => ")[1].strip()) for line in lines if " => " in line]
 
 
 def try_command(work: Path, number: int, command: str, name: str) -> tuple[float, str | None]:
-    """How long a wrong command takes to be refused, and what is unclear about it."""
+    """Returns the CPU time until a wrong command is refused, and an error message unless the refusal is clear."""
     words = [word.replace("\\x20", " ") for word in command.split()]
     quick = [word for word in ("logger=csv", "trainer.accelerator=cpu") if word.split("=")[0] not in command]
     folder = None if "hydra.run.dir" in command else work / f"command-{number}"
@@ -324,7 +325,7 @@ def try_command(work: Path, number: int, command: str, name: str) -> tuple[float
 
 
 def commands(work: Path, options: argparse.Namespace) -> Found:
-    """Commands that are mistakes, and their CPU time next to that of a right one up to its first step."""
+    """Runs wrong commands and compares their CPU time to that of a valid one up to its first step."""
     right = Process(work, METHODS["byol"], work / "right")
     right.until_training()
     start = right.seconds()

@@ -1,11 +1,11 @@
-"""The runs that wait for a GPU, in order: runs as many as fit into the given seconds, and keeps each result.
+"""A queue of runs for a GPU: executes as many as fit into the given seconds and records each result.
 
     python benchmarks/gpu_queue.py --list                        the plan with its estimates; needs no GPU
-    python benchmarks/gpu_queue.py --seconds 540 --out FOLDER    docs/gpu.md: on a machine that is lent for minutes
+    python benchmarks/gpu_queue.py --seconds 540 --out FOLDER    on a machine that is available for minutes: docs/gpu.md
 
-Each run is a process of its own and is recorded in FOLDER/gpu.jsonl when it ends, so that a queue that is cut off loses
-only what was running; a run of ours goes on from its checkpoint when the queue is started again with the same FOLDER.
-What benchmarks/results/gpu.jsonl or FOLDER/gpu.jsonl hold is skipped: copy the lines of the latter into the former and
+Each run is a separate process and is recorded in FOLDER/gpu.jsonl when it ends, so an aborted queue loses only what was
+running; runs of run.py resume from their checkpoint when the queue is started again with the same FOLDER. Items already
+recorded in benchmarks/results/gpu.jsonl or FOLDER/gpu.jsonl are skipped: copy the lines of the latter to the former and
 commit them. All runs share FOLDER's caches of decoded images and compiled kernels. Estimates are for one H200.
 """
 
@@ -30,23 +30,29 @@ KEPT = HERE / "results" / "gpu.jsonl"
 NAME = "gpu.jsonl"
 
 START = 45.0
-"""Seconds from a process's start to its first step: imports, decoding, compilation (55 in the first runs)."""
+"""Seconds from the start of a process to its first step: imports, decoding, compilation (55 in the first runs)."""
 EVALUATION = 15.0
 """Seconds of kNN and linear probe on 50,000 + 10,000 images."""
 SIMCLR_SPEED = 38_400.0
 """Examples per second of two views, ResNet-18 with the CIFAR stem, bf16, compiled (benchmarks/speed.py, one H200)."""
 GRACE = 20.0
-"""Seconds that a run has to write its checkpoint when the time is up."""
+"""Seconds for a run to write its checkpoint when the time is up."""
 
 
 class Item(NamedTuple):
-    """One process: what follows the name of the interpreter, with {out} for its folder; seconds: estimated."""
+    """One process in the queue.
+
+    Attributes:
+        name: name in the records.
+        command: arguments of the Python interpreter, with {out} for the output folder.
+        seconds: estimated duration.
+        dry: the command that tests the item on a CPU in seconds.
+    """
 
     name: str
     command: str
     seconds: float
     dry: str
-    """The command that tries it on a CPU in seconds."""
 
 
 DRY_RUN = (
@@ -56,7 +62,7 @@ DRY_RUN = (
 
 
 def run_item(name: str, overrides: str, epochs: int, cost: float = 1.0, seed: int = 0) -> Item:
-    """A run of run.py on CIFAR-10. cost: of an example, in SimCLR's two views."""
+    """Returns a run of run.py on CIFAR-10. cost: time per example relative to SimCLR with two views."""
     command = (
         f"-m ssl_zoo.run {overrides} budget.epochs={epochs} seed={seed} trainer.evaluate_before=false "
         "trainer.checkpoint_every=2000 logger=csv hydra.run.dir={out}"
@@ -66,7 +72,7 @@ def run_item(name: str, overrides: str, epochs: int, cost: float = 1.0, seed: in
 
 
 def lightly_item(epochs: int) -> Item:
-    """lightly's own program, whose views are made on the CPU: 11 seconds per epoch with 13 workers on 16 cores."""
+    """Returns a run of lightly's program. Its views are computed on the CPU: 11 s per epoch, 13 workers, 16 cores."""
     program = "benchmarks/lightly_simclr.py --out {out}"
     return Item(
         f"lightly's simclr {epochs}",
@@ -85,13 +91,13 @@ VARIATIONS = {
     "projector with BatchNorm": "method.hidden_norm=true method.last_norm=true",
     "float32": "trainer.precision=32-true",
 }
-"""One thing changed at a time in SimCLR's 100 epochs."""
+"""Changes of one setting each to the SimCLR run of 100 epochs."""
 
 LIGHTLY = (
     f"{SIMCLR} data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225] views.pipelines.0.0.scale=[0.08,1.0] "
     "views.pipelines.0.3.p=0.2 method.hidden_dim=512 method.hidden_norm=true method.last_norm=true optimizer.lr=0.24"
 )
-"""Every setting of lightly's program, for the two programs on the same pixels; only the initialisation differs."""
+"""The settings of lightly's program, to compare both programs on the same pixels; only the initialisation differs."""
 
 METHODS = {
     "simclr": ("method=simclr views=mild", 1.0),
@@ -106,11 +112,11 @@ METHODS = {
     "nnclr": ("method=nnclr views=byol", 1.05),
     "supcon": ("method=supcon views=simclr", 1.0),
 }
-"""Each with the views of its paper, and the guessed cost of an example in SimCLR's."""
+"""Method -> (overrides with the views of its paper, estimated time per example relative to SimCLR)."""
 
 
 def plan() -> list[Item]:
-    """All items, the most wanted first."""
+    """Returns all items in order of priority."""
     items = [run_item("simclr 100", SIMCLR, 100)]
     for epochs in (14, 100):
         items.append(lightly_item(epochs))
@@ -154,22 +160,24 @@ def plan() -> list[Item]:
 
 
 def recorded(*files: Path) -> list[dict[str, Any]]:
-    """The lines of those of `files` that exist."""
+    """Returns the records in those of `files` that exist."""
     return [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
 
 
 def waiting(items: list[Item], out: Path | None = None) -> list[Item]:
-    """The items without a result, known by name and command."""
+    """Returns the items without a result, identified by name and command."""
     files = [KEPT] if out is None else [KEPT, out / NAME]
     done = {(line["name"], line["command"]) for line in recorded(*files)}
     return [item for item in items if (item.name, item.command) not in done]
 
 
 class Queue:
-    """Hands out items while they fit into the time that is left, and records what became of them."""
+    """Runs items while they fit into the remaining time and records their results."""
 
     def __init__(self, items: list[Item], out: Path, seconds: float, dry_run: bool = False):
-        self.items, self.out, self.dry_run = items, out, dry_run
+        self.items = items
+        self.out = out
+        self.dry_run = dry_run
         self.deadline = time.monotonic() + seconds
         self.lock = Lock()
 
@@ -178,7 +186,7 @@ class Queue:
         return self.deadline - time.monotonic()
 
     def next(self) -> Item | None:
-        """The first item that fits, taken out of the queue; None if none does."""
+        """Removes and returns the first item that fits into the remaining time, None if there is none."""
         with self.lock:
             for item in self.items:
                 if self.dry_run or item.seconds <= self.left():
@@ -192,7 +200,7 @@ class Queue:
             self.measure(item)
 
     def measure(self, item: Item) -> None:
-        """Runs one item in a process of its own, to its end or the deadline, and records it if it ended well."""
+        """Runs one item in a separate process until its end or the deadline, and records it if it succeeded."""
         folder = self.out / "runs" / "".join(c if c.isalnum() else "_" for c in item.name)
         folder.mkdir(parents=True, exist_ok=True)
         words = shlex.split(item.dry if self.dry_run else item.command)
@@ -203,7 +211,7 @@ class Queue:
             try:
                 status = process.wait(timeout=max(self.left(), 1))
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGTERM)  # a run of ours writes a checkpoint
+                process.send_signal(signal.SIGTERM)  # run.py writes a checkpoint
                 try:
                     process.wait(timeout=GRACE)
                 except subprocess.TimeoutExpired:
@@ -216,7 +224,7 @@ class Queue:
         self.record(item, folder, seconds, tail)
 
     def record(self, item: Item, folder: Path, seconds: float, tail: list[str]) -> None:
-        """Appends the result of an item: the numbers of its results.json, or else the end of what it printed."""
+        """Records an item: the content of its results.json, or else the last lines it printed."""
         line: dict[str, Any] = {
             "name": item.name,
             "command": item.command,
@@ -234,7 +242,7 @@ class Queue:
         print(f"{item.name}: {seconds:.0f} s of {item.seconds:.0f} estimated; {shown or tail[-1:]}", flush=True)
 
     def environment(self) -> dict[str, str]:
-        """The caches that all runs share: pixels are decoded once, and kernels compiled once per shape."""
+        """Returns environment variables with the caches of decoded images and compiled kernels that all runs share."""
         caches = {
             "SSL_ZOO_CACHE": self.out / "cache",
             "TORCHINDUCTOR_CACHE_DIR": self.out / "inductor",
@@ -245,19 +253,20 @@ class Queue:
 
 
 def show(items: list[Item]) -> None:
-    """The items with their estimates, and the estimate of all."""
+    """Prints the items with their estimates and the total."""
     for item in items:
         print(f"{item.seconds:6.0f} s  {item.name:36}  python {item.command}")
     print(f"{sum(item.seconds for item in items):6.0f} s  for {len(items)} items")
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--list", action="store_true", help="print what waits, and stop")
-    parser.add_argument("--dry-run", action="store_true", help="a few steps of each item on the CPU; nothing is kept")
+    parser.add_argument("--list", action="store_true", help="print the remaining items and exit")
+    parser.add_argument("--dry-run", action="store_true", help="a few steps of each item on the CPU")
     parser.add_argument("--only", nargs="+", default=[], help="names of items")
     parser.add_argument("--seconds", type=float, default=540)
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time: one starts while another one trains")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel processes: one starts while another trains")
     parser.add_argument("--out", type=Path, help="folder of runs, caches and gpu.jsonl")
     options = parser.parse_args()
     items = plan()

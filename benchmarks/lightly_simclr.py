@@ -1,11 +1,11 @@
-"""lightly's own CIFAR-10 program for SimCLR, fed with our pixels and evaluated by our evaluators and by its own kNN.
+"""lightly's CIFAR-10 program for SimCLR on the same pixels, evaluated by ssl_zoo's evaluators and lightly's kNN.
 
     python benchmarks/lightly_simclr.py --epochs 100 --out FOLDER
 
 Network, projector, loss, transform, optimizer and schedule are those of lightly's published benchmark
 (docs/source/getting_started/benchmarks/cifar10_benchmark.py: batches of 512, kNN 84.8 after 200 epochs on lossless
-pixels), from its package; the loop is plain PyTorch. What a run of ours, on the same pixels, differs by is ours to
-explain. Writes FOLDER/results.json in the form of a run's results.
+pixels), from its package; the loop is plain PyTorch. Differences to a run of ssl_zoo on the same pixels are due to
+ssl_zoo. Writes FOLDER/results.json in the format of a run's results.
 """
 
 import argparse
@@ -46,11 +46,11 @@ OUR_DATA = [
     "trainer=cpu",
     "logger=csv",
 ]
-"""Our data module for the pixels and our evaluators, with the normalisation that lightly's transform ends in."""
+"""Overrides for ssl_zoo's data module and evaluators, with the normalisation of lightly's transform."""
 
 
 class Pictures(Dataset):
-    """(C, H, W) uint8 pixels as PIL images, through `transform`, which gives a list of views."""
+    """Applies `transform`, which returns a list of views, to (C, H, W) uint8 pixels as PIL images."""
 
     def __init__(self, pixels: Tensor, transform: Callable[[Image.Image], list[Tensor]]):
         self.pixels = pixels.cpu()
@@ -64,7 +64,7 @@ class Pictures(Dataset):
 
 
 def network() -> tuple[nn.Module, nn.Module]:
-    """(backbone, projector) of the benchmark's SimCLRModel."""
+    """Returns backbone and projector of the benchmark's SimCLRModel."""
     resnet = ResNetGenerator("resnet-18")
     backbone = nn.Sequential(*list(resnet.children())[:-1], nn.AdaptiveAvgPool2d(1), nn.Flatten())
     backbone.num_features = 512  # type: ignore[assignment]
@@ -72,7 +72,7 @@ def network() -> tuple[nn.Module, nn.Module]:
 
 
 def lightly_knn(train: Features, test: Features, device: torch.device) -> float:
-    """Accuracy of lightly's own kNN, k = 200, T = 0.1, on the same features."""
+    """Returns the accuracy of lightly's kNN, k = 200, T = 0.1, on the same features."""
     bank = F.normalize(train.x.to(device), dim=1).T.contiguous()
     labels = train.y.to(device)
     k, classes = min(200, len(labels)), int(labels.max()) + 1
@@ -84,8 +84,9 @@ def lightly_knn(train: Features, test: Features, device: torch.device) -> float:
 
 
 def train(options: argparse.Namespace) -> None:
-    """One run, from random weights to results.json."""
-    started, device = time.time(), torch.device(options.device)
+    """Trains from random weights and writes results.json."""
+    started = time.time()
+    device = torch.device(options.device)
     with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
         sizes = [f"data.eval_examples={options.eval_examples or 'null'}", f"data.batch_size={options.batch_size}"]
         cfg = hydra.compose("config", [*OUR_DATA, *sizes, f"seed={options.seed}"])
@@ -93,7 +94,7 @@ def train(options: argparse.Namespace) -> None:
     data: Any = build.build_data(cfg)
 
     torch.manual_seed(options.seed)
-    backbone, projector = (part.to(device) for part in network())
+    backbone, projector = (module.to(device) for module in network())
     parameters = [*backbone.parameters(), *projector.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=6e-2 * options.batch_size / 128, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
@@ -132,9 +133,8 @@ def train(options: argparse.Namespace) -> None:
     seconds = time.time() - begun
 
     evaluators = hydra.utils.instantiate(cfg.evaluators, _convert_="all")
-    judged = EvalContext(Method(backbone), data, "final", precision)
-    metrics = evaluate(evaluators, judged) | {"lightly_knn200/top1": lightly_knn(judged.train, judged.test, device)}
-    kind = {"kind": "epochs", "value": options.epochs}
+    context = EvalContext(Method(backbone), data, "final", precision)
+    metrics = evaluate(evaluators, context) | {"lightly_knn200/top1": lightly_knn(context.train, context.test, device)}
     examples = steps * options.batch_size
     record = results.empty_results(
         "completed",
@@ -143,7 +143,7 @@ def train(options: argparse.Namespace) -> None:
         backbone="resnet18",
         data="cifar10",
         seed=options.seed,
-        budget={**kind, "steps": steps, "examples": examples, "seconds": seconds},
+        budget={"kind": "epochs", "value": options.epochs, "steps": steps, "examples": examples, "seconds": seconds},
         metrics=metrics | {"train/loss": loss.item()},
         speed={"examples_per_second": examples / seconds},
         environment={
@@ -159,11 +159,12 @@ def train(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=None, help="stop after so many")
-    parser.add_argument("--eval-examples", type=int, default=None, help="evaluate on so many of each split")
+    parser.add_argument("--steps", type=int, default=None, help="stop after this many steps")
+    parser.add_argument("--eval-examples", type=int, default=None, help="evaluate on this many examples of each split")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
     parser.add_argument("--seed", type=int, default=0)

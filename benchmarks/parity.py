@@ -1,11 +1,11 @@
-"""Whether our SimCLR is lightly's, and what each setting in which the published recipes differ is worth.
+"""Compares SimCLR to lightly's, and measures the effect of each setting in which published recipes differ.
 
     python benchmarks/parity.py steps                    20 steps of both programs from the same weights; minutes
     python benchmarks/parity.py switches --seeds 0 1 2   paired runs of a small network, one setting changed at a time
 
-`steps` gives lightly's loss and projector, torchvision's ResNet-18 and a plain loop the same weights and views as ours,
-in float32, and compares losses and weights for each setting. `switches` keeps what ended in results/parity.jsonl, goes
-on where it stopped, and writes results/parity.md. The whole programs side by side: lightly's items of gpu_queue.py.
+`steps` runs lightly's loss and projector with torchvision's ResNet-18 in a plain loop on the same weights and views, in
+float32, and compares losses and weights for each setting. `switches` records finished runs in results/parity.jsonl,
+runs only what is missing, and writes results/parity.md. For the complete programs see lightly's items in gpu_queue.py.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SWITCHES = {
     "no decay on norms and biases": ["optimizer.decay_norms_and_biases=false"],
     "projector with BatchNorm": ["method.hidden_norm=true", "method.last_norm=true"],
 }
-"""One setting changed at a time; the base is the recipe of experiment=simclr_cifar10_100."""
+"""Changes of one setting each; the base is the recipe of experiment=simclr_cifar10_100."""
 
 SMALL = (
     "experiment=table_images optimizer=sgd optimizer.lr=0.06 optimizer.weight_decay=5e-4 "
@@ -56,58 +56,63 @@ SMALL = (
     "method.hidden_dim=1024 method.out_dim=128 method.temperature=0.5 method.hidden_norm=false "
     "method.views_per_batch_norm=separate budget.examples=60_000 trainer.evaluate_before=false"
 )
-"""The base on the network of the table of methods: a ResNet-10 of half the width, CIFAR-10, batches of 128."""
+"""The base with the network of benchmarks/accuracy.py: a ResNet-10 of half the width, CIFAR-10, batches of 128."""
 
 
-def their_network(method: Method, norms: bool) -> tuple[nn.Module, nn.Module]:
-    """(torchvision's ResNet-18 with a stem for small images, lightly's projector), with the weights of `method`."""
+def reference_network(method: Method, norms: bool) -> tuple[nn.Module, nn.Module]:
+    """Returns torchvision's ResNet-18 with a CIFAR stem and lightly's projector, with the weights of `method`."""
     backbone = resnet18(weights=None)
     backbone.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     backbone.maxpool = nn.Identity()
     backbone.fc = nn.Identity()
     backbone.load_state_dict(method.backbone.state_dict())
     projector = SimCLRProjectionHead(512, 1024, 128, batch_norm=norms)
-    ours = list(method.get_submodule("projector").state_dict().values())
-    projector.load_state_dict(dict(zip(projector.state_dict(), ours, strict=True)))
+    tensors = list(method.get_submodule("projector").state_dict().values())
+    projector.load_state_dict(dict(zip(projector.state_dict(), tensors, strict=True)))
     return backbone, projector
 
 
 class Reference:
-    """The other program: torchvision's network, lightly's projector and loss, SGD."""
+    """The reference: torchvision's network, lightly's projector and loss, SGD."""
 
     def __init__(self, method: Method, cfg: Any, rate: float):
-        self.backbone, self.projector = their_network(method, norms=cfg.method.last_norm)
+        self.backbone, self.projector = reference_network(method, norms=cfg.method.last_norm)
         self.joint = cfg.method.views_per_batch_norm == "joint"
         self.weights = [*self.backbone.parameters(), *self.projector.parameters()]
-        spared = [] if cfg.optimizer.decay_norms_and_biases else [p for p in self.weights if p.ndim < 2]
-        decayed = [p for p in self.weights if p.ndim > 1] if spared else self.weights
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        undecayed = [] if cfg.optimizer.decay_norms_and_biases else [p for p in self.weights if p.ndim < 2]
+        decayed = [p for p in self.weights if p.ndim > 1] if undecayed else self.weights
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": undecayed, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=5e-4)
         self.criterion = NTXentLoss(temperature=cfg.method.temperature)
 
     @torch.no_grad()
     def disturb(self) -> None:
-        """Moves each weight by about one unit in the last place."""
+        """Changes each weight by about one unit in the last place."""
         for weight in self.weights:
             weight.mul_(1 + 2**-23 * torch.randint_like(weight, -1, 2))
 
     def loss(self, views: list[Tensor]) -> Tensor:
+        """Returns the loss of two views (B, C, H, W)."""
         if self.joint:
             return self.criterion(*self.projector(self.backbone(torch.cat(views))).chunk(2))
         return self.criterion(*(self.projector(self.backbone(view)) for view in views))
 
 
-def apart(ours: list[nn.Parameter], theirs: list[nn.Parameter]) -> float:
-    """Relative distance of all weights."""
-    difference = torch.stack([(a - b).detach().norm() for a, b in zip(ours, theirs, strict=True)]).norm()
-    return (difference / torch.stack([b.detach().norm() for b in theirs]).norm()).item()
+def relative_distance(weights: list[nn.Parameter], reference: list[nn.Parameter]) -> float:
+    """Returns the norm of the difference of all weights relative to the norm of the reference."""
+    difference = torch.stack([(a - b).detach().norm() for a, b in zip(weights, reference, strict=True)]).norm()
+    return (difference / torch.stack([b.detach().norm() for b in reference]).norm()).item()
 
 
 def compare_steps(switch: list[str], steps: int, batch_size: int) -> list[float]:
-    """Relative differences of the first losses, of the weights after one step and at the end; and the last one between
-    the other program and itself started one rounding error away, which says how much of it is rounding.
+    """Trains both programs from the same weights and compares them.
 
-    The rate is the recipe's for this batch size; at the rate of a large batch rounding errors grow faster.
+    The learning rate is scaled to the batch size; at the rate of a large batch rounding errors grow faster.
+
+    Returns:
+        Relative differences of the first loss, of the weights after one step, of the weights at the end, and of the
+        reference's weights at the end to those of a reference started one rounding error away, which shows how much of
+        the difference is rounding.
     """
     rate = 0.06 * batch_size / 256
     sizes = [f"data.batch_size={batch_size}", f"optimizer.lr={rate}", "trainer=cpu", "logger=csv"]
@@ -130,21 +135,22 @@ def compare_steps(switch: list[str], steps: int, batch_size: int) -> list[float]
     for step in range(steps):
         indices = torch.arange(step * batch_size, (step + 1) * batch_size)
         views = data.views(data.pixels["train"][indices], indices, 0, 0)
-        ours = method(Batch(views, torch.zeros_like(indices), indices), step / steps)["loss"]
-        losses = [ours, reference.loss(views), disturbed.loss(views)]
-        for optimizer, loss in zip(optimizers, losses, strict=True):
+        loss = method(Batch(views, torch.zeros_like(indices), indices), step / steps)["loss"]
+        losses = [loss, reference.loss(views), disturbed.loss(views)]
+        for optimizer, value in zip(optimizers, losses, strict=True):
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             for group in optimizer.param_groups:
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             optimizer.step()
         if step == 0:
-            found = [abs(losses[0].item() / losses[1].item() - 1), apart(weights, reference.weights)]
-    return [*found, apart(weights, reference.weights), apart(disturbed.weights, reference.weights)]
+            found = [abs(losses[0].item() / losses[1].item() - 1), relative_distance(weights, reference.weights)]
+    rounding = relative_distance(disturbed.weights, reference.weights)
+    return [*found, relative_distance(weights, reference.weights), rounding]
 
 
 def measure(name: str, seed: int) -> dict[str, Any]:
-    """One run of the small network, in a process of its own on one core."""
+    """Runs the small network in a separate process on one core and returns the record."""
     command = f"{SMALL} {' '.join(SWITCHES[name])}".strip()
     with tempfile.TemporaryDirectory() as folder:
         call = [sys.executable, "-m", "ssl_zoo.run", *command.split(), f"seed={seed}", "logger=csv"]
@@ -157,11 +163,12 @@ def measure(name: str, seed: int) -> dict[str, Any]:
 
 
 def recorded() -> list[dict[str, Any]]:
+    """Returns the recorded runs, oldest first."""
     return [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
 
 
 def interval(values: list[float]) -> str:
-    """Mean and half the width of its 95 % interval (Student's t), in points."""
+    """Formats the mean and the half width of its 95 % interval (Student's t) in percentage points."""
     mean = sum(values) / len(values)
     if len(values) < 2:
         return f"{100 * mean:+.1f}"
@@ -171,7 +178,7 @@ def interval(values: list[float]) -> str:
 
 
 def table() -> str:
-    """Each switch's difference to the base in the same seed, in points, with its 95 % interval."""
+    """Returns a Markdown table: difference of each switch to the base with the same seed, with 95 % interval."""
     runs = {(run["name"], run["seed"]): run["metrics"] for run in recorded()}
     seeds = sorted(seed for name, seed in runs if name == "base")
     lines = ["| setting | kNN, points | linear, points | n |", "| --- | ---: | ---: | ---: |"]
@@ -190,7 +197,7 @@ def table() -> str:
 
 
 def run_switches(seeds: list[int], jobs: int) -> None:
-    """Measures what is missing and writes the table."""
+    """Runs what is missing and writes the table."""
     done = {(run["name"], run["seed"]) for run in recorded()}
     todo = [(name, seed) for seed in seeds for name in SWITCHES if (name, seed) not in done]
     with ThreadPoolExecutor(jobs) as pool:
@@ -202,19 +209,18 @@ def run_switches(seeds: list[int], jobs: int) -> None:
     devices = ", ".join(sorted({run["environment"]["device"] for run in runs}))
     head = (
         f"`python benchmarks/parity.py switches --seeds {' '.join(map(str, seeds))}`, {runs[-1]['date']}, {devices}, "
-    )
-    head += (
         f"one core per run, {runs[0]['environment']['precision']}. Differences are to the base of the same seed, with "
+        "95 % intervals of their mean."
     )
-    head += "95 % intervals of their mean."
     TABLE.write_text(f"# SimCLR, one setting changed at a time\n\n{head}\n\nBase: `{SMALL}`\n\n{table()}\n")
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["steps", "switches"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()

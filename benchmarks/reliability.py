@@ -1,11 +1,11 @@
-"""What docs/reliability.md promises, tried: kills, full disks, damaged files, strangers' checkpoints, wrong commands.
+"""Tests docs/reliability.md: kills, full disks, damaged files, untrusted checkpoints and wrong commands.
 
     python benchmarks/reliability.py [kills disk damaged gadgets commands] [--kills 20] [--cases 20] [--jobs 2]
-    python benchmarks/reliability.py --write          only writes the table of docs/reliability.md again
+    python benchmarks/reliability.py --write          only updates the table in docs/reliability.md
 
-Each part gives `python run.py` what goes wrong for a user, in small runs of a few seconds, and counts how it ends. The
-counts are appended to benchmarks/results/reliability.jsonl, and the last ones of each part are written into the
-document. Exit status 1 if anything ended otherwise than promised; each such case is printed.
+Each part exposes `python run.py` to failures that users meet, in small runs of a few seconds, and counts how they end.
+The counts are appended to benchmarks/results/reliability.jsonl; the latest of each part are written to the document.
+Exit status 1 if anything did not end as specified; each such case is printed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the gadgets lie with the tests
+sys.path.insert(0, str(ROOT))  # the gadgets are in the tests
 from benchmarks import failures, small_runs  # noqa: E402
 
 RECORD = ROOT / "benchmarks" / "results" / "reliability.jsonl"
@@ -37,8 +37,8 @@ PARTS = {
 
 
 def try_part(part: str, options: argparse.Namespace) -> list[str]:
-    """Runs a part in a folder of its own and records its counts; gives what ended otherwise than promised."""
-    began = time.monotonic()
+    """Runs a part in a temporary folder and records its counts; returns a message per case that failed."""
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         small_runs.prepare(work)
@@ -53,7 +53,7 @@ def try_part(part: str, options: argparse.Namespace) -> list[str]:
         "command": f"python benchmarks/reliability.py {part}{size} --seed {options.seed}",
         "counts": counts,
         "problems": problems,
-        "seconds": round(time.monotonic() - began),
+        "seconds": round(time.monotonic() - started),
         "hardware": f"{os.cpu_count()} cores of {platform.machine()}, one per run",
         "versions": {"python": platform.python_version(), **versions},
         "date": str(date.today()),
@@ -65,7 +65,7 @@ def try_part(part: str, options: argparse.Namespace) -> list[str]:
 
 
 def table() -> str:
-    """Markdown: of each part the last counts, the command, when and on what."""
+    """Returns a Markdown table: latest counts of each part, command, date and hardware."""
     lines = [json.loads(line) for line in RECORD.read_text().splitlines()] if RECORD.exists() else []
     last = {line["part"]: line for line in lines}
     rows = ["| part | counts | command | measured |", "| --- | --- | --- | --- |"]
@@ -79,20 +79,22 @@ def table() -> str:
 
 
 def given_options(options: argparse.Namespace) -> list[str]:
+    """Returns the options as words for a command line."""
     given = {"--cases": options.cases, "--seed": options.seed, "--jobs": options.jobs}
     return [str(word) for pair in given.items() if pair[1] is not None for word in pair]
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; without any: all")
-    parser.add_argument("--kills", type=int, default=10, help="how many signals are sent")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"one of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--kills", type=int, default=10, help="number of signals to send")
     parser.add_argument(
-        "--cases", type=int, default=None, help="of each other part so many, at random; without it: all"
+        "--cases", type=int, default=None, help="number of random cases of each other part; default: all"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the signals and the choice of cases")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, each on one core")
-    parser.add_argument("--write", action="store_true", help="run nothing, write the table of the document")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the moments of the signals and the cases")
+    parser.add_argument("--jobs", type=int, default=2, help="parallel runs, each on one core")
+    parser.add_argument("--write", action="store_true", help="run nothing, only update the table in the document")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

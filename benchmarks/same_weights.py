@@ -1,8 +1,8 @@
-"""Whether two checkouts train the same weights, bit for bit: a run of each family of methods in both.
+"""Checks that two checkouts train bit-equal weights, with one run of each family of methods in both.
 
     python benchmarks/same_weights.py OLD NEW
 
-OLD and NEW are folders with a checkout each, such as two of `git worktree`. What a refactoring must leave as it is.
+OLD and NEW are checkouts, for example worktrees of git. A refactoring must not change any weight.
 """
 
 import argparse
@@ -31,14 +31,14 @@ FAMILIES = {
     "replaced text": f"method=electra data=stdlib_docs {TEXT}",
     "supervised": f"method=supervised {SMALL}",
 }
-"""Family -> the overrides of a run of it on the embedded data."""
+"""Family -> overrides of a run of one of its methods on the embedded data."""
 
 
 def train(checkout: Path, overrides: str, work: Path) -> dict[str, torch.Tensor]:
-    """The state of the run's last checkpoint.
+    """Trains in `checkout` and returns the weights of the last checkpoint.
 
     Raises:
-        RuntimeError: when the run fails, with what it printed last.
+        RuntimeError: if the run fails; contains its last output.
     """
     folder = work / "run"
     command = [sys.executable, str(checkout / "run.py"), *RUN.split(), *overrides.split(), f"hydra.run.dir={folder}"]

@@ -1,4 +1,4 @@
-"""Small runs of the program, started as a user starts them, for benchmarks/failures.py."""
+"""Small runs of run.py, started from the command line, for benchmarks/failures.py."""
 
 import os
 import random
@@ -32,15 +32,21 @@ METHODS = {
     "dino": f"{RUN} {IMAGES} method=dino method.num_prototypes=32",
     "mlm": f"{RUN} {TEXT} method=mlm",
 }
-"""Runs with a target network, a queue, a state of the assignment, a centre, and random masks."""
+"""Between them the methods have an EMA teacher, a queue, prototypes, a centre and random masks."""
 
 TRAINING = " of training"
-"""The end of the line that a run prints before its first step."""
+"""End of the line that a run prints before its first step."""
 
 
 @dataclass
 class Ended:
-    """How a command ended: exit status (-n: killed by signal n), what it printed, and its CPU time."""
+    """How a command ended.
+
+    Attributes:
+        status: exit status, -n if killed by signal n.
+        printed: stdout and stderr.
+        seconds: CPU time.
+    """
 
     status: int
     printed: str
@@ -48,7 +54,7 @@ class Ended:
 
 
 class Process:
-    """`python run.py <command>` in the folder `work`, as a user starts it. `wait` gives its end."""
+    """Starts `python run.py <command>` in the folder `work`; `wait` returns how it ended."""
 
     def __init__(self, work: Path, command: str | list[str], folder: Path | None = None, **environment: str):
         number, name = tempfile.mkstemp(suffix=".log", dir=work)
@@ -63,19 +69,21 @@ class Process:
         os.close(number)
 
     def printed(self) -> str:
+        """Returns the output so far."""
         return self.log.read_text(errors="replace")
 
     def is_over(self) -> bool:
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT  # `wait` is still to be told its CPU time
+        """Whether the process has ended."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT  # not reaped, so that `wait` still gets the CPU time
         return os.waitid(os.P_PID, self.process.pid, flags) is not None
 
     def seconds(self) -> float:
-        """CPU time up to now, of a process that is not over."""
+        """Returns the CPU time so far of a running process."""
         user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def until(self, happened: Callable[[], bool]) -> bool:
-        """Waits for something to happen; False if the process ended before it did."""
+        """Waits until `happened` returns true; returns False if the process ended first."""
         while not self.is_over():
             if happened():
                 return True
@@ -83,34 +91,38 @@ class Process:
         return False
 
     def until_training(self) -> bool:
+        """Waits until training starts; returns False if the process ended first."""
         return self.until(lambda: TRAINING in self.printed())
 
     def send(self, number: int) -> None:
+        """Sends a signal, unless the process has ended."""
         if not self.is_over():
             os.kill(self.process.pid, number)
 
     def wait(self) -> Ended:
+        """Waits for the end of the process."""
         _, status, usage = os.wait4(self.process.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
         return Ended(self.process.returncode, self.printed(), usage.ru_utime + usage.ru_stime)
 
 
 def weights(folder: Path) -> dict[str, Any]:
+    """Returns the weights in the last checkpoint of a run folder."""
     return checkpoints.load_checkpoint(checkpoints.resolve_checkpoint(folder))["state_dict"]
 
 
 def difference(folder: Path, reference: Path) -> str | None:
-    """In what the weights in two run folders differ; None if they are equal bit for bit."""
+    """Describes how the weights in two run folders differ, None if they are bit-equal."""
     try:
-        ours, theirs = weights(folder), weights(reference)
+        found, expected = weights(folder), weights(reference)
     except ValueError as error:
         return f"no weights: {error}"
-    names = [name for name, value in theirs.items() if not torch.equal(value, ours[name])]
+    names = [name for name, value in expected.items() if not torch.equal(value, found[name])]
     return f"{len(names)} tensors differ from the undisturbed run's, the first is {names[0]}" if names else None
 
 
 def prepare(work: Path) -> None:
-    """Small texts, for the runs of `mlm`."""
+    """Writes small texts for the runs of `mlm`."""
     words, rng = "the movie was great and a bad film that never moved me to tears again".split(), random.Random(0)  # noqa: SIM905
     (work / "texts").mkdir()
     lines = [" ".join(rng.choices(words, k=rng.randint(8, 20))) for _ in range(200)]
@@ -118,17 +130,20 @@ def prepare(work: Path) -> None:
 
 
 def undisturbed(work: Path, name: str) -> Path:
-    """The folder of a run of `METHODS` that nothing happens to."""
+    """Runs a method of `METHODS` without a failure and returns its folder."""
     folder = work / f"undisturbed-{name}"
     ended = Process(work, METHODS[name], folder).wait()
     if ended.status:
-        raise RuntimeError(f"{name} fails without any disturbance: {ended.printed[-2000:]}")
+        raise RuntimeError(f"{name} fails without an injected failure: {ended.printed[-2000:]}")
     return folder
 
 
 def interrupt(run: Process, number: int, folder: Path, step: int, delay: float) -> Ended:
-    """Sends a signal `delay` seconds after the run in `folder` has saved a step, or, if it begins with that step, after
-    it says that it trains. To no avail if it is over by then."""
+    """Sends a signal `delay` seconds after the run in `folder` has saved a step and started training, if still running.
+
+    Returns:
+        How the run ended.
+    """
     run.until_training()
     run.until(lambda: last_step(folder) >= step)
     time.sleep(delay)
@@ -137,5 +152,5 @@ def interrupt(run: Process, number: int, folder: Path, step: int, delay: float) 
 
 
 def last_step(folder: Path) -> int:
-    """The step of the newest checkpoint in a run folder, 0 if there is none."""
+    """Returns the step of the newest checkpoint in a run folder, 0 if there is none."""
     return max((checkpoints.step_of(path) for path in checkpoints.list_checkpoints(folder)), default=0)

@@ -1,10 +1,10 @@
-"""Examples per second of the whole training loop beside the bare model step on one resident batch.
+"""Measures examples per second of the whole training loop and of the bare model step on one resident batch.
 
     python benchmarks/speed.py "data=cifar10 backbone.small_stem=false" "experiment=mlm_imdb_short" ...
 
-Each argument is a command line of run.py in one string. Loop and bare step run in turns in one process, with the same
-weights, precision and optimizer; each number is the median over steps (on a GPU over tens of them, for it works while
-the host goes on), the ratio is between the two medians of one turn, and the turn with the median ratio is shown.
+Each argument is a command line of run.py in one string. Loop and bare step alternate in one process with the same
+weights, precision and optimizer. Each number is the median over steps, or over groups of ten steps on a GPU, which runs
+asynchronously; the ratio is between the two medians of one turn, and the turn with the median ratio is reported.
 Writes benchmarks/results/speed.md.
 """
 
@@ -32,38 +32,43 @@ RESULTS = Path(__file__).parent / "results" / "speed.md"
 
 
 class Clock:
-    """Seconds a step: the median over steps, or over tens of steps on a GPU, which is waited for after each ten."""
+    """Measures the median seconds per step, over steps or, on a GPU, over groups of ten steps with synchronisation."""
 
     def __init__(self) -> None:
-        self.together = 10 if torch.cuda.is_available() else 1
+        self.group_size = 10 if torch.cuda.is_available() else 1
         self.steps = 0
         self.ends: list[float] = []
 
     def tick(self) -> None:
+        """Marks the end of a step."""
         self.steps += 1
-        if self.steps % self.together == 0:
+        if self.steps % self.group_size == 0:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             self.ends.append(time.perf_counter())
 
     def median(self) -> float:
+        """Returns the median of seconds per step, without the first group."""
         between = [b - a for a, b in zip(self.ends[1:-1], self.ends[2:], strict=True)]
-        return statistics.median(between) / self.together
+        return statistics.median(between) / self.group_size
 
 
 class StepTimes(Callback):
-    """From the end of each step to the end of the next, data, views, logging and progress bar included."""
+    """Times the whole loop from the end of one step to the next: data, views, logging and progress bar included."""
 
     def __init__(self) -> None:
         self.clock = Clock()
 
     def on_train_batch_end(self, *_: Any) -> None:
+        """Marks the end of a step."""
         self.clock.tick()
 
 
 def bare(learner: Learner, trainer: Any, batch: Any, steps: int) -> float:
-    """Median seconds of forward, backward and optimizer step on `batch`, nothing else."""
-    method, optimizer, clock = learner.method.train(), learner.configure_optimizers(), Clock()
+    """Returns the median seconds of forward pass, backward pass and optimizer step on `batch`."""
+    method = learner.method.train()
+    optimizer = learner.configure_optimizers()
+    clock = Clock()
     for _ in range(steps):
         with trainer.precision_plugin.forward_context():
             loss = method(batch, 0.5)["loss"]
@@ -77,7 +82,7 @@ def bare(learner: Learner, trainer: Any, batch: Any, steps: int) -> float:
 
 
 def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]:
-    """(examples per second of the loop, of the bare step), from the turn with the median ratio."""
+    """Returns examples per second of the loop and of the bare step, from the turn with the median ratio."""
     cfg = hydra.compose("config", [*overrides, "logger=csv", "evaluators=[]"])
     precision, _ = hardware.choose_precision(cfg.trainer.precision, environment.device_type(cfg.trainer.accelerator))
     hardware.prepare_torch(environment.device_type(cfg.trainer.accelerator), precision)
@@ -90,14 +95,15 @@ def measure(overrides: list[str], steps: int, turns: int) -> tuple[float, float]
             parts = (build.build_optimizer(cfg), hydra.utils.instantiate(cfg.schedule))
             learner = Learner(method, *parts, seed=cfg.seed, total_steps=steps, compile_method=cfg.trainer.compile)
             trainer.fit(learner, datamodule=data)
-            learner.to(trainer.strategy.root_device)  # Lightning has taken it back to the CPU
-            batch = trainer.strategy.batch_to_device(next(iter(data.train_dataloader())))  # makes its views, too
+            learner.to(trainer.strategy.root_device)  # Lightning moved it to the CPU
+            batch = trainer.strategy.batch_to_device(next(iter(data.train_dataloader())))  # computes the views too
             seconds = (times.clock.median(), bare(learner, trainer, batch, steps))
             pairs.append((cfg.data.batch_size / seconds[0], cfg.data.batch_size / seconds[1]))
     return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help='command lines of run.py, e.g. "data=cifar10 method=byol"')
     parser.add_argument("--steps", type=int, default=20)

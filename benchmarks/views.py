@@ -1,7 +1,7 @@
-"""Augmentation alone: SimCLR views of 32-pixel images per second and core, ours against torchvision one by one.
+"""Measures augmentation alone: SimCLR views of 32-pixel images per second and core, ssl_zoo and torchvision.
 
-Run `python benchmarks/views.py`; prints a table and writes it to benchmarks/results/views.md. Contenders take turns in
-every round, so that other work on the machine falls on all alike; time is the processor time of the one thread.
+Run `python benchmarks/views.py`; prints a table and writes it to benchmarks/results/views.md. All pipelines run in each
+round, so that other load on the machine affects them equally; time is the CPU time of the single thread.
 """
 
 import datetime
@@ -23,18 +23,20 @@ from ssl_zoo.views.colour import ColorJitter, Grayscale, Normalize
 from ssl_zoo.views.geometry import HorizontalFlip, RandomResizedCrop
 
 ROUNDS = 25
-MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
+MEAN = [0.49, 0.48, 0.45]
+STD = [0.25, 0.24, 0.26]
 RESULT = Path(__file__).parent / "results" / "views.md"
 
 
 def pictures(n: int) -> Tensor:
-    """(n, 3, 32, 32) uint8 pieces of scikit-learn's two photographs."""
+    """Returns (n, 3, 32, 32) uint8 crops of scikit-learn's two photographs."""
     photographs = [torch.tensor(image).permute(2, 0, 1) for image in load_sample_images().images]
     pieces = [photo.unfold(1, 32, 16).unfold(2, 32, 16).flatten(1, 2).transpose(0, 1) for photo in photographs]
     return torch.cat(pieces)[:n].contiguous()
 
 
-def ours(images: Tensor, interpolation: str) -> Callable[[], object]:
+def batched(images: Tensor, interpolation: str) -> Callable[[], object]:
+    """Returns a function that computes the views of `images` with ssl_zoo, all in one batch."""
     crop = RandomResizedCrop(32, [0.08, 1.0], interpolation=interpolation)
     views = Views(
         [[crop, HorizontalFlip(0.5), ColorJitter(0.8, 0.8, 0.8, 0.2, 0.8), Grayscale(0.2), Normalize(MEAN, STD)]]
@@ -43,7 +45,8 @@ def ours(images: Tensor, interpolation: str) -> Callable[[], object]:
     return lambda: views(images, indices, 0, 0)
 
 
-def theirs(images: Tensor, as_pil: bool) -> Callable[[], object]:
+def one_by_one(images: Tensor, as_pil: bool) -> Callable[[], object]:
+    """Returns a function that computes the views of `images` with torchvision, one by one."""
     transform = v2.Compose(
         [
             v2.RandomResizedCrop(32, (0.08, 1.0), antialias=True),
@@ -59,11 +62,11 @@ def theirs(images: Tensor, as_pil: bool) -> Callable[[], object]:
     return lambda: torch.stack([transform(example) for example in examples])
 
 
-def measure(contenders: dict[str, tuple[int, Callable[[], object]]]) -> dict[str, list[float]]:
-    """Views a second of each contender in each round, after one round of warming up."""
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
+def measure(pipelines: dict[str, tuple[int, Callable[[], object]]]) -> dict[str, list[float]]:
+    """Returns views per second of each pipeline in each round, after a warm-up round."""
+    rates: dict[str, list[float]] = {name: [] for name in pipelines}
     for _ in range(ROUNDS + 1):
-        for name, (views, run) in contenders.items():
+        for name, (views, run) in pipelines.items():
             start = time.process_time()
             run()
             rates[name].append(views / (time.process_time() - start))
@@ -71,16 +74,17 @@ def measure(contenders: dict[str, tuple[int, Callable[[], object]]]) -> dict[str
 
 
 def main() -> None:
+    """Runs the command line."""
     tune_allocator()
     torch.set_num_threads(1)
-    contenders = {
-        "torchvision v2, PIL images one by one": (256, theirs(pictures(256), as_pil=True)),
-        "torchvision v2, uint8 tensors one by one": (256, theirs(pictures(256), as_pil=False)),
-        "ours, batch 256, bilinear": (256, ours(pictures(256), "bilinear")),
-        "ours, batch 512, bilinear": (512, ours(pictures(512), "bilinear")),
-        "ours, batch 512, bicubic": (512, ours(pictures(512), "bicubic")),
+    pipelines = {
+        "torchvision v2, PIL images one by one": (256, one_by_one(pictures(256), as_pil=True)),
+        "torchvision v2, uint8 tensors one by one": (256, one_by_one(pictures(256), as_pil=False)),
+        "ours, batch 256, bilinear": (256, batched(pictures(256), "bilinear")),
+        "ours, batch 512, bilinear": (512, batched(pictures(512), "bilinear")),
+        "ours, batch 512, bicubic": (512, batched(pictures(512), "bicubic")),
     }
-    rates = measure(contenders)
+    rates = measure(pipelines)
     lines = [
         "# Views per second and core: SimCLR on 32-pixel images",
         "",
