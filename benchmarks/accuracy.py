@@ -110,6 +110,7 @@ def recorded() -> list[dict[str, Any]]:
 
 def measure(row: str, command: str, seed: int, core: int, threads: int) -> str | None:
     """Runs one command and records its results. Returns the error message if it failed, else None."""
+    # Run in a temporary folder, pinned to its own cores.
     cores = set(range(core * threads, (core + 1) * threads))
     with tempfile.TemporaryDirectory() as folder:
         call = [
@@ -240,6 +241,7 @@ def table() -> str:
             lines.append(f"| {' | '.join(cells)} | `{row.command}` |")
         if len(lines) > 2:
             parts.append("\n".join([f"**{title}**", "", *lines]))
+    # The line above the tables.
     runs = [run for row in everything for run in row.runs]
     seeds = sorted({run["seed"] for run in runs})
     dates = sorted({run["date"] for run in runs})

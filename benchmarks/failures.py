@@ -77,6 +77,7 @@ def kills(work: Path, options: argparse.Namespace) -> Found:
             wrong = wrong or difference(folder, whole[name])
             return reached, f"{name} after signals {reached}: {wrong}" if wrong else None
 
+        # Signals may reach runs that are complete, so further runs are started until enough have arrived.
         for started in itertools.count():
             missing = options.kills - counts["signals"]
             if missing <= 0 or started == 5:
@@ -298,6 +299,7 @@ def gadgets(work: Path, options: argparse.Namespace) -> Found:
         wrong += ["it ran"] * ran + ["a secret was printed"] * shown
         return ran, shown, [f"{name}: {line}" for line in wrong]
 
+    # An unchanged checkpoint must be accepted.
     control = [end.printed[-500:] for end in commands(_make(work / "control"), str(folder)) if end.status]
     with ThreadPoolExecutor(options.jobs) as pool:
         ended = list(pool.map(one, sample(card.GADGETS, options)))

@@ -117,6 +117,7 @@ METHODS = {
 
 def plan() -> list[Item]:
     """Returns all items in order of priority."""
+    # Parity: SimCLR, lightly's program, and single changes of settings.
     items = [run_item("simclr 100", SIMCLR, 100)]
     for epochs in (14, 100):
         items.append(lightly_item(epochs))
@@ -134,12 +135,14 @@ def plan() -> list[Item]:
         )
         for epochs in (30, 100)
     ]
+    # The table of methods, with further seeds for three of them.
     items += [run_item(f"{n} 200", f"experiment=cifar10_200 {o}", 200, cost) for n, (o, cost) in METHODS.items()]
     items += [
         run_item(f"{name} 200, seed {seed}", f"experiment=cifar10_200 {METHODS[name][0]}", 200, METHODS[name][1], seed)
         for seed in (1, 2)
         for name in ("simclr", "byol", "vicreg")
     ]
+    # Tests and speed.
     tests = "-m pytest -n 0 -q tests/test_methods_gpu.py"
     items.append(Item("tests on the GPU", tests, 240, f"{tests} --collect-only"))
     items += [

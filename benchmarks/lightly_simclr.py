@@ -85,6 +85,7 @@ def lightly_knn(train: Features, test: Features, device: torch.device) -> float:
 
 def train(options: argparse.Namespace) -> None:
     """Trains from random weights and writes results.json."""
+    # Data: ssl_zoo's pixels.
     started = time.time()
     device = torch.device(options.device)
     with hydra.initialize_config_dir(str(config.CONF), version_base="1.3"):
@@ -93,6 +94,7 @@ def train(options: argparse.Namespace) -> None:
     hardware.prepare_torch(options.device, options.precision)
     data: Any = build.build_data(cfg)
 
+    # Network, optimizer, schedule, loss and transform: lightly's.
     torch.manual_seed(options.seed)
     backbone, projector = (module.to(device) for module in network())
     parameters = [*backbone.parameters(), *projector.parameters()]
@@ -113,6 +115,7 @@ def train(options: argparse.Namespace) -> None:
     def precision() -> AbstractContextManager:
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16-mixed")
 
+    # Training.
     steps, begun = 0, time.time()
     for epoch in range(options.epochs):
         for first, second in loader:
@@ -132,6 +135,7 @@ def train(options: argparse.Namespace) -> None:
             print(f"epoch {epoch}: loss {loss.item():.3f}, {time.time() - begun:.0f} s", flush=True)
     seconds = time.time() - begun
 
+    # Evaluation and results.
     evaluators = hydra.utils.instantiate(cfg.evaluators, _convert_="all")
     context = EvalContext(Method(backbone), data, "final", precision)
     metrics = evaluate(evaluators, context) | {"lightly_knn200/top1": lightly_knn(context.train, context.test, device)}

@@ -114,6 +114,7 @@ def compare_steps(switch: list[str], steps: int, batch_size: int) -> list[float]
         reference's weights at the end to those of a reference started one rounding error away, which shows how much of
         the difference is rounding.
     """
+    # The same weights in ssl_zoo, the reference and a disturbed reference.
     rate = 0.06 * batch_size / 256
     sizes = [f"data.batch_size={batch_size}", f"optimizer.lr={rate}", "trainer=cpu", "logger=csv"]
     cfg = hydra.compose("config", ["experiment=simclr_cifar10_100", *switch, *sizes])
@@ -131,6 +132,7 @@ def compare_steps(switch: list[str], steps: int, batch_size: int) -> list[float]
     )
     weights = [*method.backbone.parameters(), *method.get_submodule("projector").parameters()]
     optimizers: list[Any] = [learner.configure_optimizers(), reference.optimizer, disturbed.optimizer]
+    # The same views for all three; the cosine schedule is set by hand.
     found: list[float] = []
     for step in range(steps):
         indices = torch.arange(step * batch_size, (step + 1) * batch_size)

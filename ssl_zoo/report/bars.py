@@ -50,6 +50,7 @@ def plot_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: floa
 
     figure = Figure(figsize=(7.2, 0.9 + 0.56 * len(bars)), layout="constrained")
     axes = figure.add_subplot()
+    # The bars: trained value with interval, single runs, and below it the value before training.
     for place, bar in enumerate(bars):
         axes.barh(place - 0.1, bar.mean, 0.42, color=BAR_COLOUR, label="trained" if place == 0 else None)
         if bar.interval is not None:
@@ -73,6 +74,7 @@ def plot_bars(title: str, bars: Sequence[Bar], is_log: bool = False, limit: floa
         )
     if any(bar.baseline is not None for bar in bars):
         axes.barh([0], [0], color=BASELINE_COLOUR, label="before training")
+    # Axes and labels.
     axes.set_yticks(
         range(len(bars)), [display.escape_figure_text(bar.label) for bar in bars], fontsize=10, color=TEXT_COLOUR
     )

@@ -64,6 +64,7 @@ def _plot_few_labels(axes: "Axes", columns: list[str], rows: list[FewLabelsRow])
         x = [position + (place - (len(rows) - 1) / 2) * thickness for position, _, _ in known]
         heights = [100 * mean for _, mean, _ in known]
         errors = [100 * (deviation or 0) for _, _, deviation in known]
+        # Error bars are clipped to [0, 100] %.
         ends = [min(height + error, 100.0) for height, error in zip(heights, errors, strict=True)]
         down = [min(height, error) for height, error in zip(heights, errors, strict=True)]
         up = [end - height for height, end in zip(heights, ends, strict=True)]

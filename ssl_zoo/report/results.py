@@ -107,6 +107,7 @@ def validate_results(results: Any) -> None:
     _check(_is_number(results["seed"], int | None), "seed", results["seed"], "a whole number or null")
     for key in _OBJECTS:
         _check(isinstance(results[key], dict), key, results[key], "an object")
+    # The values inside the objects.
     for section in ("metrics", "speed"):
         for key, value in results[section].items():
             _check(_is_number(value, int | float | None), f"{section}.{key}", value, "a number or null")
@@ -119,6 +120,7 @@ def validate_results(results: Any) -> None:
     for key, value in results["budget"].items():
         valid = _is_number(value, int | float | None) or key == "kind"
         _check(valid, f"budget.{key}", value, "a number or null")
+    # What only some results have.
     overrides = results.get("overrides", [])
     valid = isinstance(overrides, list) and all(isinstance(text, str) for text in overrides)
     _check(valid, "overrides", overrides, "a list of text")

@@ -111,7 +111,7 @@ class ProcessLauncher(Launcher):
             _print_remaining_jobs(jobs, statuses, received[0], sweep)
             raise SystemExit(128 + received[0])
         if bad := [job.title for job in jobs if statuses[job] != "completed"]:
-            # Exit here, because Hydra would raise an exception for a job that is returned as failed.
+            # Exits here, because Hydra would raise an exception for a job that is returned as failed.
             print(f"error: {len(bad)} of {len(jobs)} jobs did not complete: {', '.join(bad)}", file=sys.stderr)
             raise SystemExit(1)
         return [JobReturn(overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
@@ -168,6 +168,7 @@ class ProcessLauncher(Launcher):
         waiting, running, statuses = deque(jobs), list[Job](), dict[Job, str]()
         try:
             while running or (waiting and not received):
+                # Start jobs, copy their output, stop those on timeout, and collect those that have ended.
                 while waiting and len(running) < self.jobs and not received:
                     job = waiting.popleft()
                     if (before := job.read_results()) and before["status"] == "completed":

@@ -105,6 +105,8 @@ def apply_encoder_card(cfg: DictConfig, given: Sequence[str], choices: Any) -> d
     card, tokenizer = read_encoder_card(checkpoint)
     if card is None:
         return None
+
+    # Reject whatever contradicts the checkpoint.
     keys = {argument.split("=")[0].lstrip("+~") for argument in given}
     choice, arguments, facts = card["backbone"], card["arguments"], card["facts"]
     if choice not in {path.stem for path in (CONF / "backbone").glob("*.yaml")}:
@@ -122,6 +124,7 @@ def apply_encoder_card(cfg: DictConfig, given: Sequence[str], choices: Any) -> d
             f"data={choices['data']}: the encoder of checkpoint={checkpoint} is for {kind}. Choose other data"
         )
 
+    # Take backbone and inputs from the checkpoint.
     shipped = OmegaConf.load(CONF / "backbone" / f"{choice}.yaml")
     free = {key: value for key, value in chosen.items() if is_training_option(key)}
     cfg.backbone = {"_target_": OmegaConf.select(shipped, "_target_"), **arguments, **free}

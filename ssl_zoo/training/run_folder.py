@@ -73,6 +73,7 @@ def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
     """
     from ssl_zoo.training import checkpoints
 
+    # Is there an undamaged checkpoint to resume from?
     weights = checkpoints.list_checkpoints(folder)
     for path in (*(folder / name for name in RUN_FILES), *weights):
         if path.is_dir():
@@ -94,6 +95,7 @@ def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
                 "Delete it to start again, or give another folder"
             )
         return FolderState(None, {}, {})
+    # Does the configuration differ only in keys that may differ?
     before = dotted_keys(moved.with_resolved_views(moved.with_current_targets(_read_config(folder, newest))))
     now = dotted_keys(moved.with_resolved_views(dict(config)))
     before = {key: value for key, value in moved.ADDED_KEYS.items() if key in now} | before
@@ -155,9 +157,9 @@ def claim_run_folder(folder: Path, found: FolderState, config: Mapping[str, Any]
 
 
 def may_record(folder: Path) -> bool:
-    """Whether the end of this process may be recorded: the folder holds no run but its own.
+    """Whether this process may write results to the folder: it holds no other run.
 
-    Of the processes of one run, the first to fail says why.
+    If several processes of one run fail, only the first one records its error.
     """
     try:
         found = results.read_results(folder)

@@ -126,6 +126,7 @@ def show_metrics(
         data: the data module.
         features: features of the test split, None if no evaluator needed them.
     """
+    # The table of metrics, and below it the accuracies with few labels.
     few = [key for key in metrics if key.startswith("few/")]
     labelled = features is not None and bool((features.y >= 0).any())
     majority = features.y.bincount().max().item() / len(features.y) if features is not None and labelled else None
@@ -145,6 +146,7 @@ def show_metrics(
             console.print(few_labels.few_labels_table(metrics, name))
         if sentence := nothing_learned(metrics, majority):
             print(sentence)
+    # The figure, written only if it could be plotted.
     if features is not None and labelled:
         figure = b""
         with warn_if_display_fails("the picture of the run"):
