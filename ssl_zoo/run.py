@@ -40,7 +40,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raises errors instead of printing them
     try:
         with stop_immediately():
-            refuse_empty_folder(sys.argv)
+            check_run_folder_is_given(sys.argv)
             run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # from composing; see also `run_job`
         print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)
@@ -51,7 +51,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def refuse_empty_folder(arguments: list[str]) -> None:
+def check_run_folder_is_given(arguments: list[str]) -> None:
     """Raises ValueError for a run folder that is the working folder, before Hydra writes files to it."""
     for argument in arguments:
         key, _, value = argument.partition("=")

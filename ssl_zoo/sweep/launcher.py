@@ -326,6 +326,6 @@ def _catch_stop_signals() -> Iterator[list[int]]:
         yield received
     finally:
         for number, handler in before.items():
-            # One that came already may come again while the sweep reports, as SIGXCPU does every second.
+            # A signal may repeat while the report is written, as SIGXCPU does every second.
             repeats = number in received and number != signal.SIGINT
             signal.signal(number, signal.SIG_IGN if repeats else handler)

@@ -160,7 +160,7 @@ class PeriodicCheckpoint(Callback):
 
     def _save(self, trainer: Trainer, module: LightningModule) -> str | None:
         """Saves; returns the reason if that failed, the same on every process, else None."""
-        _refuse_non_finite(module, self._step)
+        _check_finite(module, self._step)
         started = time.perf_counter()
         failure = None
         try:
@@ -186,7 +186,7 @@ class PeriodicCheckpoint(Callback):
                 log.warning("could not delete an old checkpoint: %s", error)
 
 
-def _refuse_non_finite(module: nn.Module, step: int) -> None:
+def _check_finite(module: nn.Module, step: int) -> None:
     names, weights = zip(*module.named_parameters(), strict=True)
     finite = torch.stack([weight.isfinite().all() for weight in weights])
     if not finite.all():
