@@ -59,7 +59,7 @@ def test_neighbours_are_found_among_one_example_each_or_all() -> None:
 class Documents:
     """Twelve documents of equal words, one of them too short."""
 
-    parts: dict[str, range] = {"test": range(2, 14)}  # noqa: RUF012
+    splits: dict[str, range] = {"test": range(2, 14)}  # noqa: RUF012
     facts: dict[str, int] = {"pad_id": 0}  # noqa: RUF012
 
     @property
