@@ -126,8 +126,8 @@ def dotted_keys(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_key(key: str, value: Any, default: Mapping[str, Any]) -> None:
     """Raises ValueError for a key that no value on the command line can serve.
 
-    default: the configuration without those values, in dotted keys. A key that is new below a part is the part's to
-    judge; at the top it would be read by nobody.
+    default: the configuration without those values, in dotted keys. A key that is new below a part is checked by that
+    part; at the top nothing would read it.
     """
     top = key.partition(".")[0]
     if top not in default:

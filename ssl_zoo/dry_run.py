@@ -19,8 +19,6 @@ OPEN = (
     "accumulate_grad_batches", "log_every_n_steps", "deterministic", "benchmark", "detect_anomaly", "profiler",
 )  # fmt: skip
 """Keys of Lightning's Trainer that a run may set; the budget, the data module and the run folder decide the others."""
-
-
 IMAGE_FACTS = ("image_size", "half_size", "in_chans", "mean", "std")
 """What only data with images tells; the other facts in `conf/` are of labels and text."""
 
@@ -58,8 +56,7 @@ def dry_run(cfg: DictConfig) -> "Method":
             method = build_method(expected)
         check_queues(method, cfg.data.batch_size)
         if expected.facts["modality"] == "image":
-            check_sizes(method, views[0], expected.facts["in_chans"], expected.facts["image_size"])
-            check_crops(expected, views[0], method.backbone)
+            check_views(expected, views[0], method.backbone)
     finally:
         logging.disable(logging.NOTSET)
     hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
@@ -133,25 +130,6 @@ def check_queues(method: "Method", batch_size: int) -> None:
             )
 
 
-def check_sizes(method: "Method", views: Any, in_chans: int, image_size: int) -> None:
-    """Raises ValueError where the backbone cannot take a view, such as a local crop, of another size than its own."""
-    import torch
-
-    blank = torch.zeros(1, in_chans, image_size, image_size, dtype=torch.uint8)
-    made = views(blank, torch.zeros(1, dtype=torch.int64), 0, 0)
-    device = next(method.backbone.parameters()).device
-    others = {view.shape[-1]: view for view in made if view.dim() == 4 and view.shape[-1] != image_size}
-    for size, view in others.items():
-        try:
-            with torch.no_grad():
-                method.backbone.eval()(view.to(device))
-        except (AssertionError, RuntimeError) as error:
-            raise ValueError(
-                f"views: the backbone, made for images of {image_size} pixels, takes no view of {size} ({error}). "
-                "Choose views of one size, e.g. views=simclr, or a backbone that takes several, such as a ResNet or ViT"
-            ) from error
-
-
 def check_modality(part: str, cfg: DictConfig) -> None:
     """Raises ValueError where `part` of the configuration asks for a fact that the data does not have."""
     try:
@@ -170,13 +148,29 @@ def check_modality(part: str, cfg: DictConfig) -> None:
         ) from error
 
 
-def check_crops(cfg: DictConfig, views: Any, backbone: Any) -> None:
-    """Raises ValueError for local crops that are too small for the backbone: see `backbones.image.check_view_sizes`."""
+def check_views(cfg: DictConfig, views: Any, backbone: Any) -> None:
+    """Computes the views of a black image, and checks that the backbone takes their sizes.
+
+    Raises:
+        ValueError: for a view, such as a local crop, of another size than the backbone's own that it does not take, or
+            that is too small for it (see `backbones.image.check_view_sizes`).
+    """
     import torch
 
     from ssl_zoo.backbones.image import check_view_sizes
 
     side, channels = cfg.facts["image_size"], cfg.facts["in_chans"]
     made = views(torch.zeros(1, channels, side, side, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), 0, 0)
-    sides = [view.shape[-1] for view in made if view.ndim == 4]
-    check_view_sizes(backbone, cfg.backbone.get("name", "?"), sides, channels)
+    images = {view.shape[-1]: view for view in made if view.ndim == 4}
+    device = next(backbone.parameters()).device
+    for size, view in images.items():
+        try:
+            with torch.no_grad():
+                if size != side:
+                    backbone.eval()(view.to(device))
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"views: the backbone, made for images of {side} pixels, takes no view of {size} ({error}). "
+                "Choose views of one size, e.g. views=simclr, or a backbone that takes several, such as a ResNet or ViT"
+            ) from error
+    check_view_sizes(backbone, cfg.backbone.get("name", "?"), images, channels)

@@ -117,16 +117,14 @@ def test_nothing_unsafe_is_loaded() -> None:
 
 def test_one_meaning_has_one_name() -> None:
     """No public name is defined at the top of two modules; `main` starts a program, `log` is each module's logger."""
-    places: dict[str, list[str]] = {}
+    places: dict[str, set[str]] = {}
     for path in FILES:
         for node in ast.parse(path.read_text()).body:
-            names = {
-                ast.FunctionDef: lambda node: [node.name],
-                ast.ClassDef: lambda node: [node.name],
-                ast.Assign: lambda node: [target.id for target in node.targets if isinstance(target, ast.Name)],
-                ast.AnnAssign: lambda node: [node.target.id],
-            }.get(type(node), lambda node: [])(node)
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names = [node.name]
             for name in names:
-                places.setdefault(name, []).append(module(path))
+                places.setdefault(name, set()).add(module(path))
     twice = {name: where for name, where in places.items() if len(where) > 1 and not name.startswith("_")}
     assert not twice.keys() - {"log", "main"}, twice

@@ -276,8 +276,8 @@ class Layout:
         if same or splits:
             raise ValueError(
                 f"data.path={self.root}: the folders {abbreviate(below)} of {self.folder(split)} hold "
-                f"{abbreviate(sorted(inner[0] if same else splits))}, so which are splits and which are classes cannot "
-                "be told. Arrange them as <path>/train/<class>/ and <path>/test/<class>/, or give one of them as "
+                f"{abbreviate(sorted(inner[0] if same else splits))}, so it is unclear which are splits and which are "
+                "classes. Arrange them as <path>/train/<class>/ and <path>/test/<class>/, or give one of them as "
                 "data.path"
             )
 

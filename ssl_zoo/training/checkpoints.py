@@ -71,15 +71,19 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 
 def stored_card(path: str | Path) -> dict[str, Any]:
     """Returns the card stored in a checkpoint, {} if another program wrote it. Raises `DamagedCheckpoint`."""
-    about = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
-    found = about.get("card") if isinstance(about, dict) else None
+    found = _stored_state(path).get("card")
     return found if isinstance(found, dict) else {}
 
 
 def seconds_trained(path: str | Path) -> float:
     """Returns the training time in seconds up to a checkpoint. Raises `DamagedCheckpoint`."""
-    about = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
-    return float(about["elapsed"]) if isinstance(about, dict) else 0.0
+    return float(_stored_state(path).get("elapsed", 0.0))
+
+
+def _stored_state(path: str | Path) -> dict[str, Any]:
+    """Returns what the Learner stored in a checkpoint, {} if another program wrote it."""
+    found = _unpickle(Path(path), "cpu", mmap=True).get("ssl_zoo")
+    return found if isinstance(found, dict) else {}
 
 
 def step_of(path: str | Path) -> int:

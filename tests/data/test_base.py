@@ -12,30 +12,22 @@ from ssl_zoo.data.text.module import TextData
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 from ssl_zoo.views.geometry import CenterCrop
-from tests.data.pictures import write
+from tests.data.pictures import SETTINGS, write
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-IMAGE_SETTINGS: dict[str, Any] = {
-    "splits": {"train": ["train"], "test": "auto"},
-    "image_size": 8,
-    "in_chans": 3,
-    "mean": [0.5] * 3,
-    "std": [0.2] * 3,
-    "batch_size": 2,
-}
 
 
 def images(folder: Path) -> ImageData:
     for split in ("train", "test"):
         for label in ("cat", "dog"):
             write(folder / split / label, 2)
-    return ImageData(path=str(folder), **IMAGE_SETTINGS)
+    return ImageData(path=str(folder), **SETTINGS)
 
 
 def pairs(folder: Path) -> PairData:
     images(folder)
     settings = {"tokenizer": {"vocab_size": 300}, "max_length": 8, "templates": ["a photo of a {}"]}
-    return PairData(path=str(folder), **settings, **IMAGE_SETTINGS)
+    return PairData(path=str(folder), **settings, **SETTINGS)
 
 
 def text(folder: Path) -> TextData:

@@ -77,9 +77,9 @@ def test_files_are_splits_of_texts_and_tables_only(tmp_path: Path) -> None:
     ],
 )
 def test_folders_that_may_be_splits_or_classes_are_refused(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"which are splits and which are classes cannot be told. Arrange them as"):
+    with pytest.raises(ValueError, match=r"it is unclear which are splits and which are classes. Arrange them as"):
         layout(make(tmp_path, *names))
-    with pytest.raises(ValueError, match=r"cannot be told"):
+    with pytest.raises(ValueError, match=r"it is unclear which are splits"):
         layout(make(tmp_path / "tables", "en/train.csv", "en/test.csv", "de/train.csv"), "tables", (".csv",))
 
 

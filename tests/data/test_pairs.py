@@ -18,7 +18,7 @@ from ssl_zoo.views import Views
 from ssl_zoo.views.colour import Normalize
 from ssl_zoo.views.geometry import CenterCrop, RandomResizedCrop
 from tests.conftest import make_images, write_parquet
-from tests.data.pictures import encode, picture, write
+from tests.data.pictures import SETTINGS, encode, picture, write
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -28,11 +28,7 @@ TEXTS = [f"caption {chr(97 + i)} of a picture" for i in range(12)]
 def data(path: Path | str, **settings: Any) -> PairData:
     """Prepared, with one random crop as the view of an image."""
     given: dict[str, Any] = {
-        "splits": {"train": ["train"], "test": "auto"},
-        "image_size": 8,
-        "in_chans": 3,
-        "mean": [0.5] * 3,
-        "std": [0.2] * 3,
+        **SETTINGS,
         "batch_size": 4,
         "seed": 1,
         "tokenizer": {"vocab_size": 300},

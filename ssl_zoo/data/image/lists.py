@@ -66,7 +66,7 @@ class Finder:
 
     A path is relative to the table's folder; if none of `values`, some cells, exists there, to the folder above; else
     to the folder beside the table that has them: the one of the table's split (train.csv and train/), or the only one.
-    Where the values have no image endings, files are found without regard to theirs.
+    If the values have no image endings, those of the files are ignored too.
 
     Raises:
         ValueError: where several folders beside the table have the files.
@@ -87,7 +87,7 @@ class Finder:
         named = [folder for folder in found if split_name(folder.name) and split_name(folder.name) == file_split(table)]
         if len(found) > 1 and len(named) != 1:
             raise ValueError(
-                f"{table}: the images that it names lie in {abbreviate(found)}, so which are meant cannot be told. "
+                f"{table}: the images that it names lie in {abbreviate(found)}, so it is unclear which are meant. "
                 "Write their paths relative to the table's folder"
             )
         self.folder = (named or found or [table.parent])[0]

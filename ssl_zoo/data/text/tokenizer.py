@@ -69,8 +69,9 @@ class TextTokenizer:
         self.num_special = max(ids.values()) + 1
         if self.num_special > self.vocab_size // 2:
             raise ValueError(
-                f"data.tokenizer.name: the special tokens of {path} are not its first ids ({ids}), so they cannot be "
-                "told from words. Choose another (BERT's has them first), or train one: data.tokenizer.kind=bpe"
+                f"data.tokenizer.name: the special tokens of {path} are not its first ids ({ids}), so they "
+                "cannot be distinguished from words. Choose another (BERT's has them first), or train one: "
+                "data.tokenizer.kind=bpe"
             )
 
     def _special_id(self, *names: str) -> int:
@@ -196,8 +197,8 @@ def prepare_tokenizer(
 def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int, lowercase: bool) -> Tokenizer:
     """Trains a tokenizer of at most `vocab_size` tokens, the special ones first.
 
-    The mask token includes the space before it, so that the words to be predicted keep theirs. Words of more than 200
-    characters, such as DNA sequences, are split here, but not when texts are tokenized.
+    The mask token includes the space before it, so that a word to be predicted has its leading space. Words of more
+    than 200 characters, such as DNA sequences, are split here, but not when texts are tokenized.
     """
     special = [name for name, _ in SPECIAL_TOKENS.values()]
     tokens = [AddedToken(name, special=True, normalized=False, lstrip=name == "[MASK]") for name in special]

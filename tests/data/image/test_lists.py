@@ -141,7 +141,7 @@ def test_of_several_folders_it_is_that_of_the_split(tmp_path: Path) -> None:
     table = save(tmp_path / "Train.csv", "id,label", "0000,x", "0001,y")
     assert [Path(source(tmp_path).read("train").images[i]).parent.name for i in (0, 1)] == ["train"] * 2  # type: ignore[arg-type]
     table.rename(tmp_path / "a.csv")
-    with pytest.raises(ValueError, match=r"a.csv: the images that it names lie in .*test, .*train, so which are meant"):
+    with pytest.raises(ValueError, match=r"a.csv: the images that it names lie in .*test, .*train, so it is unclear"):
         source(tmp_path)
 
 
