@@ -1,3 +1,27 @@
 """Self-supervised learning on images and text. Start with `ssl_zoo/method.py`."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ssl_zoo.encoder import Encoder, load
+    from ssl_zoo.method import Batch, Method
+
+__all__ = ["Batch", "Encoder", "Method", "__version__", "load"]
+
+_HOMES = {
+    "Batch": "ssl_zoo.method",
+    "Encoder": "ssl_zoo.encoder",
+    "Method": "ssl_zoo.method",
+    "load": "ssl_zoo.encoder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name at its first use: torch takes seconds to import, and the command line need not wait."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ssl_zoo' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -26,16 +26,22 @@ STARTED = time.time()
 """When this process began, in seconds since 1970."""
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
-TASKS = ("pretrain", "fill_mask")
+TASKS = sorted(file.stem for file in (PACKAGE / "tasks").glob("[a-z]*.py"))
 SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer.devices", "trainer.precision")
 """Beginnings of keys of which the default shows one kind of several; the part that they belong to checks them."""
 FREE_TEXT: dict[str, tuple[str, ...]] = {
     "text": (),
-    **dict.fromkeys(("name", "checkpoint", "data.path", "data.root", "data.name", "data.tokenizer.name"), ("null",)),
+    "query": ("null",),
+    **dict.fromkeys(
+        ("name", "checkpoint", "encoder", "push", "data.path", "data.root", "data.name", "data.tokenizer.name"),
+        ("null",),
+    ),
     **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), ("",)),
     "backbone.pretrained": ("null", "true", "false"),
 }
 """Keys whose values are texts or paths, taken as they stand, each with the values that are none."""
+TEXTS = ("text", "checkpoint", "encoder", "query", "format", "push", "name")
+"""Keys whose values are texts or null."""
 _SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")
 
 
@@ -103,9 +109,9 @@ def quoted(argument: str, is_sweep: bool = False) -> str:
     words = FREE_TEXT.get(key.lstrip("+"))
     if words is None or not is_given or value[:1] in ("'", '"') or value.lower() in words:
         return argument
-    if is_sweep and key != "text" and ("," in value or _SWEEP.match(value)):
+    if is_sweep and key not in ("text", "query") and ("," in value or _SWEEP.match(value)):
         return argument
-    return f"{key}={quote(value if key == 'text' else os.path.expanduser(value))}"
+    return f"{key}={quote(value if key in ('text', 'query') else os.path.expanduser(value))}"
 
 
 def quote(value: str) -> str:
@@ -218,7 +224,7 @@ def check_config(cfg: DictConfig) -> None:
     for key, value in composed.items():
         if value == "???":
             raise ValueError(f"{key} must be given, e.g. {key}=...")
-    for key, hint in {"seed": int, "text": str | None, "checkpoint": str | None, "name": str | None}.items():
+    for key, hint in {"seed": int, **dict.fromkeys(TEXTS, str | None)}.items():
         settings.check_setting(key, cfg[key], hint)
     budgets = [key for key in values if key.startswith("budget.")]
     if budgets:  # a budget on the command line replaces the default one

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ssl_zoo import ending
 from ssl_zoo.config import CONF, check_config, explain, quoted
+from ssl_zoo.encoder_data import with_encoder_data
 from ssl_zoo.report import display
 from ssl_zoo.training import hardware, transcript
 from ssl_zoo.training.credentials import MaskCredentials, masked_text
@@ -41,6 +42,7 @@ def main() -> None:
     try:
         with stop_immediately():
             check_run_folder_is_given(sys.argv)
+            sys.argv[1:] = with_encoder_data(sys.argv[1:])
             run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # from composing; see also `run_job`
         print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)

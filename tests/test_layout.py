@@ -25,17 +25,25 @@ MAY_IMPORT = {
     "evaluators": {"data", "method", "nn.masks"},
     # The run.
     "learner": {"clock", "distributed", "method"},
-    "training": {"config", "data.base", "evaluators", "files", "learner", "method", "report"},
-    "tasks": {"build", "config", "data", "dry_run", "ending", "evaluators", "files", "learner", "method", "methods.mlm",
-              "report", "training"},
+    "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",
+                 "method", "report", "untrusted"},
+    "tasks": {"build", "config", "data", "dry_run", "encoder", "encoder_data", "ending", "evaluators", "files", "learner",
+              "method", "methods.mlm", "report", "training"},
     "clock": set(),
+    # After training: an encoder in use needs neither Hydra nor Lightning.
+    "encoder_file": {"report.results"},
+    "encoder": {"backbones", "data", "encoder_file", "files", "pretrained", "training.encoder_card", "untrusted",
+                "views"},
+    "encoder_data": {"encoder", "encoder_file", "files"},
+    "pretrained": {"backbones", "data", "encoder"},
+    "untrusted": set(),
     "build": {"clock", "config", "data.base", "learner", "method", "training"},
     "dry_run": {"backbones", "build", "data.order", "method", "nn.queue", "settings", "training"},
     "config": {"settings", "training.credentials"},
     "settings": set(),
     "ending": {"config", "report.results", "training"},
     "files": set(),
-    "run": {"config", "ending", "report.display", "training"},  # a task is imported by its name
+    "run": {"config", "encoder_data", "ending", "report.display", "training"},  # a task is imported by its name
     # After the run.
     "report": {"evaluators.few_labels", "evaluators.proportion", "files"},
     "sweep": {"config", "files", "report", "training.stop_signals"},
@@ -45,7 +53,7 @@ MAY_IMPORT = {
 """Room -> modules, or whole rooms, that it may import besides its own."""
 MAY_USE_LIGHTNING = {"build", "conformance", "data", "dry_run", "learner", "tasks", "training"}
 MAY_USE_OMEGACONF = {
-    "build", "config", "conformance", "dry_run", "ending", "run", "sweep", "tasks",
+    "build", "config", "conformance", "dry_run", "encoder_data", "ending", "run", "sweep", "tasks",
     "training.card", "training.credentials", "training.encoder_card",  # what a checkpoint stores; secrets
 }  # fmt: skip
 LAZY = {"wandb", "datasets", "transformers", "matplotlib", "pandas", "sklearn", "lightly"}

@@ -4,6 +4,7 @@ An image backbone maps (B, C, H, W) to (B, D), with D as `num_features`. Letters
 """
 
 import difflib
+import inspect
 import logging
 import math
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ from timm.models import is_model_in_modules, load_state_dict
 from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
+
+LOADING_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) - {"pretrained"}
+"""Options with which timm loads files and URLs; they are never taken from a file that describes a network."""
 
 
 def image_backbone(

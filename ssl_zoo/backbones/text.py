@@ -308,3 +308,26 @@ def transformers_backbone(
             f"backbone.name={name}: vocabulary, padding {of_model}, the data's {of_data}. Set data.tokenizer={name}."
         )
     return TransformersEncoder(model, pool, grad_checkpointing, pad_id)
+
+
+def transformers_from_config(config: dict[str, Any], pool: str = "mean", pad_id: int = 0) -> TransformersEncoder:
+    """Creates a Hugging Face encoder with random weights from a configuration, without any file or network.
+
+    Args:
+        config: as `PretrainedConfig.to_dict` returns it; `model_type` names the architecture.
+        pool: mean, cls or max.
+        pad_id: id of padding.
+
+    Raises:
+        ValueError: for an architecture that transformers does not have.
+    """
+    try:
+        from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+    except ImportError as error:
+        raise ValueError("this encoder needs transformers: pip install 'ssl_zoo[transformers]'") from error
+    settings = dict(config)
+    kind = settings.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"the encoder's architecture {kind} is not one of transformers. Update transformers")
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **settings), attn_implementation="sdpa")
+    return TransformersEncoder(model, pool, False, pad_id)

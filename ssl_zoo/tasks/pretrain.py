@@ -17,6 +17,7 @@ from ssl_zoo.config import STARTED, Run
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.data.order import check_batch
 from ssl_zoo.dry_run import dry_run
+from ssl_zoo.encoder import save_encoder
 from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
@@ -158,9 +159,14 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         "started": STARTED,
         "finished": time.time(),
     }
-    results.write_results(folder, results.empty_results("completed", **(run.record() | completed)))
+    record = results.empty_results("completed", **(run.record() | completed))
+    file = keep_encoder(cfg, folder, run, learner.method, data, record)
+    results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
         print(f"results: {folder / results.RESULTS_NAME}")
+        print(f"encoder: {file} ({file.stat().st_size / 1e6:,.1f} MB). To use it: ssl_zoo.load({str(folder)!r})")
+        size = sum(path.stat().st_size for path in checkpoints.list_checkpoints(folder))
+        print(f"checkpoints: {folder / 'checkpoints'} ({size / 1e6:,.1f} MB), needed only to go on with the training")
 
 
 def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.FolderState, run: Run) -> None:
@@ -215,6 +221,19 @@ def check_budget_left(budget: Budget, steps: int, seconds: float, folder: Path) 
         f"budget.{budget.kind}={budget.value:g} is {allowed}, and the run in {folder} has made {used}. "
         "Give at least its budget to go on with it, or another hydra.run.dir"
     )
+
+
+def keep_encoder(
+    cfg: DictConfig, folder: Path, run: Run, method: Method, data: DataModule, record: dict[str, Any]
+) -> Path:
+    """Writes the encoder's file and its manifest; returns the path of the first."""
+    arguments: Any = OmegaConf.to_container(cfg.backbone, resolve=True)
+    card = encoder_card.make_encoder_card(run.choices["backbone"], arguments, method.backbone, data.facts)
+    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    kept = ("method", "experiment", "data", "backbone", "seed", "overrides", "budget", "metrics", "environment")
+    training = {key: record[key] for key in kept}
+    manifest = encoder_card.make_manifest(cfg.backbone._target_, card, method.encoder, settings, training)
+    return save_encoder(folder, method.encoder, manifest, getattr(data, "tokenizer", None))
 
 
 def checkpoint_card(

@@ -7,26 +7,20 @@ components in `conf/` are therefore built, selected by name; the checkpoint cont
     config = card.compose(card.read_card(saved, path), ("backbone",))   # config.backbone is safe to instantiate
 """
 
-import inspect
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-import timm
 import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ssl_zoo.backbones.image import LOADING_OPTIONS
 from ssl_zoo.config import CONF
 from ssl_zoo.training import moved
-
-_WORD = re.compile(r"[\w.+-]+(/[\w.+-]+)?", re.ASCII)
-"""Strings that are accepted: a word or a Hub id, but no absolute path, URL, interpolation or markup."""
-_LOADING_OPTIONS = frozenset(inspect.signature(timm.create_model).parameters) - {"pretrained"}
-"""Options with which timm loads files and URLs; they are never taken from a checkpoint."""
+from ssl_zoo.untrusted import check_plain
 
 
 def read_card(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any]:
@@ -66,7 +60,7 @@ def compose_from_card(card: Mapping[str, Any], groups: Sequence[str] = ("backbon
         config[group] = _merge(raw, stored if isinstance(stored, dict) else {}, group)
     facts = {key: value for key, value in card["facts"].items() if key != "class_names"}  # not needed to build
     for key, value in facts.items():
-        _check_plain(f"facts.{key}", value)
+        check_plain(f"facts.{key}", value, "checkpoint")
     config.facts = facts
     try:
         parts = {group: OmegaConf.to_container(config[group], resolve=True) for group in groups}
@@ -119,25 +113,13 @@ def _merge(shipped: dict[str, Any], stored: Mapping[str, Any], path: str) -> dic
             continue
         if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
             raise ValueError(f"{name} of the checkpoint is not the shipped one, and is never taken from a checkpoint")
-        if key not in shipped and key in _LOADING_OPTIONS:
+        if key not in shipped and key in LOADING_OPTIONS:
             raise ValueError(f"{name} of the checkpoint names something to be loaded: it is never taken")
         if isinstance(value, Mapping) and isinstance(shipped.get(key), dict):
             merged[key] = _merge(shipped[key], value, name)
             continue
-        _check_plain(name, value)
+        check_plain(name, value, "checkpoint")
         merged[key] = value
     if "pretrained" in shipped:  # with a Hub id it selects the configuration; otherwise the weights are loaded later
         merged["pretrained"] = stored.get("pretrained") is True and "/" in str(merged["name"])
     return merged
-
-
-def _check_plain(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is null, a number, a word, or a list of these."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            _check_plain(name, item)
-    elif isinstance(value, str):
-        if not _WORD.fullmatch(value):
-            raise ValueError(f"{name}={value[:80]!r} of the checkpoint is no plain value, a word or a number")
-    elif value is not None and not isinstance(value, bool | int | float):
-        raise ValueError(f"{name} of the checkpoint is no plain value, but of type {type(value).__name__}")

@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, read_write
-from torch import nn
+from torch import Tensor, nn
 
+from ssl_zoo import __version__, encoder_file
 from ssl_zoo.config import CONF
 from ssl_zoo.training import checkpoints
+from ssl_zoo.untrusted import check_plain
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +19,10 @@ TOKENIZER_NAME = "tokenizer.json"
 """Copy of the tokenizer in the folder of a text run; the checkpoint is useless without it."""
 IMAGE_INPUT_FACTS = ("image_size", "in_chans", "mean", "std")
 TEXT_INPUT_FACTS = ("tokenizer_hash",)
+UNUSED_SETTINGS = {
+    "_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "transformers_version",
+}  # fmt: skip
+"""Settings of a transformers configuration that say where it came from, or belong to a classifier."""
 
 
 def make_encoder_card(
@@ -72,17 +78,86 @@ def read_encoder_card(checkpoint: str) -> tuple[dict[str, Any] | None, Path | No
             checkpoint,
         )
         return None, None
-    if not all(_is_plain(value) for value in (*card["arguments"].values(), *card["facts"].values())):
-        raise ValueError(f"checkpoint={checkpoint}: its card holds more than numbers and names. Do not trust this file")
+    check_card(card)
     kept = path.parent.parent / TOKENIZER_NAME
     return card, kept if kept.is_file() else None
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value is null, a number, a string without interpolation, or a list of these."""
-    if isinstance(value, list):
-        return all(_is_plain(item) and not isinstance(item, list) for item in value)
-    return value is None or isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
+def check_card(card: Mapping[str, Any]) -> None:
+    """Raises ValueError for a card that holds more than numbers and names."""
+    for key, value in {**card["arguments"], **card["facts"]}.items():
+        check_plain(key, value, "checkpoint")
+
+
+def make_manifest(
+    target: str, card: Mapping[str, Any], network: nn.Module, data: Mapping[str, Any], training: dict[str, Any]
+) -> dict[str, Any]:
+    """Builds the manifest of an encoder file, see `ssl_zoo.encoder_file`.
+
+    Args:
+        target: the backbone's `_target_`.
+        card: of `make_encoder_card`.
+        network: the encoder.
+        data: the configuration of the data, resolved.
+        training: what is recorded of the run that trained it; its key "environment" becomes one of the manifest.
+    """
+    arguments, facts, of_network = dict(card["arguments"]), card["facts"], cast(Any, network)
+    if target == encoder_file.TRANSFORMERS_BUILDER:  # whatever the Hub says of that name later
+        config = of_network.model.config.to_dict()
+        config = {key: value for key, value in config.items() if key not in UNUSED_SETTINGS and value is not None}
+        arguments = {"config": config, "pool": of_network.pool, "pad_id": of_network.pad_id}
+    pooling = getattr(network, "pool", getattr(network, "global_pool", None))
+    if not isinstance(pooling, str):
+        pooling = getattr(pooling, "pool_type", None)
+    inputs = {"max_length": data.get("max_length"), "replace": data.get("replace") or {}}
+    if "image_size" in facts:
+        inputs = {"bits": data.get("bits"), "interpolation": "bilinear", "crop_ratio": 1.0}
+    return {
+        "format": encoder_file.FORMAT,
+        "version": encoder_file.VERSION,
+        "modality": "image" if "image_size" in facts else "text",
+        "builder": target,
+        "arguments": arguments,
+        "num_features": of_network.num_features,
+        "pooling": pooling,
+        "input": {**facts, **inputs},
+        "environment": training.pop("environment", {}),
+        "training": training,
+        "ssl_zoo": __version__,
+        "licence": None,
+    }
+
+
+def encoder_of_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], str | None]:
+    """Reads the encoder out of a checkpoint, for `ssl_zoo.encoder.load`.
+
+    Returns:
+        A manifest with what is needed to build the encoder; the weights; the tokenizer, None for images.
+
+    Raises:
+        ValueError: if the file is damaged, or was written by another program or a version without encoder cards.
+    """
+    saved = checkpoints.load_checkpoint(path)
+    state = saved.get("ssl_zoo") or {}
+    card = state.get("card", {}).get("encoder")
+    if card is None:
+        raise ValueError(f"encoder={path}: does not say how its encoder is built. Give one that this version wrote")
+    check_card(card)
+    prefix = state["encoder"] + "."
+    weights = {key.removeprefix(prefix): v for key, v in saved["state_dict"].items() if key.startswith(prefix)}
+    arguments, facts = card["arguments"], card["facts"]
+    for_images = "image_size" in facts
+    builder = encoder_file.IMAGE_BUILDER if for_images else encoder_file.TEXT_BUILDER
+    if not for_images and "trunk" not in arguments:
+        builder = encoder_file.TRANSFORMERS_BUILDER
+    tokenizer = path.parent.parent / TOKENIZER_NAME
+    manifest = {
+        "modality": "image" if for_images else "text",
+        "builder": builder,
+        "arguments": arguments,
+        "input": {**facts, **({} if for_images else {"max_length": arguments["max_length"]})},
+    }
+    return manifest, weights, tokenizer.read_text() if not for_images and tokenizer.is_file() else None
 
 
 def apply_encoder_card(cfg: DictConfig, given: Sequence[str], choices: Any) -> dict[str, Any] | None:

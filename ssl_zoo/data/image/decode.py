@@ -182,20 +182,26 @@ def is_transparent(encoded: Encoded) -> bool:
         return False
 
 
-def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resizes the shorter side to `size`, antialiased bilinear, and crops the centre.
+def resize_and_crop(
+    pixels: np.ndarray, size: int, interpolation: str = "bilinear", crop_ratio: float = 1.0
+) -> np.ndarray:
+    """Resizes the shorter side to `size / crop_ratio`, antialiased, and crops the centre.
 
     Args:
         pixels: (C, H, W) uint8.
         size: side of the result.
+        interpolation: "bilinear", "bicubic" or another of Pillow's filters.
+        crop_ratio: side of the crop as a fraction of the resized shorter side, at most 1.
 
     Returns:
         (C, size, size) uint8.
     """
-    if pixels.shape[1:] == (size, size):
+    resized = max(size, int(size / crop_ratio))
+    if pixels.shape[1:] == (size, size) == (resized, resized):
         return pixels
     shorter = min(pixels.shape[1:])
-    height, width = (max(size, round(side * size / shorter)) for side in pixels.shape[1:])
+    height, width = (max(resized, round(side * resized / shorter)) for side in pixels.shape[1:])
     left, top = round((width - size) / 2), round((height - size) / 2)
-    bands = [Image.fromarray(band).resize((width, height), Image.Resampling.BILINEAR) for band in pixels]
+    resampling = Image.Resampling[interpolation.upper()]
+    bands = [Image.fromarray(band).resize((width, height), resampling) for band in pixels]
     return np.stack([np.asarray(band.crop((left, top, left + size, top + size))) for band in bands])

@@ -37,20 +37,26 @@ class TextTokenizer:
 
     Attributes:
         path: the tokenizer.json.
+        content: of that file.
         identity: sha256 of that file, by which token stores and checkpoints refer to it.
         pad_id: as unk_id, cls_id, sep_id and mask_id, 0 to 4 unless loaded by name.
         num_special: ids below it are special.
         vocab_size: number of ids.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, content: bytes | None = None):
         """Loads the file.
+
+        Args:
+            path: the tokenizer.json.
+            content: of the file, if it has been read already, for example out of another file.
 
         Raises:
             ValueError: when it is no tokenizer, lacks a special token or has one among ordinary ones.
         """
         self.path = path
-        content = path.read_bytes()
+        self.content = path.read_bytes() if content is None else content
+        content = self.content
         self.identity = hashlib.sha256(content).hexdigest()
         try:
             self._tokenizer = Tokenizer.from_buffer(content)
