@@ -32,10 +32,8 @@ SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer
 FREE_TEXT: dict[str, tuple[str, ...]] = {
     "text": (),
     "query": ("null",),
-    **dict.fromkeys(
-        ("name", "checkpoint", "encoder", "push", "data.path", "data.root", "data.name", "data.tokenizer.name"),
-        ("null",),
-    ),
+    **dict.fromkeys(("name", "checkpoint", "encoder", "push"), ("null",)),
+    **dict.fromkeys(("data.path", "data.root", "data.name", "data.tokenizer.name"), ("null",)),
     **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), ("",)),
     "backbone.pretrained": ("null", "true", "false"),
 }

@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         assert self.tokenizer is not None
         cleaned = [clean(text, self.inputs.get("replace") or {}) for text in texts]
         found = [ids[: self.inputs["max_length"]] for ids in self.tokenizer.encode(cleaned, special=False)]
-        empty = np.array([self.tokenizer.pad_id])
+        empty = np.array([self.tokenizer.unk_id])  # padding alone would depend on the batch it is in
         return [torch.from_numpy(ids if len(ids) else empty) for ids in found]
 
     @torch.no_grad()
@@ -231,7 +231,7 @@ def load(encoder: str | Path, network: nn.Module | None = None) -> Encoder:
         manifest, state, text = encoder_card.encoder_of_checkpoint(file)
     else:
         manifest = encoder_file.read_manifest(file)
-        state, text = _read_state(file, manifest), encoder_file.read_header(file).get("tokenizer")
+        state, text = _read_state(file, manifest), encoder_file.header_texts(file).get("tokenizer")
     tokenizer = None
     if manifest["modality"] == "text":
         tokenizer = _read_tokenizer(file, text, manifest["input"])

@@ -70,7 +70,7 @@ def _why_missing(folder: Path) -> str:
     return f"The run is {status}: give its command again, with hydra.run.dir={folder}, to finish it"
 
 
-def read_header(file: Path) -> dict[str, str]:
+def header_texts(file: Path) -> dict[str, str]:
     """Returns the texts in the header of a safetensors file, {} if it has none.
 
     Raises:
@@ -96,7 +96,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the file is damaged, holds weights only, or was written by a later version.
     """
-    header = read_header(file)
+    header = header_texts(file)
     if "manifest" not in header:
         raise ValueError(
             f"encoder={file}: weights without a manifest, so what network they are of is not known. Give an "

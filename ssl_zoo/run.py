@@ -42,7 +42,8 @@ def main() -> None:
     try:
         with stop_immediately():
             check_run_folder_is_given(sys.argv)
-            sys.argv[1:] = with_encoder_data(sys.argv[1:])
+            if not is_sweep:  # each job of a sweep is a command line of its own
+                sys.argv[1:] = with_encoder_data(sys.argv[1:])
             run_job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # from composing; see also `run_job`
         print(f"error: {masked_text(explain(error, CONF))}", file=sys.stderr)

@@ -27,8 +27,8 @@ MAY_IMPORT = {
     "learner": {"clock", "distributed", "method"},
     "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",
                  "method", "report", "untrusted"},
-    "tasks": {"build", "config", "data", "dry_run", "encoder", "encoder_data", "ending", "evaluators", "files", "learner",
-              "method", "methods.mlm", "report", "training"},
+    "tasks": {"build", "config", "data", "dry_run", "encoder", "encoder_data", "ending", "evaluators", "files",
+              "learner", "method", "methods.mlm", "report", "training"},
     "clock": set(),
     # After training: an encoder in use needs neither Hydra nor Lightning.
     "encoder_file": {"report.results"},

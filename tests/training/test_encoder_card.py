@@ -51,11 +51,11 @@ def test_an_older_checkpoint_has_no_card_and_says_so(tmp_path: Path, caplog: pyt
     assert "does not say what its encoder needs" in caplog.text
 
 
-@pytest.mark.parametrize("value", ["${oc.env:HOME}", {"_target_": "os.system"}, [{"_target_": "os.system"}], [["x"]]])
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", {"_target_": "os.system"}, [{"_target_": "os.system"}]])
 def test_a_strangers_card_configures_nothing(value: Any, tmp_path: Path) -> None:
     card = made()
     card["arguments"]["norm_layer"] = value
-    with pytest.raises(ValueError, match="more than numbers and names"):
+    with pytest.raises(ValueError, match="is no plain value"):
         encoder_card.read_encoder_card(save(tmp_path / "run", card))
 
 
