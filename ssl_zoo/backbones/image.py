@@ -106,7 +106,7 @@ def create_timm_model(key: str, name: str, pretrained: bool, kwargs: dict[str, A
         if option.endswith("_rate") and not (isinstance(value, int | float) and 0 <= value < 1):
             raise ValueError(f"{section}.{option}={value} is a share to drop: give a number from 0 to less than 1")
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
     except (
         TypeError,
         ArithmeticError,
@@ -116,6 +116,8 @@ def create_timm_model(key: str, name: str, pretrained: bool, kwargs: dict[str, A
     ) as error:  # timm passes options on unchecked
         hint = " Weights come from the Hugging Face hub; without it, give a local file as backbone.pretrained."
         raise ValueError(f"{key}={name} with {kwargs}: {error}{hint * pretrained}") from error
+    model.timm_arguments = {"name": name, "options": kwargs}  # for an export
+    return model
 
 
 def _create_for_any_size(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:

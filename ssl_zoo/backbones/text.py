@@ -170,8 +170,10 @@ class TextTransformer(TextEncoder):
             raise ValueError(f"backbone.max_length={self.max_length}: too short for the positions of {length} tokens.")
         positions = torch.arange(length, device=ids.device)
         if not (self.isolate_documents or self.causal):
-            # Attention without a mask is faster; on the CPU, testing for padding causes no synchronisation.
-            all_valid = ids.device.type == "cpu" and bool(valid.all())
+            # Attention without a mask is faster; on the CPU, testing for padding causes no synchronisation. An exported
+            # program serves all inputs and cannot test.
+            may_test = ids.device.type == "cpu" and not torch.compiler.is_exporting()
+            all_valid = may_test and bool(valid.all())
             return None if all_valid else valid[:, None, None, :], positions
         visible = valid[:, None, :].expand(-1, length, -1)
         if self.causal:
