@@ -5,16 +5,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ssl_zoo.api import evaluate, finetune, pretrain
     from ssl_zoo.encoder import Encoder, load
     from ssl_zoo.method import Batch, Method
 
-__all__ = ["Batch", "Encoder", "Method", "__version__", "load"]
+__all__ = ["Batch", "Encoder", "Method", "__version__", "evaluate", "finetune", "load", "pretrain"]
 
 _HOMES = {
     "Batch": "ssl_zoo.method",
     "Encoder": "ssl_zoo.encoder",
     "Method": "ssl_zoo.method",
+    "evaluate": "ssl_zoo.api",
+    "finetune": "ssl_zoo.api",
     "load": "ssl_zoo.encoder",
+    "pretrain": "ssl_zoo.api",
 }
 
 
