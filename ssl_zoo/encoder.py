@@ -283,7 +283,8 @@ def _build(file: Path, manifest: Mapping[str, Any]) -> nn.Module:
 def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     """Raises ValueError for a value that is not plain, or that would load something."""
     for key, value in arguments.items():
-        if not str(key).isidentifier() or (key in LOADING_OPTIONS and name == "arguments"):
+        loads = key in LOADING_OPTIONS or (key == "pretrained" and value is not False)
+        if not str(key).isidentifier() or (loads and name == "arguments"):
             raise ValueError(f"{name}.{key} of the encoder file names something to be loaded: it is never taken")
         if isinstance(value, Mapping):
             _check_arguments(f"{name}.{key}", value)

@@ -195,7 +195,10 @@ def test_damage_is_found(tmp_path: Path) -> None:
         ({"builder": "os.system", "arguments": {"command": "true"}}, "code that a file names is never run"),
         ({"arguments": {"name": "resnet10t", "in_chans": 3, "image_size": 32, "checkpoint_path": "x"}}, "never taken"),
         ({"arguments": {"name": "hf-hub:evil/model:tag", "in_chans": 3, "image_size": 32}}, "no plain value"),
-        ({"arguments": {"name": "resnet10t", "in_chans": 3, "image_size": 32, "pretrained": "/x"}}, "no plain value"),
+        *(
+            ({"arguments": {"name": "resnet10t", "in_chans": 3, "image_size": 32, "pretrained": given}}, "to be loaded")
+            for given in ("/x", "weights.pt", True)
+        ),
         ({"arguments": {"name": "resnet18", "in_chans": 3, "image_size": 32}}, "weights are not those of its network"),
     ],
 )

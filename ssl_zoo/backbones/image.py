@@ -9,14 +9,14 @@ import logging
 import math
 from collections.abc import Iterable
 from functools import cache
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from timm.models import is_model_in_modules, load_state_dict
+from timm.models import is_model_in_modules
 from torch import Tensor, nn
+
+from ssl_zoo.backbones.weights import FoundWeights, load_weights, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ def image_backbone(
     image_size: int,
     small_stem: bool | None = None,
     pretrained: bool | str = False,
+    strict: bool = True,
     zero_init_last: bool | None = None,
     **timm_kwargs: Any,
 ) -> nn.Module:
@@ -45,8 +46,10 @@ def image_backbone(
             4x4 patches; ViT: patches that give about 8x8 tokens); False for timm's stem, designed for 224 pixels; None
             to choose by image size, see `stem_stride` (ViT: the small stem up to 64 pixels). Other families have no
             standard small stem: True is an error, and so is None up to 64 pixels.
-        pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file as timm would, see
-            `load_weights`. A small stem is cropped from the loaded one, unless the file already has a small one.
+        pretrained: True loads timm's weights from the hub; a path loads a safetensors or torch file, of timm or another
+            framework, see `weights.read_weights`. A small stem is cropped from the loaded one, unless the file already
+            has a small one.
+        strict: whether such a file must match entirely, see `weights.load_weights`.
         zero_init_last: for ResNets, whether the last BatchNorm of each residual branch is initialised to zero; None
             keeps timm's default (True) and is required for models without this option.
         timm_kwargs: options of the model, such as `drop_path_rate` or `patch_size`.
@@ -69,17 +72,15 @@ def image_backbone(
     options = {"in_chans": in_chans, **timm_kwargs}
     model = _create_for_any_size(name, pretrained is True, options)
 
-    # Weights from a file are loaded into timm's stem, which is then reduced.
+    # Weights from a file are loaded into timm's stem, which is then reduced, unless the file has a small stem.
     stride = 4 if is_vit else stem_stride(name, image_size, small_stem)
-    stem: Tensor | None = None
-    if isinstance(pretrained, str):
-        state = read_weights(model, pretrained)
-        if stride < 4:
-            stem = _take_small_stem(model, state)
-        model = load_weights(model, name, state, pretrained, options)
+    found = read_weights(model, pretrained) if isinstance(pretrained, str) else None
+    small_in_file = found is not None and stride < 4 and _has_small_stem(model, found)
+    if found is not None and not small_in_file:
+        load_weights(model, found, strict)
     _shrink_stem(model, name, stride)
-    if stem is not None:
-        _first_conv(model).weight = nn.Parameter(stem)
+    if found is not None and small_in_file:
+        load_weights(model, found, strict)
 
     # Facts of the network.
     small = small if is_vit else stride < 4
@@ -198,13 +199,15 @@ def _first_conv(model: Any) -> nn.Conv2d:
     return model.get_submodule(model.pretrained_cfg["first_conv"])
 
 
-def _take_small_stem(model: Any, state: dict[str, Tensor]) -> Tensor | None:
-    """Removes the stem's filters from `state` and returns them if they are those of a small stem; else None."""
-    key = f"{model.pretrained_cfg['first_conv']}.weight"
-    found, own = state[key].shape if key in state else None, _first_conv(model).weight.shape
-    if found and found[:2] == own[:2] and found[2] in (2, 3) and found[2] != own[2]:
-        return state.pop(key)
-    return None
+def _has_small_stem(model: Any, found: FoundWeights) -> bool:
+    """Whether the filters of the first convolution in the file are smaller than timm's, as those of a small stem."""
+    stem = found.state.get(f"{model.pretrained_cfg['first_conv']}.weight")
+    return (
+        stem is not None
+        and stem.ndim == 4
+        and stem.shape[2] in (2, 3)
+        and stem.shape[2] < _first_conv(model).kernel_size[0]
+    )
 
 
 def _feature_width(model: nn.Module, name: str, in_chans: int, image_size: int) -> int:
@@ -283,63 +286,3 @@ def _positions(model: Any, image: Tensor) -> int:
         return features.shape[1] - getattr(model, "num_prefix_tokens", 0)
     channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
     return math.prod(features.shape[1:3] if channels_last else features.shape[2:])
-
-
-def read_weights(model: nn.Module, path: str) -> dict[str, Tensor]:
-    """Reads those tensors of a safetensors or torch file whose names occur in `model`, whatever their shape.
-
-    A common prefix of the names in the file, such as `backbone.`, is removed. The number of matches is logged.
-
-    Raises:
-        ValueError: if the file cannot be read, or matches fewer than 90 % of the model's tensors.
-    """
-    try:
-        state = load_state_dict(path, weights_only=True)
-    except (OSError, LookupError, AttributeError, EOFError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"backbone.pretrained={path}: no such file, or not one of weights ({error!r}).") from error
-    own = model.state_dict()
-    # Integer tensors (batch counters of BatchNorm) are not counted, because old files lack them.
-    counted = [name for name, tensor in own.items() if tensor.is_floating_point()]
-    best: dict[str, Tensor] = {}
-    for prefix in sorted(key.removesuffix(counted[-1]) for key in state if key.endswith(counted[-1])):
-        best = max(best, {name: state[prefix + name] for name in own if prefix + name in state}, key=len)
-    missing = [name for name in counted if name not in best]
-    num_found = len(counted) - len(missing)
-    report = f"backbone.pretrained={path}: {num_found} of {len(counted)} tensors match"
-    report += f"; not in it: {', '.join(missing[:5]) or 'none'}"
-    if num_found < 0.9 * len(counted):
-        raise ValueError(f"{report}, ... At least 90 % must match: are these the weights of another model?")
-    log.info(report)
-    return best
-
-
-def load_weights(model: nn.Module, name: str, state: dict[str, Tensor], path: str, options: dict[str, Any]) -> Any:
-    """Creates the model again with the weights `state` of the file `path`, loaded as timm loads its own.
-
-    timm resamples position embeddings and patches to the image size, and sums or repeats the channels of the first
-    layer for other numbers of channels.
-
-    Args:
-        model: the model with random weights, for error messages.
-        name: its timm name.
-        state: tensors by name.
-        path: of the file, for error messages.
-        options: arguments for timm.
-
-    Raises:
-        ValueError: if a tensor still has another shape; no tensor of the file is silently left random.
-    """
-    overlay = {"state_dict": state, "num_classes": -1}  # num_classes of no model: a classifier in the file is dropped
-    try:
-        return _create_for_any_size(name, True, {"pretrained_cfg_overlay": overlay, **options})
-    except (RuntimeError, AssertionError, ValueError) as error:
-        own = model.state_dict()
-        other = [
-            f"{key} {tuple(tensor.shape)}, here {tuple(own[key].shape)}"
-            for key, tensor in state.items()
-            if tensor.shape != own[key].shape
-        ]
-        raise ValueError(
-            f"backbone.pretrained={path}: tensors of another shape: {'; '.join(other[:3]) or error}. Give "
-            "backbone.name, data.in_chans, backbone.small_stem and backbone.patch_size as these weights had them"
-        ) from error

@@ -109,7 +109,7 @@ def _merge(shipped: dict[str, Any], stored: Mapping[str, Any], path: str) -> dic
     for key, value in stored.items():
         name = f"{path}.{key}"
         same = key in shipped and type(shipped[key]) is type(value) and shipped[key] == value
-        if same or key == "pretrained":
+        if same or key in ("pretrained", "strict"):  # how a file is loaded, which a checkpoint never has done
             continue
         if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
             raise ValueError(f"{name} of the checkpoint is not the shipped one, and is never taken from a checkpoint")

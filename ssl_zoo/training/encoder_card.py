@@ -40,7 +40,7 @@ def make_encoder_card(
         `{"backbone": choice, "arguments": {...}, "facts": {...}}` with plain values only. The facts are those that
         later inputs must match: image size, channels, mean and standard deviation, or the tokenizer's hash.
     """
-    kept = {key: value for key, value in arguments.items() if not key.startswith("_")}
+    kept = {key: value for key, value in arguments.items() if not key.startswith("_") and key != "strict"}
     if "small_stem" in kept:
         kept["small_stem"] = backbone.small_stem
     if "pretrained" in kept:

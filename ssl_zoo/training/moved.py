@@ -23,6 +23,7 @@ MOVED_TARGETS = {
 }
 """`_target_` in earlier versions -> current `_target_`."""
 ADDED_KEYS = {
+    "backbone.strict": True,
     "method.hidden_norm": True,
     "method.last_norm": False,
     "method.views_per_batch_norm": "joint",

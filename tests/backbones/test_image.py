@@ -4,18 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import timm
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_zoo.backbones.image import check_view_sizes, exact_convolutions, image_backbone, read_weights, stem_stride
+from ssl_zoo.backbones.image import check_view_sizes, exact_convolutions, image_backbone, stem_stride
 from ssl_zoo.conformance.precision import BF16_TOLERANCE, bf16_errors
+from tests.backbones.test_weights import equal_but, saved
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -171,70 +170,6 @@ def test_no_network_is_a_readable_error(monkeypatch: pytest.MonkeyPatch) -> None
         image_backbone("resnet18", 3, 32, pretrained=True)
 
 
-@pytest.mark.parametrize(("kind", "prefix"), [("torch", ""), ("torch", "method.backbone."), ("safetensors", "module.")])
-def test_local_weights(kind: str, prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = image_backbone("resnet10t", 3, 32)
-    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
-    path = tmp_path / f"weights.{'safetensors' if kind == 'safetensors' else 'pt'}"
-    if kind == "safetensors":
-        safetensors.torch.save_file(state, path)
-    else:
-        torch.save({"state_dict": {**state, "method.head.weight": torch.ones(2, 2)}}, path)
-    with caplog.at_level("INFO"):
-        model = image_backbone("resnet10t", 3, 32, pretrained=str(path))
-    torch.testing.assert_close(dict(model.state_dict()), dict(source.state_dict()))
-    count = sum(tensor.is_floating_point() for tensor in source.state_dict().values())
-    assert f"{count} of {count} tensors match" in caplog.text
-
-
-def test_foreign_weights_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    torch.save(image_backbone("resnet18", 3, 32).state_dict(), path)
-    with pytest.raises(ValueError, match=r"of \d+ tensors match.*90 %"):
-        image_backbone("resnet50", 3, 32, pretrained=str(path))
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="not one of weights"):
-        read_weights(nn.Linear(2, 2), str(path))
-
-
-def saved(tmp_path: Path, name: str, in_chans: int, size: int, **options: Any) -> tuple[dict[str, torch.Tensor], str]:
-    """The weights of a model whose parameters are all random, as a tensor file and as tensors."""
-    state = image_backbone(name, in_chans, size, **options).state_dict()
-    state = {key: torch.randn_like(x) if x.is_floating_point() else x for key, x in state.items()}
-    torch.save(state, tmp_path / "weights.pt")
-    return state, str(tmp_path / "weights.pt")
-
-
-def equal_but(model: nn.Module, state: dict[str, torch.Tensor], *others: str) -> bool:
-    """Whether the model has the weights of `state` but for the tensors `others`."""
-    return all(torch.equal(x, state[key]) for key, x in model.state_dict().items() if key not in others)
-
-
-@pytest.mark.parametrize("global_pool", ["avg", "token"])
-def test_position_embeddings_are_resampled_to_the_size_of_the_images(tmp_path: Path, global_pool: str) -> None:
-    options = {"global_pool": global_pool, "fc_norm": False}
-    state, path = saved(tmp_path, "vit_tiny_patch16_224", 3, 224, **options)
-    model = image_backbone("vit_tiny_patch16_224", 3, 96, pretrained=path, **options)
-    assert equal_but(model, state, "pos_embed")
-    expected = resample_abs_pos_embed(state["pos_embed"], [6, 6], num_prefix_tokens=1)
-    torch.testing.assert_close(model.state_dict()["pos_embed"], expected)
-    small = image_backbone("vit_tiny_patch16_224", 3, 32, pretrained=path, **options)
-    assert equal_but(small, state, "pos_embed", "patch_embed.proj.weight")
-    expected = resample_patch_embed(state["patch_embed.proj.weight"], [4, 4])
-    torch.testing.assert_close(small.state_dict()["patch_embed.proj.weight"], expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "key"), [("resnet10t", "conv1.0.weight"), ("vit_tiny_patch16_224", "patch_embed.proj.weight")]
-)
-def test_colours_are_summed_up_for_grey_images(tmp_path: Path, name: str, key: str) -> None:
-    state, path = saved(tmp_path, name, 3, 224)
-    model = image_backbone(name, 1, 224, pretrained=path)
-    assert equal_but(model, state, key)
-    torch.testing.assert_close(model.state_dict()[key], state[key].sum(1, keepdim=True))
-    assert image_backbone(name, 5, 224, pretrained=path).state_dict()[key].shape[1] == 5
-
-
 def test_the_stem_shrinks_after_loading(tmp_path: Path) -> None:
     state, path = saved(tmp_path, "resnet18", 3, 224)
     model = image_backbone("resnet18", 3, 32, pretrained=path)
@@ -244,17 +179,6 @@ def test_the_stem_shrinks_after_loading(tmp_path: Path) -> None:
     assert equal_but(image_backbone("resnet18", 3, 32, pretrained=path), state)
     state, path = saved(tmp_path, "convnext_atto", 3, 32)
     assert equal_but(image_backbone("convnext_atto", 3, 32, pretrained=path), state)
-
-
-def test_tensors_of_another_shape_are_refused(tmp_path: Path) -> None:
-    _, path = saved(tmp_path, "resnet18", 3, 32)
-    with pytest.raises(ValueError, match=r"other shape: conv1.weight \(64, 3, 3, 3\), here \(64, 3, 7, 7\). Give"):
-        image_backbone("resnet18", 3, 224, pretrained=path)
-    with pytest.raises(ValueError, match=r"another shape: .*conv1.weight"):
-        image_backbone("resnet18", 1, 32, pretrained=path)
-    _, path = saved(tmp_path, "vit_tiny_patch16_224", 3, 224)
-    with pytest.raises(ValueError, match=r"another shape: cls_token \(1, 1, 192\), here \(1, 1, 384\)"):
-        image_backbone("vit_small_patch16_224", 3, 224, pretrained=path)
 
 
 @pytest.mark.parametrize(
