@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ssl_zoo.files import open_no_follow
-from ssl_zoo.report import results
+from ssl_zoo.report import display, results
 
 OUTPUT_LOG = "output.log"
 MIN_LOG_BYTES = 1_000_000
 """The log keeps at least this much of the latest output; it is shortened when it reaches twice this size."""
-
-_COLOUR_CODES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def write_to_terminal(data: bytes) -> None:
@@ -195,9 +193,9 @@ class Job:
 
     def _last_line(self) -> str:
         """Returns the last line of output: the exception, if a Python process failed."""
-        lines = re.split(r"[\r\n]+", _COLOUR_CODES.sub(b"", self._tail).decode(errors="replace"))
-        printed = [line.strip() for line in lines if line.strip() and "HYDRA_FULL_ERROR=1" not in line]
-        return printed[-1] if printed else ""
+        lines = map(display.to_plain_text, re.split(r"[\r\n]+", self._tail.decode(errors="replace")))
+        printed = [line for line in lines if line and "HYDRA_FULL_ERROR=1" not in line]
+        return str(printed[-1]) if printed else ""
 
 
 def _stop_with_parent() -> None:
