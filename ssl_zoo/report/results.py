@@ -89,7 +89,7 @@ def is_complete(folder: Path) -> bool:
     """Whether the folder holds readable results of a completed run."""
     try:
         return read_results(folder)["status"] == "completed"
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return False
 
 

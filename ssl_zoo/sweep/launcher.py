@@ -10,12 +10,9 @@ Hydra imports this module at every start through `hydra_plugins/ssl_zoo_launcher
 packages such as torch or pandas.
 """
 
-import argparse
 import contextlib
-import fcntl
 import os
 import re
-import select
 import signal
 import sys
 import time
@@ -26,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -37,8 +35,8 @@ from yaml import YAMLError
 
 from ssl_zoo import files
 from ssl_zoo.config import quote
-from ssl_zoo.report.results import RESULTS_NAME
-from ssl_zoo.sweep.job import OUTPUT_LOG, Job, print_line
+from ssl_zoo.report import results
+from ssl_zoo.sweep.job import Job, print_line
 from ssl_zoo.training.stop_signals import STOP_SIGNALS, write_message
 
 # Settings of the sweep itself; a job gets its own.
@@ -84,7 +82,7 @@ class ProcessLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Checks the settings; called by Hydra before `launch`."""
-        self.loader = hydra_context.config_loader
+        self.context = hydra_context
         self.config = config
         if self.jobs < 1:
             raise CompactHydraException(f"hydra.launcher.jobs={self.jobs}: give 1 or more jobs at once")
@@ -95,32 +93,35 @@ class ProcessLauncher(Launcher):
             raise CompactHydraException("hydra.sweeper.max_batch_size: use hydra.launcher.jobs=<how many at once>")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs that are not completed, prints the report, and exits with status 1 if any job failed."""
+        """Runs the jobs that are not completed; exits with status 1 if any job failed, with 128 + n after signal n."""
         sweep = Path(self.config.hydra.sweep.dir)
         jobs = self._jobs(sweep, job_overrides, initial_job_idx)
-        _check_not_a_run(sweep)
-        for job in jobs:
-            _check_same_job(job)
-        _make_folder(sweep)
+        _check_folders(sweep, jobs)
         with _lock_sweep(sweep), _catch_stop_signals() as received:
             files.write_atomically(sweep / "multirun.yaml", OmegaConf.to_yaml(self.config))
-            statuses = self._run(jobs, self._environment(sweep), received)
+            self._run(jobs, self._environment(sweep), received)
+        left = [job for job in jobs if job.status != "completed"]
+        if not left and not received:
+            return [JobReturn(overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+        # Hydra calls the callbacks, such as `WriteReport`, only after a sweep that does not exit.
         if not _is_second_interrupt(received):
-            _write_sweep_report(jobs, sweep)
-        if received:
-            _print_remaining_jobs(jobs, statuses, received[0], sweep)
-            raise SystemExit(128 + received[0])
-        if bad := [job.title for job in jobs if statuses[job] != "completed"]:
-            # Exits here, because Hydra would raise an exception for a job that is returned as failed.
-            print(f"error: {len(bad)} of {len(jobs)} jobs did not complete: {', '.join(bad)}", file=sys.stderr)
+            unwritten = [{**job.record, "folder": job.folder} for job in left if job.record and not job.is_written]
+            self.context.callbacks.on_multirun_end(config=self.config, config_name=None, unwritten=unwritten)
+        if not received:
+            titles = ", ".join(job.title for job in left)
+            print(f"error: {len(left)} of {len(jobs)} jobs did not complete: {titles}", file=sys.stderr)
             raise SystemExit(1)
-        return [JobReturn(overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+        print_line(f"Sweep stopped by {signal.Signals(received[0]).name}. {len(left)} of {len(jobs)} jobs remain:")
+        for job in left:
+            print_line(f"  {job.title}  {job.status}")
+        print_line(f"The same command with hydra.sweep.dir={sweep} does what remains.")
+        raise SystemExit(128 + received[0])
 
     def _jobs(self, sweep: Path, job_overrides: Sequence[Sequence[str]], first: int) -> list[Job]:
         shared = set.intersection(*map(set, job_overrides)) if len(job_overrides) > 1 else set()
         jobs = []
         for number, overrides in enumerate(map(list, job_overrides), start=first):
-            config = self.loader.load_sweep_config(self.config, overrides)
+            config = self.context.config_loader.load_sweep_config(self.config, overrides)
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
             HydraConfig.instance().set_config(config)  # the folder name may refer to it
@@ -128,34 +129,30 @@ class ProcessLauncher(Launcher):
             choices = {key.split("@")[0]: choice for key, choice in config.hydra.runtime.choices.items()}
             known = {name: choices.get(name) for name in ("experiment", "method", "backbone", "data")}
             seed = OmegaConf.select(config, "seed")
+            known |= {"seed": seed if isinstance(seed, int) else None, "overrides": overrides}
             name = " ".join(text for text in overrides if text not in shared)
-            job = Job(
-                title=f"[{number + 1}/{first + len(job_overrides)}] {name}",
-                folder=folder,
-                command=self._command(config, overrides, folder),
-                known={**known, "seed": seed if isinstance(seed, int) else None, "overrides": overrides},
-                prefix=f"[{number + 1}] " if self.jobs > 1 else "",
-            )
-            jobs.append(job)
+            title = f"[{number + 1}/{first + len(job_overrides)}] {name}"
+            prefix = f"[{number + 1}] " if self.jobs > 1 else ""
+            jobs.append(Job(title, folder, self._command(number, overrides, folder), known, prefix))
         return jobs
 
-    def _command(self, config: DictConfig, overrides: list[str], folder: Path) -> list[str]:
-        job = config.hydra.job
-        given = OmegaConf.to_container(config.hydra.overrides.hydra)  # unresolved, to keep references to credentials
-        assert isinstance(given, list)
-        passed_on = [str(text) for text in given if not _SWEEP_SETTINGS.match(str(text))]
-        own = [
-            "hydra.mode=RUN",
-            f"hydra.job.num={job.num}",
-            f"hydra.job.id={job.id}",
+    def _command(self, number: int, overrides: list[str], folder: Path) -> list[str]:
+        options = vars(get_args_parser().parse_known_args()[0])
+        flags = {f"--config-{name}": options[f"config_{name}"] for name in ("name", "path", "dir")}
+        given: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra)  # keeps references to credentials
+        return [
+            *(sys.executable, "-m", self.module),
+            *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
+            *overrides,
+            *(text for text in given if not _SWEEP_SETTINGS.match(text)),
+            *("hydra.mode=RUN", f"hydra.job.num={number}", f"hydra.job.id={number}"),
             f"hydra.run.dir={quote(str(folder))}",
         ]
-        return [sys.executable, "-m", self.module, *_config_flags(), *overrides, *passed_on, *own]
 
     def _environment(self, sweep: Path) -> dict[str, str]:
         environment = {key: value for key, value in os.environ.items() if not _PER_RUN_VARIABLES.fullmatch(key)}
         environment["SSL_ZOO_SWEEP"] = "-".join(sweep.resolve().parts[-2:])
-        environment["PYTHONUNBUFFERED"] = "1"  # otherwise the last lines of a killed job are lost
+        environment["PYTHONUNBUFFERED"] = "1"  # otherwise output arrives late, and a killed job's last lines are lost
         if self.jobs > 1:  # otherwise every job uses all cores
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self.jobs)))
         root = Path(__file__).resolve().parents[2]
@@ -163,36 +160,33 @@ class ProcessLauncher(Launcher):
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
         return environment
 
-    def _run(self, jobs: list[Job], environment: dict[str, str], received: list[int]) -> dict[Job, str]:
-        """Runs the jobs, `self.jobs` at a time, until all have ended; returns the status of each job that has."""
-        waiting, running, statuses = deque(jobs), list[Job](), dict[Job, str]()
+    def _run(self, jobs: list[Job], environment: dict[str, str], received: list[int]) -> None:
+        """Runs the jobs, `self.jobs` at a time, until all have ended or, after a signal, all that were started."""
+        waiting, running = deque(jobs), list[Job]()
         try:
             while running or (waiting and not received):
-                # Start jobs, copy their output, stop those on timeout, and collect those that have ended.
                 while waiting and len(running) < self.jobs and not received:
                     job = waiting.popleft()
-                    if (before := job.read_results()) and before["status"] == "completed":
-                        statuses[job] = "completed"
+                    if results.is_complete(job.folder):
+                        job.status = "completed"
                         print_line(f"{job.title}  skipped, completed before  {job.folder}")
                         continue
                     print_line(f"{job.title}  ->  {job.folder}")
                     if job.start(environment):
                         running.append(job)
                     else:
-                        statuses[job] = "failed"
-                        print_line(_outcome(job, "failed"))
-                for job in select.select([job for job in running if job.has_output], [], [], 0.1)[0]:
-                    job.copy()
-                for job in running:
+                        print_line(job.outcome())
+                time.sleep(0.05)
+                for job in list(running):
+                    job.follow()
                     self._limit(job, received)
-                for job in [job for job in running if job.process.poll() is not None]:
-                    running.remove(job)
-                    statuses[job] = job.finish(interrupted=bool(received))
-                    print_line(_outcome(job, statuses[job]))
+                    if job.process.poll() is not None:
+                        running.remove(job)
+                        job.finish(interrupted=bool(received))
+                        print_line(job.outcome())
         finally:
             for job in running:
                 job.kill()
-        return statuses
 
     def _limit(self, job: Job, received: list[int]) -> None:
         """Stops a job on timeout or when the sweep is stopped; kills it after `grace` or a second interrupt."""
@@ -212,98 +206,39 @@ def _is_second_interrupt(received: list[int]) -> bool:
     return signal.SIGINT in received[1:]
 
 
-def _outcome(job: Job, status: str) -> str:
-    if status == "completed":
-        after_all = "" if job.process.returncode == 0 else f" ({job.ending} after that)"
-        return f"{job.title}  completed in {time.monotonic() - job.started:.0f} s{after_all}  {job.folder}"
-    return f"{job.title}  {status}: {job.reason()}  {job.folder / OUTPUT_LOG}"
-
-
-def _print_remaining_jobs(jobs: list[Job], statuses: dict[Job, str], number: int, sweep: Path) -> None:
-    left = [job for job in jobs if statuses.get(job) != "completed"]
-    print_line(f"Sweep stopped by {signal.Signals(number).name}. {len(left)} of {len(jobs)} jobs remain:")
-    for job in left:
-        print_line(f"  {job.title}  {statuses.get(job, 'not started')}")
-    print_line(f"The same command with hydra.sweep.dir={sweep} does what remains.")
-
-
-def _config_flags() -> list[str]:
-    """Returns the command-line options of Hydra that select configs, as given by the user."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for short, name in (("-cn", "--config-name"), ("-cp", "--config-path"), ("-cd", "--config-dir")):
-        parser.add_argument(short, name)
-    given = vars(parser.parse_known_args(sys.argv[1:])[0])
-    return [f"--{key.replace('_', '-')}={value}" for key, value in given.items() if value is not None]
-
-
-def _write_sweep_report(jobs: list[Job], sweep: Path) -> None:
-    """Writes the report, including jobs that could not write their results."""
-    from ssl_zoo.report import display, tables
-
-    unwritten = {job.folder: job.record for job in jobs if job.record and not job.is_written}
-    in_folders = tables.load_runs([sweep]) if any(sweep.rglob(RESULTS_NAME)) else []
-    runs = [run for run in in_folders if run["folder"] not in unwritten]
-    runs += [{**display.to_plain_text(record), "folder": folder} for folder, record in unwritten.items()]
-    if not runs:
-        return print_line(f"{sweep}: no job has any results yet, so there is no report")
-    try:
-        tables.write_report(runs, sweep)
-    except OSError as error:  # the comparison was printed
-        print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
-
-
-def _make_folder(sweep: Path) -> None:
-    try:
-        sweep.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CompactHydraException(
-            f"hydra.sweep.dir={sweep}: cannot be made ({error}). Give another folder"
-        ) from error
-
-
-def _check_not_a_run(sweep: Path) -> None:
-    """Raises an exception if the folder holds a run: the run would be counted as one of the sweep's jobs."""
-    if (sweep / RESULTS_NAME).exists() or (sweep / "checkpoints").exists():
-        raise CompactHydraException(
-            f"hydra.sweep.dir={sweep} holds a single run. Give the sweep a folder of its own: hydra.sweep.dir=<folder>"
-        )
-
-
-def _check_same_job(job: Job) -> None:
-    """Raises an exception if a folder holds a job with other overrides, whose results must not be reused."""
-    folder, overrides = job.folder, job.known["overrides"]
-    written = folder / ".hydra" / "overrides.yaml"
-    try:
-        before = [str(text) for text in OmegaConf.load(written)] if written.exists() else overrides
-    except (OSError, ValueError, YAMLError) as error:
-        raise CompactHydraException(
-            f"{written} cannot be read ({error}), so the job that it belongs to is unknown. "
-            "Repair it, or give the sweep a folder of its own: hydra.sweep.dir=<new folder>"
-        ) from error
-    if sorted(before) != sorted(overrides):
-        raise CompactHydraException(
-            f"{folder} holds another job, {' '.join(before)}, where this sweep has {' '.join(overrides)}. "
-            "Give it a folder of its own: hydra.sweep.dir=<new folder>"
-        )
+def _check_folders(sweep: Path, jobs: list[Job]) -> None:
+    """Raises an exception if the sweep folder holds a single run, or a job's folder results of other overrides."""
+    remedy = "give the sweep a folder of its own: hydra.sweep.dir=<new folder>"
+    if (sweep / results.RESULTS_NAME).exists() or (sweep / "checkpoints").exists():
+        raise CompactHydraException(f"hydra.sweep.dir={sweep} holds a single run. Instead, {remedy}")
+    for job in jobs:
+        now = job.known["overrides"]
+        written = job.folder / ".hydra" / "overrides.yaml"
+        try:
+            before = [str(text) for text in OmegaConf.load(written)] if written.exists() else now
+        except (OSError, ValueError, YAMLError) as error:
+            reason = f"{written} cannot be read ({error}), so its job is unknown. Repair it, or {remedy}"
+            raise CompactHydraException(reason) from error
+        if sorted(before) != sorted(now):
+            other = f"another job, {' '.join(before)}, where this sweep has {' '.join(now)}"
+            raise CompactHydraException(f"{job.folder} holds {other}. Instead, {remedy}")
 
 
 @contextlib.contextmanager
 def _lock_sweep(sweep: Path) -> Iterator[None]:
-    """Context manager that locks the sweep folder; the lock ends with this process."""
+    """Context manager that makes the sweep folder and locks it; the lock ends with this process."""
+    from filelock import FileLock, Timeout
+
     try:
-        file = open(sweep / ".lock", "a", opener=files.open_no_follow)  # noqa: SIM115 - closed below
+        sweep.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(sweep / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        reason = "another sweep runs in this folder. Wait for it, or give another folder"
+        raise CompactHydraException(f"hydra.sweep.dir={sweep}: {reason}") from error
     except OSError as error:
-        raise CompactHydraException(
-            f"hydra.sweep.dir={sweep}: its file .lock cannot be opened ({error}). Delete it, or give another folder"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CompactHydraException(
-                f"hydra.sweep.dir={sweep}: another sweep runs in this folder. Wait for it, or give another folder"
-            ) from error
+        reason = f"its file .lock cannot be opened ({error}). Delete it, or give another folder"
+        raise CompactHydraException(f"hydra.sweep.dir={sweep}: {reason}") from error
+    with lock:
         yield
 
 

@@ -1,6 +1,7 @@
 """Shows the progress of training: a live bar on a terminal, or a few lines in a log file."""
 
 import math
+import time
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -9,13 +10,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from ssl_zoo.learner import Learner
 
+MAX_SECONDS_PER_LINE = 10.0
+"""A log file gets a line after this time at the latest, for those who follow it."""
+
 
 class ProgressBar(Callback):
     """Shows the elapsed fraction of the budget, the loss and the examples per second over all processes, on rank 0.
 
     Args:
         batch_size: examples per batch over all processes.
-        lines: number of lines that a log file gets instead of the bar.
+        lines: number of lines that the log file of a short run gets instead of the bar; a long one gets more, see
+            `MAX_SECONDS_PER_LINE`.
     """
 
     def __init__(self, batch_size: int, lines: int = 10):
@@ -24,6 +29,7 @@ class ProgressBar(Callback):
         self.console = Console()
         self.bar: Progress | None = None
         self.lines_written = 0
+        self.last_line = time.monotonic()
 
     def share(self, learner: Learner) -> float:
         """Returns the elapsed fraction of the budget after this step, by the clock of this process."""
@@ -48,7 +54,8 @@ class ProgressBar(Callback):
         share, step = self.share(learner), learner.global_step
         if self.bar is not None:
             self.bar.update(self.task, completed=share)
-        if step == 0 or (step % learner.log_every and step > 1 and share < 1):
+        is_late = self.bar is None and time.monotonic() - self.last_line > MAX_SECONDS_PER_LINE
+        if step == 0 or (step % learner.log_every and step > 1 and share < 1 and not is_late):
             return  # reading the loss synchronises with the device
         text = f"step {step}  loss {learner.last_loss.item():.4f}"
         speed = learner.clock.batches_per_second(learner.batches_seen) * self.batch_size
@@ -56,8 +63,9 @@ class ProgressBar(Callback):
             text += f"  {speed:,.0f} examples/s"
         if self.bar is not None:
             self.bar.update(self.task, description=text)
-        elif share * self.lines >= self.lines_written:
+        elif is_late or share * self.lines >= self.lines_written:
             self.lines_written = int(share * self.lines) + 1
+            self.last_line = time.monotonic()
             print(f"{share:4.0%}  {text}", flush=True)
 
     def on_train_end(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]

@@ -1,5 +1,6 @@
 """Copies stdout and stderr of a run, line by line, to `run.log` in the run folder."""
 
+import errno
 import logging
 import os
 import re
@@ -94,13 +95,17 @@ class _RecordedStream:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        count: int = self.stream.write(text)
+        try:
+            self.stream.write(text)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # otherwise stdout is a file on a full disk, which does not end a run; a save that fails may
         if not self.finished:
             *lines, self.line = (self.line + text).split("\n")
             self.line = self.line.rpartition("\r")[2] or self.line  # drop overwritten text
             for line in lines:
                 self._keep(line)
-        return count
+        return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -107,6 +107,8 @@ def test_damaged_results_are_not_complete(tmp_path: Path) -> None:
     assert results.is_complete(tmp_path)
     (tmp_path / "results.json").write_text('{"status": "completed"')
     assert not results.is_complete(tmp_path)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert not results.is_complete(tmp_path / "loop")
 
 
 def test_no_file_is_file_not_found(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """A job's process, its log, and the results.json that stands at its end whatever happened."""
 
 import os
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ def run(folder: Path, code: str, **more: Any) -> Job:
     job = Job(title="[1/1]", folder=folder, command=[sys.executable, "-c", code], **more)
     job.start({**os.environ, "PYTHONUNBUFFERED": "1"})
     while job.process.poll() is None:
-        job.copy()
+        job.follow()
         time.sleep(0.01)
     job.finish()
     return job
@@ -93,19 +95,50 @@ def test_a_process_that_left_the_session_does_not_hold_us_up(tmp_path: Path) -> 
     assert time.monotonic() - started < 4
 
 
-def test_a_log_that_a_full_disk_refuses_ends_no_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    job = Job(title="[1/1]", folder=tmp_path, command=[sys.executable, "-c", "print('said'); raise SystemExit(3)"])
+def test_a_log_that_cannot_be_read_ends_no_job(tmp_path: Path) -> None:
+    job = Job(title="[1/1]", folder=tmp_path, command=[sys.executable, "-c", "raise SystemExit(3)"])
     assert job.start({**os.environ})
     assert job._log is not None
     job._log.close()
-    job._log = open("/dev/full", "ab+")  # noqa: SIM115 - closed by the job
+    job._log = open(tmp_path / "other", "wb")  # noqa: SIM115 - closed by the job
     job.process.wait()
-    job.copy()
-    assert job.finish() == "failed"
-    assert results.read_results(tmp_path)["error"]["message"] == "exit code 3: said"
-    out = capfd.readouterr().out
-    assert "output.log is no longer written: [Errno 28]" in out
-    assert "said" in out
+    job.finish()
+    assert job.status == "failed"
+    assert results.read_results(tmp_path)["error"]["message"] == "exit code 3: no results.json"
+
+
+def test_output_goes_on_after_the_log_was_shortened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr(job_module, "MIN_LOG_BYTES", 1000)
+    code = "import os; print('a' * 2500)\nwhile not 0 < os.path.getsize('output.log') <= 2000: pass\nprint('end')"
+    run(tmp_path, f"import os; os.chdir({str(tmp_path)!r}); {code}")
+    assert (tmp_path / "output.log").read_bytes() == b"a" * 999 + b"\nend\n"
+    assert b"end\n" in capfdbinary.readouterr().out
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of the death of their parent")
+def test_a_job_stops_when_its_launcher_is_killed(tmp_path: Path) -> None:
+    code = "import os, time; open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'ready'); time.sleep(600)"
+    launcher = (
+        "import os, sys, time; from pathlib import Path; from ssl_zoo.sweep.job import Job\n"
+        f"Job('', Path('.'), [sys.executable, '-c', {code!r}]).start(dict(os.environ)); time.sleep(600)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", launcher], cwd=tmp_path, env=environment)
+    wait_until((tmp_path / "ready").exists)
+    status = Path("/proc", (tmp_path / "ready").read_text(), "status")
+    assert "State:\tS" in status.read_text()
+    process.kill()
+    process.wait()
+    wait_until(lambda: not status.exists() or "State:\tZ" in status.read_text())  # a zombie if nobody waits for it
 
 
 def test_a_job_that_cannot_start_is_recorded(tmp_path: Path) -> None:

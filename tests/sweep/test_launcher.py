@@ -23,7 +23,10 @@ defaults: [{method: simclr}, _self_, {override hydra/launcher: process}, {overri
 seed: 0
 kind: completes
 measured: false
-hydra: {sweep: {dir: sweep, subdir: '${hydra.job.num}'}, launcher: {module: stub, grace: 0.5}}
+hydra:
+  callbacks: {report: {_target_: ssl_zoo.sweep.callback.WriteReport}}
+  sweep: {dir: sweep, subdir: '${hydra.job.num}'}
+  launcher: {module: stub, grace: 0.5}
 """
 APP = """
 import hydra
@@ -416,9 +419,9 @@ def test_one_sweep_at_a_time_in_a_folder(place: Path) -> None:
     assert first.returncode == 130
 
 
-def test_on_a_terminal_a_job_has_one_too(place: Path) -> None:
+def test_on_a_terminal_the_output_of_a_job_is_unchanged(place: Path) -> None:
     ours, theirs = pty.openpty()
-    process = start(place, "kind=speaks,shows", stdout=theirs, stdin=subprocess.DEVNULL)
+    process = start(place, "kind=speaks", stdout=theirs, stdin=subprocess.DEVNULL)
     os.close(theirs)
     seen = b""
     try:
@@ -429,8 +432,17 @@ def test_on_a_terminal_a_job_has_one_too(place: Path) -> None:
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert b"one\rtwo\r\nthree\r\n" in seen
-    assert results.read_results(place / "sweep" / "1")["environment"]["tty"] is True
     assert (place / "sweep" / "0" / "output.log").read_bytes().endswith(b"one\rtwo\nthree\n")
+
+
+def test_output_is_shown_while_the_job_runs(place: Path) -> None:
+    process = start(place, "kind=saves")
+    assert process.stdout is not None
+    while process.stdout.readline() != "job saves sweep/0\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from ssl_zoo.training import progress_bar
 from ssl_zoo.training.progress_bar import ProgressBar
 from tests.test_learner import Stream, Toy, make_learner, make_trainer
 
@@ -16,6 +17,17 @@ def test_a_log_file_gets_a_few_lines(tmp_path: Path, capsys: pytest.CaptureFixtu
     trainer.fit(make_learner(Toy(), 100), datamodule=Stream())
     lines = [line for line in capsys.readouterr().out.splitlines() if "examples/s" in line]
     assert [line.split("%")[0].strip() for line in lines] == ["20", "40", "60", "80", "100"]
+
+
+def test_a_log_file_of_a_long_run_gets_a_line_from_time_to_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also between the steps at which the loss is logged."""
+    monkeypatch.setattr(progress_bar, "MAX_SECONDS_PER_LINE", 0)
+    trainer = make_trainer(tmp_path, 10, log_every_n_steps=5, callbacks=[ProgressBar(batch_size=4, lines=1)])
+    trainer.fit(make_learner(Toy(), 10), datamodule=Stream())
+    shown = [line.split()[2] for line in capsys.readouterr().out.splitlines() if "% " in line]
+    assert shown == [str(step) for step in range(1, 11)]
 
 
 @pytest.mark.parametrize(("steps", "log_every"), [(1, 10), (3, 10), (12, 10)])

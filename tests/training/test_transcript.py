@@ -1,5 +1,6 @@
 """`run.log` holds the lines that were printed, once each, and can harm neither the run nor the terminal."""
 
+import io
 import logging
 import os
 import sys
@@ -95,6 +96,17 @@ def test_a_full_disk_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     print("shown", file=transcript._RecordedStream(sys.stdout, lines))
     os.close(lines.file)
     assert capsys.readouterr().out == "shown\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_stdout_that_is_a_file_on_a_full_disk_ends_nothing() -> None:
+    """As the output of a job of a sweep is."""
+    lines = transcript._Lines()
+    with io.TextIOWrapper(open("/dev/full", "wb", buffering=0), write_through=True) as full:
+        with pytest.raises(OSError, match="No space left"):
+            print("lost", file=full)
+        print("recorded", file=transcript._RecordedStream(full, lines))
+    assert lines.early == [b"recorded\n"]
 
 
 def test_what_was_said_before_the_folder_was_known_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
