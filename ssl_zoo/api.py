@@ -19,15 +19,18 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from ssl_zoo import ending
-from ssl_zoo.config import CONF, check_config, quote
+from ssl_zoo.config import CONF, check_config, explain, quote
+from ssl_zoo.data import layout
 from ssl_zoo.data.image.splits import IMAGE_ENDINGS
-from ssl_zoo.data.layout import Walk, ending as ending_of
 from ssl_zoo.encoder import Encoder, load
 from ssl_zoo.encoder_data import with_encoder_data
 from ssl_zoo.report import results
+from ssl_zoo.training import transcript
 from ssl_zoo.training.stop_signals import Interrupted
 
 
@@ -135,8 +138,8 @@ def choose_data(data: str | Path | None) -> dict[str, str]:
     path = Path(data).expanduser()
     if not path.exists():
         raise ValueError(f"data={data}: no such data set in conf/data, and no such folder or file")
-    found = [ending_of(file) for file in Walk(path).files] if path.is_dir() else [ending_of(path)]
-    has_images = any(name in IMAGE_ENDINGS for name in found)
+    files = layout.Walk(path).files if path.is_dir() else [path]
+    has_images = any(layout.ending(file) in IMAGE_ENDINGS for file in files)
     return {"data": "folder" if has_images else "text_folder", "data.path": str(path)}
 
 
@@ -181,18 +184,21 @@ def _run(task: str, folder: str | Path | None, settings: Mapping[str, Any]) -> T
             cause = ending.root_cause(error)
             ending.record_ending(cfg, place, "failed", error={"type": type(cause).__name__, "message": str(cause)})
             raise cause from error
+        finally:
+            transcript.stop_transcript()
     return TaskRun(place)
 
 
 @contextmanager
 def _composed(overrides: list[str]) -> Iterator[DictConfig]:
     """Composes the configuration, and stands in for Hydra's main function while it is used."""
-    from ssl_zoo import run  # registers what the configuration interpolates
-
-    assert run.main is not None
+    importlib.import_module("ssl_zoo.run")  # registers what the configuration interpolates
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("config", overrides, return_hydra_config=True)
+        try:
+            cfg = hydra.compose("config", overrides, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ValueError(explain(error, CONF)) from error
         config = HydraConfig.instance()
         before = config.cfg
         config.set_config(cfg)

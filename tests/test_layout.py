@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "encoder": {"backbones", "data", "encoder_file", "files", "pretrained", "training.encoder_card", "untrusted",
                 "views"},
     "exporters": {"encoder"},
+    "api": {"config", "data", "encoder", "encoder_data", "ending", "report.results", "training"},
     "encoder_data": {"encoder", "encoder_file", "files"},
     "pretrained": {"backbones", "data", "encoder"},
     "untrusted": set(),
@@ -54,7 +55,7 @@ MAY_IMPORT = {
 """Room -> modules, or whole rooms, that it may import besides its own."""
 MAY_USE_LIGHTNING = {"build", "conformance", "data", "dry_run", "learner", "tasks", "training"}
 MAY_USE_OMEGACONF = {
-    "build", "config", "conformance", "dry_run", "encoder_data", "ending", "run", "sweep", "tasks",
+    "api", "build", "config", "conformance", "dry_run", "encoder_data", "ending", "run", "sweep", "tasks",
     "training.card", "training.credentials", "training.encoder_card",  # what a checkpoint stores; secrets
 }  # fmt: skip
 LAZY = {"wandb", "datasets", "transformers", "matplotlib", "pandas", "sklearn", "lightly"}
