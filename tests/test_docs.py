@@ -124,3 +124,24 @@ def test_a_mark_that_stands_for_nothing_is_an_error(generate: ModuleType) -> Non
 
 def test_angle_brackets_outside_of_code_are_text(generate: ModuleType) -> None:
     assert generate.prose("a <b> `<c>`") == "a &lt;b&gt; `<c>`"
+
+
+def test_python_of_the_encoder_page_runs(tmp_path: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from tests.test_encoder import image_encoder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(cache_root))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "my_run").mkdir()
+    image_encoder("vit", tmp_path / "my_run")
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (20, 30), "red").save(name)
+    page = (ROOT / "docs" / "encoder.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    variables: dict[str, Any] = {}
+    exec("\n".join(code), variables)
+    assert variables["vectors"].shape == (2, 32)
+    assert variables["patches"].shape[1] == variables["grid"][0] * variables["grid"][1]
+    assert 0 < variables["run"].metrics["knn/top1"] <= 1

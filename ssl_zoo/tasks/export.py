@@ -34,6 +34,8 @@ FORMATS: dict[str, Callable[[Encoder, Path], str]] = {
 """By the name of the format: writes the encoder to a folder, and returns the Python code that loads it."""
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "hf": ("transformers",)}
 """Packages that a format needs beyond those of ssl_zoo."""
+EXTRA_OF = {"onnx": "onnx", "hf": "transformers"}
+"""The extra of ssl_zoo that brings them."""
 
 
 def export(cfg: DictConfig, folder: Path) -> None:
@@ -55,7 +57,7 @@ def check_export(encoder: str | None, kind: str | None, push: str | None) -> Non
         raise ValueError(f"format={'null' if kind is None else kind}: give one of {', '.join(FORMATS)}")
     for package in NEEDED.get(kind, ()):
         if importlib.util.find_spec(package) is None:
-            raise ValueError(f"format={kind} needs {package}: pip install 'ssl_zoo[{kind}]'")
+            raise ValueError(f"format={kind} needs {package}: pip install 'ssl_zoo[{EXTRA_OF[kind]}]'")
     if push is not None and push.count("/") != 1:
         raise ValueError(f"push={push}: give the id of a repository on the Hugging Face Hub, <user>/<name>")
 
