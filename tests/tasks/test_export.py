@@ -88,7 +88,7 @@ class Hub(BaseHTTPRequestHandler):
             self._answer(200, {})
 
     def do_GET(self) -> None:
-        self._answer(200, {})
+        self._answer(404, {"error": "Not found"})
 
     def log_message(self, *arguments: Any) -> None:
         """Prints nothing."""
