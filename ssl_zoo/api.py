@@ -201,8 +201,9 @@ def _composed(overrides: list[str]) -> Iterator[DictConfig]:
             raise ValueError(explain(error, CONF)) from error
         config = HydraConfig.instance()
         before = config.cfg
-        config.set_config(cfg)
         with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(Path(cfg.hydra.run.dir).resolve())
+            config.set_config(cfg)
             cfg.pop("hydra")
         try:
             yield cfg
