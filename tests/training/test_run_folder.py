@@ -217,5 +217,5 @@ def test_the_configuration_of_the_run_that_goes_on(interrupted: Path, tmp_path_f
     empty = tmp_path_factory.mktemp("empty")
     assert run_folder.recorded_config(empty) is None
     results.write_json(empty / "config.json", CONFIG)
-    results.write_results(empty, results.empty_results("failed", run_id="ab12"))
-    assert run_folder.recorded_config(empty) is None
+    results.write_results(empty, results.empty_results("interrupted", run_id="ab12"))
+    assert run_folder.recorded_config(empty) is None  # another configuration may begin here

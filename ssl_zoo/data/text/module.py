@@ -133,10 +133,8 @@ class TextData(LightningDataModule):
         self.tokens = TokenStore(
             cached("text", {"version": 1, "tokenizer": self.tokenizer.identity, "corpus": key}, fill)
         )
-        train = slice(self.tokens.splits["train"].start, self.tokens.splits["train"].stop)
-        self.tokens.labels[train] = limit_labels(
-            self.tokens.labels[train], self.labels_per_class, self.label_fraction, self.seed
-        )
+        train = self.tokens.labels[slice(self.tokens.splits["train"].start, self.tokens.splits["train"].stop)]
+        train[:] = limit_labels(train, self.labels_per_class, self.label_fraction, self.seed)
 
     def _corpus(self) -> Corpus:
         return choose_corpus(self.source, self.splits, self.heldout, self.replace)
