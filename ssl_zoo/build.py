@@ -49,11 +49,19 @@ def build_views(cfg: DictConfig) -> list[Any]:
     return [hydra.utils.instantiate(views, _convert_="all") for views in kinds]
 
 
+def data_module(cfg: DictConfig) -> "DataModule":
+    """The data module that `cfg.data` describes, which has read nothing yet."""
+    settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    settings.pop("check", None)  # it says what the task does, not what the data is
+    module: DataModule = hydra.utils.instantiate(literal(settings), seed=cfg.seed, _convert_="all")
+    return module
+
+
 def build_data(cfg: DictConfig) -> "DataModule":
     """The data module, prepared, with its views; fills `cfg.facts` with what the data turned out to be."""
     from ssl_zoo.training import environment
 
-    data = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all")
+    data = data_module(cfg)
     data.prepare_data()
     data.setup()
     cfg.facts = literal(data.facts)

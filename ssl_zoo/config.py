@@ -27,6 +27,9 @@ STARTED = time.time()
 PACKAGE = Path(__file__).parent
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or a checkout
 TASKS = sorted(file.stem for file in (PACKAGE / "tasks").glob("[a-z]*.py"))
+AUTO_KEYS = ("data.batch_size", "data.image_size", "data.in_chans", "data.label_column", "data.mean", "data.std",
+             "data.text_column")  # fmt: skip
+"""Keys that may be "auto", which `auto.pick_data` replaces by what the data suggests."""
 SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer.devices", "trainer.precision")
 """Beginnings of keys of which the default shows one kind of several; the part that they belong to checks them."""
 FREE_TEXT: dict[str, tuple[str, ...]] = {
@@ -149,10 +152,15 @@ def check_key(key: str, value: Any, default: Mapping[str, Any]) -> None:
 def check_type(key: str, value: Any, default: Any) -> None:
     """Raises ValueError if `value` is of another kind than the default it replaces.
 
-    A default of null accepts anything; an integer does for a float; an interpolation ("${...}") is not checked here,
-    nor what takes values of several kinds.
+    A default of null or "auto" accepts anything; an integer does for a float. Not checked here: an interpolation
+    ("${...}"), "auto" for one of `AUTO_KEYS`, and what takes values of several kinds.
     """
-    unchecked = default is None or value is None or any(isinstance(v, str) and "${" in v for v in (value, default))
+    unchecked = (
+        default in (None, "auto")
+        or value is None
+        or (key in AUTO_KEYS and value == "auto")
+        or any(isinstance(v, str) and "${" in v for v in (value, default))
+    )
     if unchecked or key.startswith(SEVERAL_KINDS):
         return
     for kind, accepted in ((bool, bool), (int, int), (float, int | float), (str, str), (list, list), (dict, dict)):
@@ -231,5 +239,7 @@ def check_config(cfg: DictConfig) -> None:
         ("seed", cfg.seed, 0, 2**32 - 1),
         ("data.batch_size", cfg.data.batch_size, 1, 2**31),
     ):
+        if key in AUTO_KEYS and value == "auto":
+            continue
         if not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"{key}={value}: give a whole number from {least} to {most}")

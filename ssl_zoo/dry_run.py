@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from ssl_zoo import settings
-from ssl_zoo.build import OURS, build_method, build_optimizer, build_views
+from ssl_zoo.build import OURS, build_method, build_optimizer, build_views, data_module
 
 if TYPE_CHECKING:
     from ssl_zoo.method import Method
@@ -48,7 +48,7 @@ def dry_run(cfg: DictConfig) -> "Method":
     logging.disable(logging.INFO)  # each part logs what it is when it is built for the run
     try:
         expected = cfg.copy()
-        expected.facts = hydra.utils.instantiate(cfg.data, seed=cfg.seed, _convert_="all").expected_facts
+        expected.facts = data_module(cfg).expected_facts
         for part in ("backbone", "method", "views"):
             check_modality(part, expected)
         views = build_views(expected)

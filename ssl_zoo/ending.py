@@ -47,7 +47,7 @@ def handle_failure(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     A traceback is printed only for errors that are not mistakes of the user. A run that could not save its last
     checkpoint has status `interrupted`: the same command finishes it once there is room.
     """
-    if run_folder.may_record(folder):
+    if run_folder.may_record(folder) and not cfg.data.get("check"):
         transcript.write_transcript(folder)
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -56,7 +56,7 @@ def handle_failure(cfg: DictConfig, folder: Path, error: BaseException) -> int:
         print(trace, file=sys.stderr)
     message = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
     print(f"error: {masked_text(str(message))}", file=sys.stderr)  # first, because a full disk may refuse the record
-    if cfg.task == "pretrain":
+    if cfg.task == "pretrain" and not cfg.data.get("check"):
         details = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
         unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
         record_ending(cfg, folder, "interrupted" if unsaved else "failed", error=details)

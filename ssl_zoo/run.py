@@ -76,7 +76,7 @@ def run_job(cfg: DictConfig) -> None:
     except (SystemExit, KeyboardInterrupt) as end:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
             sys.exit(0)  # rank 0 reports; Lightning would kill it if another process failed
-        if cfg.task == "pretrain":
+        if cfg.task == "pretrain" and not cfg.data.get("check"):
             ending.record_ending(cfg, folder, "interrupted")
         sys.exit(end.code if isinstance(end, Interrupted) else 128 + signal.SIGINT)
     except Exception as error:

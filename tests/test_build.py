@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -27,7 +27,7 @@ def test_teachers_start_from_the_checkpoint_too(name: str, teacher: str, monkeyp
 
     monkeypatch.setattr("ssl_zoo.training.checkpoints.load_encoder", load)
     cfg = composed(f"method={name}")
-    cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    cfg.facts = build.data_module(cfg).expected_facts
     method = build.build_method(cfg, "first")
     for network in (method.backbone, getattr(method, teacher)):
         assert all((weight == 0.5).all() for weight in network.parameters())
@@ -64,7 +64,7 @@ def test_data_turn_out_as_promised(
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache_root))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(cache_root / "hf"))
     cfg = composed(f"data={data}", "data.batch_size=8")
-    promised = build.hydra.utils.instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    promised = build.data_module(cfg).expected_facts
     facts = build.build_data(cfg).facts
     assert promised.keys() - facts.keys() <= {"unk_id", "cls_id", "mask_id", "word_starts"}  # captions lack them
     counted = {"num_classes", "num_indices", "vocab_size", "word_starts"}  # known once the data is read
@@ -94,7 +94,7 @@ def test_views_are_the_methods_unless_somebody_else_chooses(overrides: list[str]
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         cfg = compose("config", overrides, return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
-    cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    cfg.facts = build.data_module(cfg).expected_facts
     assert build.views_name(cfg, choices) == wanted
     expected = OmegaConf.load(config.CONF / "views" / f"{wanted.removesuffix(' (auto)')}.yaml")
     build.pin_views(cfg)
@@ -115,6 +115,6 @@ def test_every_method_declares_views_that_it_takes(name: str) -> None:
 def test_a_method_without_views_for_the_data_says_so() -> None:
     """A network that takes images, and a method whose paper had text alone."""
     cfg = composed("method=tsdae", "data=digits", "backbone=resnet10t", "views=auto")
-    cfg.facts = instantiate(cfg.data, seed=0, _convert_="all").expected_facts
+    cfg.facts = build.data_module(cfg).expected_facts
     with pytest.raises(ValueError, match="views=auto: this method declares no views for data of image"):
         dry_run.check_modality("views", cfg)

@@ -107,6 +107,7 @@ def test_what_takes_several_kinds_passes(given: str) -> None:
     ("arguments", "said"),
     [
         (["data=folder"], "data.path must be given"),
+        (["data=folder", "data.path=x", "data.batch_size=0"], "data.batch_size=0: give a whole number from 1"),
         (["method=simclrr"], "did you mean simclr"),
         (["seed=-1"], "seed=-1"),
     ],
@@ -124,3 +125,11 @@ def test_a_mistake_of_the_command_line_is_named_before_torch_is_imported(
     assert ended.returncode == 2
     assert said in ended.stderr
     assert ended.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize("value", [32, [0.5], "auto"])
+def test_auto_may_be_replaced_and_given(value: Any) -> None:
+    check_type("data.mean", value, "auto")
+    check_type("data.mean", "auto", [0.5])
+    with pytest.raises(ValueError, match=r"optimizer\.lr=auto must be of type float"):
+        check_type("optimizer.lr", "auto", 0.1)

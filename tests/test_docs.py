@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ssl_zoo.config import CONF
+from ssl_zoo.config import CONF, quoted
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,7 +67,7 @@ def test_command_composes(line: str, my_conf: Path) -> None:
     if "--cfg" in arguments:
         arguments = arguments[: arguments.index("--cfg")]
     arguments = [a for a in arguments if a != "-m" and not a.startswith("hydra.")]
-    arguments = [f"text='{a.removeprefix('text=')}'" if a.startswith("text=") else a for a in arguments]
+    arguments = [quoted(a, is_sweep="-m" in found[1].split()) for a in arguments]  # as `main` does
     singles = []
     for override in OverridesParser.create().parse_overrides(arguments):
         if override.is_sweep_override():

@@ -22,7 +22,7 @@ from tests.test_build import composed
 def test_a_mistake_is_found_before_the_data_is_read(overrides: list[str], said: str) -> None:
     """The folder does not exist, and nobody looks."""
     with pytest.raises(Exception, match=said) as raised:
-        dry_run.dry_run(composed("data=folder", "data.path=nowhere", *overrides))
+        dry_run.dry_run(composed("data=imagenet", "data.path=nowhere", *overrides))
     assert "nowhere" not in str(raised.value).replace("checkpoint=nowhere", "")
 
 
@@ -32,7 +32,13 @@ def test_every_method_passes_its_rehearsal(name: str) -> None:
 
 
 def test_a_backbone_that_cannot_take_local_crops_is_refused_before_the_data_is_read() -> None:
-    small = ("data=folder", "data.path=nowhere", "data.image_size=128", "views=multicrop", "backbone.small_stem=false")
+    small = (
+        "data=imagenet",
+        "data.path=nowhere",
+        "data.image_size=128",
+        "views=multicrop",
+        "backbone.small_stem=false",
+    )
     with pytest.raises(ValueError, match="views: the backbone, made for images of 128 pixels, takes no view of 64"):
         dry_run.dry_run(composed(*small, "method=dino", "backbone.name=mixer_s32_224"))
     dry_run.dry_run(composed(*small, "method=dino", "backbone.name=resnet10t"))

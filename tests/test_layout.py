@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "learner": {"clock", "distributed", "method"},
     "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",
                  "method", "report", "untrusted"},
-    "tasks": {"build", "config", "data", "dry_run", "encoder", "encoder_data", "encoder_file", "ending", "evaluators",
-              "exporters", "files", "learner", "method", "methods.mlm", "report", "training"},
+    "tasks": {"auto", "build", "config", "data", "dry_run", "encoder", "encoder_data", "encoder_file", "ending",
+              "evaluators", "exporters", "files", "learner", "method", "methods.mlm", "report", "training"},
     "clock": set(),
+    "auto": {"build", "config", "data", "dry_run", "training"},
     # After training: an encoder in use needs neither Hydra nor Lightning.
     "encoder_file": {"report.results"},
     "encoder": {"backbones", "data", "encoder_file", "files", "pretrained", "training.encoder_card", "untrusted",
@@ -55,7 +56,7 @@ MAY_IMPORT = {
 """Room -> modules, or whole rooms, that it may import besides its own."""
 MAY_USE_LIGHTNING = {"build", "conformance", "data", "dry_run", "learner", "tasks", "training"}
 MAY_USE_OMEGACONF = {
-    "api", "build", "config", "conformance", "dry_run", "encoder_data", "ending", "run", "sweep", "tasks",
+    "api", "auto", "build", "config", "conformance", "dry_run", "encoder_data", "ending", "run", "sweep", "tasks",
     "training.card", "training.credentials", "training.encoder_card",  # what a checkpoint stores; secrets
 }  # fmt: skip
 LAZY = {"wandb", "datasets", "transformers", "matplotlib", "pandas", "sklearn", "lightly"}

@@ -59,6 +59,13 @@ class DataModule(EvalData, Protocol):
     def rows_have_labels(self) -> bool:
         """Whether every training example has a label and several classes occur, as supervised methods need."""
 
+    def train_on_labelled(self) -> None:
+        """Restricts training to the examples with a label; called after `attach`, where labels are left out on request.
+
+        Raises:
+            ValueError: when an epoch would have no full batch.
+        """
+
     @property
     def content(self) -> str:
         """Identifies the content of the source: equal for a copy in another place."""

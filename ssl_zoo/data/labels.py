@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+DEFAULT_HELD_OUT = 1000
+"""Examples to evaluate on by default: the 95 % interval of an accuracy is then about ± 3 points."""
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 
 
@@ -37,6 +39,52 @@ def as_label(value: object, where: str) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     raise ValueError(f"{where} holds {value!r}, which is no class. Give an integer or a name, or nothing for unknown")
+
+
+def limit_labels(labels: np.ndarray, per_class: int | None, fraction: float | None, seed: int) -> np.ndarray:
+    """Keeps the labels of a random sample of each class and sets the others to -1.
+
+    Args:
+        labels: (N,) int64, -1 where unknown.
+        per_class: number of labels to keep of each class, all where a class has fewer; None: see `fraction`.
+        fraction: share of each class's labels to keep, one at least; None with `per_class` None keeps all.
+        seed: of the sample.
+
+    Returns:
+        (N,) int64.
+    """
+    if per_class is None and fraction is None:
+        return labels
+    kept, random = np.full_like(labels, -1), np.random.default_rng(seed)
+    for label in np.unique(labels[labels >= 0]):
+        members = random.permutation(np.flatnonzero(labels == label))
+        count = per_class if per_class is not None else max(1, round((fraction or 0) * len(members)))
+        kept[members[:count]] = label
+    return kept
+
+
+def check_label_limits(per_class: object, fraction: object) -> None:
+    """Raises ValueError for a value of data.labels_per_class or data.label_fraction that no sample can have."""
+    if per_class is not None and fraction is not None:
+        raise ValueError(f"data.labels_per_class={per_class}, data.label_fraction={fraction}: give only one of the two")
+    if per_class is not None and (type(per_class) is not int or per_class < 1):
+        raise ValueError(f"data.labels_per_class={per_class}: give a whole number, 1 or more, or null for all labels")
+    if fraction is not None and not (isinstance(fraction, int | float) and 0 < fraction <= 1):
+        raise ValueError(f"data.label_fraction={fraction}: give a number above 0, up to 1, or null for all labels")
+
+
+def held_out_share(total: int, share: float | None) -> float:
+    """The fraction of `total` labelled examples to hold out for evaluation.
+
+    It is `share`, or if that is None what gives `DEFAULT_HELD_OUT` examples, but 1 to 20 %.
+    """
+    return share if share is not None else min(max(DEFAULT_HELD_OUT / max(total, 1), 0.01), 0.2)
+
+
+def check_held_out(share: object) -> None:
+    """Raises ValueError unless data.heldout is a fraction or None."""
+    if share is not None and not (isinstance(share, int | float) and 0 <= share < 1):
+        raise ValueError(f"data.heldout={share} must lie in [0, 1), or be null to choose by the number of examples")
 
 
 def sort_names(names: Iterable[str]) -> list[str]:

@@ -80,7 +80,8 @@ class PairData(ImageData):
         caption_column: of a table, contains a text or a list of texts per image; an empty text counts as a caption.
         templates: instead of captions, sentences such as "a photo of a {}", completed with the name of the image's
             class; image i gets template i modulo their number. Such pairs are synthetic, for trying things out.
-        images: all settings of `ImageData`.
+        heldout: 0, as captions are not divided.
+        images: all other settings of `ImageData`.
     """
 
     def __init__(
@@ -89,9 +90,15 @@ class PairData(ImageData):
         max_length: int,
         caption_column: str | None = None,
         templates: Sequence[str] | None = None,
+        heldout: float | None = 0,
         **images: Any,
     ):
-        super().__init__(**images)
+        super().__init__(heldout=heldout, **images)
+        if heldout != 0:
+            raise ValueError(
+                f"data.heldout={heldout}: no images with captions can be held out. Give 0, and a test split as "
+                "data.splits.test"
+            )
         if (caption_column is None) == (not templates):
             raise ValueError(
                 f"data.caption_column={caption_column}, data.templates={templates}: give exactly one of the two"

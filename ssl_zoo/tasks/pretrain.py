@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_zoo import ending, files
+from ssl_zoo import auto, ending, files
 from ssl_zoo.build import build_data, build_learner, build_method, build_trainer, views_name
 from ssl_zoo.config import STARTED, Run
 from ssl_zoo.data.base import DataModule
@@ -42,6 +42,11 @@ def pretrain(cfg: DictConfig, folder: Path) -> None:
         FolderTaken: when the folder belongs to another run, or another process works in it.
         ValueError: for a mistake in the configuration, before any data is prepared.
     """
+    if cfg.data.get("check"):
+        quiet_lightning()
+        given = [str(o) for o in HydraConfig.get().overrides.task]
+        auto.report_only(cfg, given, HydraConfig.get().runtime.choices, folder)
+        return
     with run_folder.lock_folder(folder):
         _pretrain(cfg, folder)
 
@@ -50,19 +55,24 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     # ---- 1. Decide: what the run is, whether it goes on, and whether it can work at all ----
     quiet_lightning()
     choices = HydraConfig.get().runtime.choices
+    given = [str(o) for o in HydraConfig.get().overrides.task]
     origin = None
     if cfg.checkpoint is not None:
-        origin = encoder_card.apply_encoder_card(cfg, [str(o) for o in HydraConfig.get().overrides.task], choices)
+        origin = encoder_card.apply_encoder_card(cfg, given, choices)
+    recorded = run_folder.recorded_config(folder)
+    survey = auto.pick_data(cfg, given, choices, recorded)
+    device = device_type(cfg.trainer.accelerator)
+    precision, why = hardware.choose_precision(cfg.trainer.precision, device)
+    hardware.prepare_torch(device, precision)
+    rehearsed = dry_run(cfg)
+    auto.pick_run_budget(cfg, given, choices, survey, recorded)
     run = Run.of(cfg)
     found = run_folder.inspect_folder(folder, run.config)
     resume = found.checkpoint
     if found.is_over:
         print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
         return
-    device = device_type(cfg.trainer.accelerator)
-    precision, why = hardware.choose_precision(cfg.trainer.precision, device)
-    hardware.prepare_torch(device, precision)
-    saving.check_disk_space(folder, dry_run(cfg))
+    saving.check_disk_space(folder, rehearsed)
     if resume is None:
         claim_folder(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
 
@@ -71,6 +81,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if origin is not None:
         encoder_card.check_inputs(origin, data.facts, str(cfg.checkpoint))
     method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
+    if method.uses_labels and (cfg.data.get("labels_per_class") or cfg.data.get("label_fraction")):
+        data.train_on_labelled()
     check_method(method, data)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
 

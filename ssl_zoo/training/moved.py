@@ -22,8 +22,12 @@ MOVED_TARGETS = {
     "ssl_zoo.text_backbones.transformers_backbone": "ssl_zoo.backbones.text.transformers_backbone",
 }
 """`_target_` in earlier versions -> current `_target_`."""
-ADDED_KEYS = {
+ADDED_KEYS: dict[str, Any] = {
     "backbone.strict": True,
+    "data.check": False,
+    "data.heldout": None,
+    "data.label_fraction": None,
+    "data.labels_per_class": None,
     "method.hidden_norm": True,
     "method.last_norm": False,
     "method.views_per_batch_norm": "joint",

@@ -113,6 +113,21 @@ def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
     return FolderState(newest, record, different)
 
 
+def recorded_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of the run that would go on in `folder`; None if there is none, or it cannot be read."""
+    from ssl_zoo.training import checkpoints
+
+    weights = checkpoints.list_checkpoints(folder)
+    try:
+        if not weights and results.read_results(folder).get("status") != "completed":
+            return None
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # `inspect_folder` names what is wrong
+        newest = checkpoints.latest_checkpoint(folder)
+        config = checkpoints.stored_card(newest).get("config") if newest else None
+    return config if isinstance(config, dict) else None
+
+
 def _read_record(folder: Path) -> dict[str, Any]:
     """Returns the results in the folder; status "damaged" and `why` if they cannot be read."""
     try:

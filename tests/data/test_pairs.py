@@ -234,6 +234,7 @@ def settings(name: str) -> dict[str, Any]:
     assert isinstance(config, dict)
     del config["defaults"]
     assert config.pop("_target_") == "ssl_zoo.data.pairs.PairData"
+    assert config.pop("check") is False  # it is for the run, not for the data
     return {str(key): value for key, value in config.items()}
 
 
@@ -246,7 +247,7 @@ def test_every_config_names_every_setting(name: str) -> None:
         for name in made.__init__.__code__.co_varnames[1 : made.__init__.__code__.co_argcount]
     }
     assert set(config) == names - {"seed"}
-    PairData(**config)
+    PairData(**config | {key: SETTINGS[key] for key, value in config.items() if value == "auto" and key in SETTINGS})
 
 
 def test_cifar10_captions(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,3 +208,14 @@ def test_what_a_resumed_run_has_in_common_is_said() -> None:
         session, session, FolderState(None, {}, {"budget.steps": (9, 7), "evaluators.knn": (1, None)})
     )
     assert lines[0].startswith("budget.steps=9 (was 7): batches and views stay the same, all schedules follow")
+
+
+def test_the_configuration_of_the_run_that_goes_on(interrupted: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert run_folder.recorded_config(interrupted) == CONFIG
+    (interrupted / "config.json").unlink()
+    assert run_folder.recorded_config(interrupted) == CONFIG  # the checkpoint's
+    empty = tmp_path_factory.mktemp("empty")
+    assert run_folder.recorded_config(empty) is None
+    results.write_json(empty / "config.json", CONFIG)
+    results.write_results(empty, results.empty_results("interrupted", run_id="ab12"))
+    assert run_folder.recorded_config(empty) is None  # another configuration may begin here

@@ -6,18 +6,21 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ssl_zoo.data.image.tiff import PHOTOMETRIC, RGB, Header, read_bands, read_header
+from ssl_zoo.data.image.tiff import HEIGHT, PHOTOMETRIC, RGB, WIDTH, Header, read_bands, read_header
 
 Encoded = bytes | Path | Image.Image
 """What a source returns for one example: the bytes of an image file, its path, or pixels."""
 
 WHITE = (255, 255, 255, 255)
 """Background of transparent pixels, as in a browser or a document."""
+
+GREY = ("1", "L", "LA", "La", "I", "F")
+"""Pillow's modes of grey images, besides those that begin with I;16."""
 
 # What Pillow and `tiff` raise for damaged files of one format or another.
 IMAGE_DAMAGE: tuple[type[Exception], ...] = (
@@ -151,6 +154,49 @@ def _from_pillow(image: Image.Image, in_chans: int, bits: int) -> np.ndarray:
 def _has_wide_colour(image: Image.Image) -> bool:
     """Whether an image that has not been loaded yet has 16 bits per colour."""
     return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and not image.mode.startswith("I")
+
+
+class ImageHeader(NamedTuple):
+    """What an image file says of itself before its pixels.
+
+    Attributes:
+        kind: of file, such as "JPEG".
+        width: in pixels.
+        height: in pixels.
+        bands: 1 grey, 3 colour (also with transparency, a palette or CMYK), or the number of bands of a TIFF beyond.
+    """
+
+    kind: str
+    width: int
+    height: int
+    bands: int
+
+
+def read_image_header(encoded: Encoded, name: str) -> ImageHeader:
+    """Reads the header of an image without decoding it; the orientation in it is not applied.
+
+    Args:
+        encoded: the image.
+        name: of the image, for error messages.
+
+    Raises:
+        UnreadableImage: as `open_image`, where the header shows it.
+    """
+    try:
+        if isinstance(encoded, Image.Image):
+            return ImageHeader("array", *encoded.size, 1 if encoded.mode in GREY else 3)
+        with _stream(encoded) as file:
+            header = read_header(file)
+            if header and header.beyond_pillow:
+                return ImageHeader("TIFF", header.number(WIDTH, 0), header.number(HEIGHT, 0), header.bands)
+            file.seek(0)
+            with Image.open(file) as image:
+                is_grey = image.mode in GREY or image.mode.startswith("I;16")
+                return ImageHeader(str(image.format), *image.size, 1 if is_grey else 3)
+    except Image.UnidentifiedImageError as error:
+        raise UnreadableImage(f"{name}: not an image file") from error
+    except UNREADABLE as error:
+        raise UnreadableImage(f"{name}: {error or type(error).__name__}") from error
 
 
 def brightest(encoded: Encoded) -> int | None:

@@ -145,4 +145,7 @@ class RemainingSteps:
     def __iter__(self) -> Iterator[Step]:
         data, trainer = self.data, self.data.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return training_steps(data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size)
+        for epoch, rows in training_steps(
+            data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size
+        ):
+            yield Step(epoch, rows if data.train_positions is None else data.train_positions[rows])

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from ssl_zoo.data.image.checks import check_image_settings
 from ssl_zoo.data.image.loaders import (
     Crops,
     EncodedSplit,
@@ -21,8 +22,8 @@ from ssl_zoo.data.image.loaders import (
 )
 from ssl_zoo.data.image.sources import open_images
 from ssl_zoo.data.image.splits import ImageSplit, choose_splits, read_splits
-from ssl_zoo.data.image.stores import STORES, Catalogue, Damage, Key, catalogue, choose_store, load_pixels, read_once
-from ssl_zoo.data.labels import describe_labels
+from ssl_zoo.data.image.stores import Catalogue, Damage, Key, catalogue, choose_store, load_pixels, read_once
+from ssl_zoo.data.labels import describe_labels, limit_labels
 from ssl_zoo.data.layout import abbreviate
 from ssl_zoo.data.locate import as_path, print_on_rank_zero
 from ssl_zoo.data.order import Step, check_batch, stratified
@@ -59,6 +60,9 @@ class ImageData(LightningDataModule):
         eval_examples: number of labelled images per split to evaluate on, a fixed stratified sample; None: all.
         bits: number of bits that 16-bit images use, so that 2^bits - 1 becomes white; None: 16, and images that would
             be nearly black raise an error.
+        heldout: fraction of each class that is held out as the test split where the data has none; see `read_splits`.
+        labels_per_class: number of training labels to keep of each class; the others count as unknown. None: all.
+        label_fraction: share of each class's training labels to keep. None: all.
     """
 
     def __init__(
@@ -81,6 +85,9 @@ class ImageData(LightningDataModule):
         max_skipped: float = 0.01,
         eval_examples: int | None = None,
         bits: int | None = None,
+        heldout: float | None = None,
+        labels_per_class: int | None = None,
+        label_fraction: float | None = None,
     ):
         super().__init__()
         train = splits["train"]
@@ -102,7 +109,10 @@ class ImageData(LightningDataModule):
         self.eval_examples = eval_examples
         self.damage = Damage(on_error, max_skipped)
         self.bits = bits
-        self._check_settings()
+        self.heldout = heldout
+        self.labels_per_class = labels_per_class
+        self.label_fraction = label_fraction
+        check_image_settings(self)
         self.start_step = 0  # global batches consumed before; set by the learner when it resumes
         # Filled by `setup`, the last four for each split.
         self.facts: dict[str, Any] = {}
@@ -110,32 +120,7 @@ class ImageData(LightningDataModule):
         self.pixels: dict[str, Tensor] = {}
         self.encoded: dict[str, EncodedSplit] = {}
         self.rows: dict[str, np.ndarray] = {}  # positions in the source
-
-    def _check_settings(self) -> None:
-        if not all(isinstance(name, str) for name in self.splits["train"]):
-            raise ValueError(f"data.splits.train={self.splits['train']}: give the name of a split, or a list of names")
-        for key, value, allowed in (
-            ("store", self.store, STORES),
-            ("on_error", self.damage.on_error, ("raise", "skip")),
-            ("bits", self.bits, (None, *range(9, 17))),
-        ):
-            if value not in allowed:
-                raise ValueError(f"data.{key}={value}: give one of {', '.join(map(str, allowed))}")
-        counts = {"image_size": 1, "in_chans": 1, "num_workers": 0, "eval_examples": 1}
-        for key, minimum in counts.items():
-            number = getattr(self, key)
-            if number is None and key not in ("image_size", "in_chans"):
-                continue
-            if type(number) is not int:
-                raise ValueError(f"data.{key}={number}: give a whole number, {minimum} or more")
-            if number < minimum:
-                raise ValueError(f"data.{key}={number}: give {minimum} or more")
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            numbers = all(isinstance(value, int | float) for value in values)
-            if not numbers or len(values) != self.in_chans or (key == "std" and min(values) <= 0):
-                raise ValueError(f"data.{key}={values}: give data.in_chans={self.in_chans} numbers, std above 0")
-        if not 0 <= self.damage.max_skipped < 1:
-            raise ValueError(f"data.max_skipped={self.damage.max_skipped}: give a fraction from 0 to less than 1")
+        self.train_positions: np.ndarray | None = None  # of `train_on_labelled`
 
     def attach(self, views: Views, plain: Views) -> None:
         """Sets the views.
@@ -182,13 +167,22 @@ class ImageData(LightningDataModule):
 
     @property
     def num_train(self) -> int:
-        """Training examples, labelled or not."""
-        return len(self.labels["train"])
+        """Training examples, labelled or not, unless `train_on_labelled` has been called."""
+        return len(self.labels["train"]) if self.train_positions is None else len(self.train_positions)
 
     @property
     def rows_have_labels(self) -> bool:
         """Whether every training example has a label and several classes occur, as supervised methods need."""
-        return self.has_labels and bool((self.labels["train"] >= 0).all())
+        return self.has_labels and (self.train_positions is not None or bool((self.labels["train"] >= 0).all()))
+
+    def train_on_labelled(self) -> None:
+        """Restricts training to the examples with a label; call it after `setup`.
+
+        Raises:
+            ValueError: when an epoch would have no full batch.
+        """
+        self.train_positions = (self.labels["train"] >= 0).nonzero().squeeze(1).numpy()
+        check_batch(self.num_train, self.batch_size, self.trainer.world_size if self.trainer else 1)
 
     @property
     def has_labels(self) -> bool:
@@ -202,9 +196,11 @@ class ImageData(LightningDataModule):
 
         @cache
         def opened() -> dict[str, ImageSplit]:
-            return read_splits(source, self.splits["train"], self.splits["test"])
+            return read_splits(source, self.splits["train"], self.splits["test"], self.heldout)
 
         key: Key = {"fingerprint": source.fingerprint(), "splits": self.splits, **columns}
+        if self.splits["test"] in (None, "auto"):
+            key["heldout"] = self.heldout
 
         def used() -> list[str]:
             train, test = choose_splits(source.splits(), self.splits["train"], self.splits["test"])
@@ -222,10 +218,13 @@ class ImageData(LightningDataModule):
         for name, known_labels in known.labels.items():
             positions = np.delete(np.arange(len(known_labels)), [entry.position for entry in unreadable[name]])
             self.rows[name] = positions
-            self.labels[name] = torch.from_numpy(known_labels[positions])
+            labels = known_labels[positions]
+            if name == "train":
+                labels = limit_labels(labels, self.labels_per_class, self.label_fraction, self.seed)
+            self.labels[name] = torch.from_numpy(labels)
             if size is None:
-                images, labels = opened()[name].images, self.labels[name]
-                self.encoded[name] = EncodedSplit(images, positions, labels, self.in_chans, self.bits or 16)
+                images = opened()[name].images
+                self.encoded[name] = EncodedSplit(images, positions, self.labels[name], self.in_chans, self.bits or 16)
             else:
                 self.pixels[name] = load_pixels(folder, name, size, self.in_chans, into_ram=self.store == "ram")
             if skipped := unreadable[name]:
@@ -279,7 +278,7 @@ class ImageData(LightningDataModule):
             "mean": self.mean,
             "std": self.std,
             "num_train": num_train,
-            "num_indices": num_train,  # `Batch.indices` are below it
+            "num_indices": len(self.labels["train"]),  # `Batch.indices` are below it
             "num_test": num_test,
             "has_labels": self.has_labels,
             "num_skipped": num_skipped,

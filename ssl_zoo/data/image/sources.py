@@ -134,7 +134,7 @@ class Folder:
         if not paths:
             raise ValueError(
                 f"data.path={self.folder}: no images in {folder}. It holds {count_endings(layout.others) or 'no files'}"
-                f"; images end in {', '.join(sorted(IMAGE_ENDINGS))}"
+                f"; images end in {', '.join(sorted(IMAGE_ENDINGS))}. For text give data=text_folder"
             )
         classes = layout.classes(split)
         images = Files(self.folder, paths)
@@ -274,6 +274,7 @@ class ImageTables:
             raise ValueError(
                 f"data.{kind}_column is not set, and {self.place} does not tell which it is. "
                 f"Give one of {abbreviate(table.column_names)}"
+                + ("; for text give data=text_folder" if kind == "image" else "")
             )
         return found[0] if found else None
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ssl_zoo.data.labels import sort_names
+from ssl_zoo.data.labels import held_out_share, sort_names
 from ssl_zoo.data.splits import TEST_NAMES, find_split
 from ssl_zoo.data.text.documents import clean
 from ssl_zoo.data.text.sources import TextSource
@@ -21,8 +21,6 @@ from ssl_zoo.data.text.tokenizer import TextTokenizer
 
 CHARACTERS_PER_CHUNK = 2_000_000
 """Characters tokenized at a time, which bounds the memory."""
-DEFAULT_HELD_OUT = 1000
-"""Documents to evaluate on by default: the 95 % interval of an accuracy is then about ± 3 points."""
 MAX_UNKNOWN = 0.2
 """A larger share of unknown tokens means that the tokenizer was made for another language."""
 
@@ -50,7 +48,7 @@ class Corpus(NamedTuple):
         train: the split whose labels are used for training, if any.
         test: the split whose labels are used for evaluation, if any.
         heldout: without `test`, the fraction of the documents of each class that is held out as the test split, chosen
-            by content; None: `DEFAULT_HELD_OUT` documents, but 1 to 20 %, of those with and of those without labels.
+            by content; None: see `held_out_share`, for the number of those with and of those without labels.
         replace: see `documents.clean`.
     """
 
@@ -166,7 +164,7 @@ def _hold_out(hashes: dict[str | None, np.ndarray], share: float | None) -> dict
     labelled = sum(len(its) for label, its in hashes.items() if label is not None)
     for label, its in hashes.items():
         total = len(its) if label is None else labelled
-        wanted = share if share is not None else min(max(DEFAULT_HELD_OUT / total, 0.01), 0.2)
+        wanted = held_out_share(total, share)
         count = min(max(round(wanted * len(its)), 1), len(its) - 1) if wanted else 0
         for split, members in (("train", its[: len(its) - count]), ("test", its[len(its) - count :])):
             if len(members):

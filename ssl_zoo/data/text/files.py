@@ -5,6 +5,7 @@ import sysconfig
 import warnings
 from collections.abc import Collection, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def text_layout(walk: Walk) -> Layout | None:
     if not texts.splits:
         raise ValueError(
             f"data.path={walk.root}: nothing there is read as text, but .txt, tables (.csv, .tsv, .jsonl, .json, "
-            f".parquet) and their .gz, .bz2 and .xz. It holds {count_endings(walk.files)}. Rename or convert the files"
+            f".parquet) and their .gz, .bz2 and .xz. It holds {count_endings(walk.files)}. Rename or convert the "
+            "files; for images give data=folder"
         )
     return texts
 
@@ -113,6 +115,22 @@ class TextFiles:
         found = self.layout.notes(used)
         return [*found, f"text beside class folders left out: {count_endings(loose)}"] if loose else found
 
+    def sample_rows(self, limit: int) -> list[dict[str, Any]]:
+        """The cells of the first rows of the first table; [] for plain text."""
+        tables = [file for split in self.splits() for file in self._splits[split] if ending(file) in READABLE]
+        return [row.cells for row in islice(read_table(tables[0]), limit)] if tables else []
+
+    def undecodable(self, limit: int) -> list[str]:
+        """The messages about those of the first `limit` files that are no text."""
+        found = []
+        for file in islice((file for split in self.splits() for file in self._splits[split]), limit):
+            try:
+                for _ in read_lines(file):
+                    pass
+            except ValueError as error:
+                found.append(str(error))
+        return found
+
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
         """The documents of a split; labels only if `labelled`."""
         for file in self._splits[split]:
@@ -166,6 +184,10 @@ class StandardLibrary:
 
     def notes(self, used: Collection[str]) -> list[str]:
         """No messages."""
+        return []
+
+    def sample_rows(self, limit: int) -> list[dict[str, Any]]:
+        """[]: there are no tables."""
         return []
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:

@@ -12,9 +12,10 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from ssl_zoo.data.cache import cached
-from ssl_zoo.data.labels import describe_labels
+from ssl_zoo.data.labels import describe_labels, limit_labels
 from ssl_zoo.data.locate import as_path, print_on_rank_zero
 from ssl_zoo.data.order import check_batch, check_shares, stratified, training_steps
+from ssl_zoo.data.text.checks import check_text_settings
 from ssl_zoo.data.text.corpus import Corpus, Survey, build_token_store, choose_corpus, survey
 from ssl_zoo.data.text.sources import open_texts
 from ssl_zoo.data.text.token_store import TokenStore
@@ -24,8 +25,6 @@ from ssl_zoo.views import Views
 from ssl_zoo.views.text import Windows
 
 log = logging.getLogger(__name__)
-
-TRAIN_ROWS = ("packed", "documents", "labelled")
 
 
 class TextRows(NamedTuple):
@@ -64,6 +63,8 @@ class TextData(LightningDataModule):
         eval_examples: number of labelled documents per split to evaluate on, a fixed stratified sample; None: all.
         eval_rows: maximum number of rows of `heldout_rows`.
         replace: see `documents.clean`.
+        labels_per_class: number of training labels to keep of each class; the others count as unknown. None: all.
+        label_fraction: share of each class's training labels to keep. None: all.
         source: see `sources.open_texts`.
     """
 
@@ -80,27 +81,26 @@ class TextData(LightningDataModule):
         eval_examples: int | None = None,
         eval_rows: int = 2048,
         replace: dict[str, str] | None = None,
+        labels_per_class: int | None = None,
+        label_fraction: float | None = None,
         **source: Any,
     ):
         super().__init__()
-        _check_sizes(batch_size=batch_size, row_length=row_length, max_length=max_length, eval_rows=eval_rows)
-        if train_rows not in (None, *TRAIN_ROWS):
-            raise ValueError(f"data.train_rows={train_rows}: give one of {', '.join(TRAIN_ROWS)}")
-        if heldout is not None and not (isinstance(heldout, int | float) and 0 <= heldout < 1):
-            raise ValueError(
-                f"data.heldout={heldout} must lie in [0, 1), or be null to choose by the number of documents"
-            )
         self.batch_size = batch_size
         self.seed = seed
         self.row_length = row_length
         self.max_length = max_length
         self.train_rows = train_rows
+        self._rows_are_open = train_rows is None
         self.heldout = heldout
         self.eval_examples = eval_examples
         self.eval_rows = eval_rows
         self.tokenizer_config = tokenizer
         self.splits = splits
         self.replace = replace or {}
+        self.labels_per_class = labels_per_class
+        self.label_fraction = label_fraction
+        check_text_settings(self)
         self.path = source["path"] = as_path(source["path"])
         self.source = open_texts(**source)
         self.start_step = 0  # global batches consumed before; set by the learner when it resumes
@@ -133,6 +133,8 @@ class TextData(LightningDataModule):
         self.tokens = TokenStore(
             cached("text", {"version": 1, "tokenizer": self.tokenizer.identity, "corpus": key}, fill)
         )
+        train = self.tokens.labels[slice(self.tokens.splits["train"].start, self.tokens.splits["train"].stop)]
+        train[:] = limit_labels(train, self.labels_per_class, self.label_fraction, self.seed)
 
     def _corpus(self) -> Corpus:
         return choose_corpus(self.source, self.splits, self.heldout, self.replace)
@@ -232,7 +234,7 @@ class TextData(LightningDataModule):
             ValueError: when an epoch would have no full batch, or for `train_rows: labelled` without labels.
         """
         self.views = views
-        if self.train_rows is None:
+        if self._rows_are_open:
             windows = any(isinstance(op, Windows) for ops in views.pipelines for op in ops)
             self.train_rows = "documents" if windows else "packed"
         if self.train_rows == "labelled" and not self.facts["has_labels"]:
@@ -253,6 +255,16 @@ class TextData(LightningDataModule):
     def rows_have_labels(self) -> bool:
         """Whether every training row has a label, as supervised methods need; known after `attach`."""
         return self.train_rows != "packed" and bool((self._tokens.labels[self._train_documents()] >= 0).all())
+
+    def train_on_labelled(self) -> None:
+        """Restricts training to the labelled documents, unless data.train_rows says otherwise; call it after `attach`.
+
+        Raises:
+            ValueError: when an epoch would have no full batch.
+        """
+        if self._rows_are_open:
+            self.train_rows = "labelled"
+        check_batch(self.num_train, self.batch_size, world_size=1)
 
     def _train_documents(self) -> np.ndarray:
         if self.train_rows == "labelled":
@@ -335,9 +347,3 @@ class TextStream:
 
     def __iter__(self) -> Iterator[TextRows]:
         return self.data.train_rows_from(self.data.start_step)
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"data.{name}={size}: give a whole number of at least 1")

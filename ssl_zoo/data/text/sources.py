@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,9 @@ class TextSource(Protocol):
 
     def notes(self, used: Collection[str]) -> list[str]:
         """Messages about data that is not read when the splits `used` are."""
+
+    def sample_rows(self, limit: int) -> list[dict[str, Any]]:
+        """The cells of the first rows of a table, by column; [] for plain text."""
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
         """The documents of a split, in a fixed order.
@@ -154,6 +158,10 @@ class TextTables:
         features = next(iter(self._sets.values())).features or {}
         label = features.get(self.label_column)
         return label.names if isinstance(label, datasets.ClassLabel) else None
+
+    def sample_rows(self, limit: int) -> list[dict[str, Any]]:
+        """The cells of the first rows of the first split."""
+        return [dict(row) for row in islice(next(iter(self._sets.values())), limit)]
 
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
         """The documents of a split; labels only if `labelled`."""

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_zoo.data.image.decode import UnreadableImage, brightest, is_transparent, open_image, resize_and_crop
+from ssl_zoo.data.image.decode import (
+    UnreadableImage,
+    brightest,
+    is_transparent,
+    open_image,
+    read_image_header,
+    resize_and_crop,
+)
 from tests.data.pictures import encode, picture, tiff
 
 
@@ -249,3 +256,16 @@ def test_transparency_is_noticed() -> None:
     assert is_transparent(encode(Image.new("RGBA", (4, 4), (200, 0, 0, 254))))
     assert not is_transparent(encode(Image.new("RGBA", (4, 4), (200, 0, 0, 255))))
     assert not is_transparent(encode(picture(0)))
+
+
+def test_a_header_says_kind_size_and_bands(tmp_path: Path) -> None:
+    image = picture(0, 12, 10)
+    assert read_image_header(encode(image, "JPEG"), "a") == ("JPEG", 12, 10, 3)
+    assert read_image_header(encode(image.convert("L")), "a") == ("PNG", 12, 10, 1)
+    assert read_image_header(encode(image.convert("RGBA")), "a").bands == 3
+    assert read_image_header(image.convert("L"), "a") == ("array", 12, 10, 1)
+    assert read_image_header(tiff(np.zeros((6, 7, 5), np.uint16)), "a") == ("TIFF", 7, 6, 5)
+    (tmp_path / "a.png").write_bytes(b"text")
+    for damaged in (tmp_path / "a.png", tmp_path / "missing.png", tmp_path, b""):
+        with pytest.raises(UnreadableImage, match=r"^name: "):
+            read_image_header(damaged, "name")

@@ -21,7 +21,7 @@ from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 from ssl_zoo.views.colour import Normalize
 from ssl_zoo.views.geometry import CenterCrop, RandomResizedCrop
-from tests.data.pictures import picture, tiff, write
+from tests.data.pictures import SETTINGS, picture, tiff, write
 
 REAL = Path(os.environ.get("SSL_ZOO_DATA") or "/nowhere")  # before own_cache hides it
 CONF = Path(__file__).parents[3] / "conf" / "data"
@@ -301,6 +301,7 @@ def settings(name: str) -> dict[Any, Any]:
     assert config.pop("_target_") == "ssl_zoo.data.image.module.ImageData"
     defaults = config.pop("defaults", ["folder"])
     assert defaults[0] == "folder"
+    assert config.pop("check", False) is False  # it is for the run, not for the data
     return config
 
 
@@ -309,7 +310,9 @@ def test_every_config_names_every_setting(name: str) -> None:
     config = settings(name) | ({"path": "."} if name == "folder" else {})
     names = ImageData.__init__.__code__.co_varnames[1 : ImageData.__init__.__code__.co_argcount]
     assert set(config) == set(names) - {"seed"}  # which run.py gives
-    ImageData(**config)
+    picked = {key: SETTINGS[key] for key, value in config.items() if value == "auto" and key in SETTINGS}
+    assert not picked or name == "folder"
+    ImageData(**config | picked)
 
 
 def test_digits() -> None:
@@ -439,3 +442,35 @@ def test_too_little_shared_memory_for_evaluation_is_named(pets: Path, monkeypatc
     with pytest.raises(ValueError, match=r"data.num_workers=1: .* /dev/shm .* data.num_workers=0"):
         next(made.eval_batches("train", 10))
     assert len(next(made.eval_batches("train", 2)).labels) == 2
+
+
+@pytest.mark.parametrize("store", ["ram", "encoded"])
+def test_few_labels_are_what_evaluators_see_and_supervised_methods_train_on(pets: Path, store: str) -> None:
+    made = data(pets, labels_per_class=2, batch_size=3, store=store, num_workers=0)
+    assert sorted(made.labels["train"].tolist()) == [-1] * 6 + [0, 0, 1, 1]
+    assert made.num_train == 10
+    assert not made.rows_have_labels
+    assert [len(batch.indices) for batch in made.eval_batches("train", 100)] == [4]
+    made.train_on_labelled()
+    assert made.num_train == 4
+    assert made.rows_have_labels
+    known = (made.labels["train"] >= 0).nonzero().squeeze(1).tolist()
+    for batch in batches(made, 4):
+        assert (batch.labels >= 0).all()
+        assert set(batch.indices.tolist()) <= set(known)
+    assert made.facts["num_indices"] == 10
+    other = data(pets, labels_per_class=2, seed=2)
+    assert (other.labels["train"] != made.labels["train"]).any()
+    with pytest.raises(ValueError, match=r"data\.batch_size=4 is more than the 2 training examples"):
+        data(pets, label_fraction=0.1).train_on_labelled()
+
+
+def test_images_without_a_test_split_are_held_out(tmp_path: Path) -> None:
+    for k, name in enumerate(("cat", "dog")):
+        write(tmp_path / name, 10, first=20 * k)
+    made = data(tmp_path)
+    assert (made.facts["num_train"], made.facts["num_test"]) == (16, 4)
+    shown = np.concatenate([batch.views[0].numpy() for batch in made.eval_batches("test", 2)])
+    trained = np.concatenate([batch.views[0].numpy() for batch in made.eval_batches("train", 7)])
+    assert not any(np.array_equal(a, b) for a in shown for b in trained)
+    assert data(tmp_path, heldout=0).facts["num_test"] == 0

@@ -91,3 +91,30 @@ def test_wrong_splits_are_named() -> None:
 def test_a_message_lists_the_first_ten() -> None:
     assert abbreviate(range(3)) == "0, 1, 2"
     assert abbreviate(range(12)).endswith("9 and 2 more")
+
+
+def test_a_fixed_share_of_each_class_is_held_out() -> None:
+    source = Shelf(train=([0] * 40 + [1] * 20 + [-1] * 5 + [2], ["cat", "dog", "unicorn"]))
+    parts = read_splits(source, ["train"], "auto")
+    assert np.bincount(parts["test"].labels).tolist() == [8, 4]
+    assert np.bincount(parts["train"].labels + 1).tolist() == [5, 32, 16, 1]
+    names = [[part.images.name(i) for i in range(len(part.images))] for part in parts.values()]
+    assert sorted(names[0] + names[1]) == sorted(f"train{i}" for i in range(66))
+    assert parts["test"].images[0] == names[1][0].encode()
+    again = read_splits(source, ["train"], "auto")["test"]
+    assert [again.images.name(i) for i in range(12)] == names[1]
+
+
+def test_nothing_is_held_out_where_it_is_not_wanted() -> None:
+    labelled, unlabelled = Shelf(train=([0, 1] * 10, ["a", "b"])), Shelf(train=([-1] * 20, []))
+    assert list(read_splits(labelled, ["train"], "auto", heldout=0)) == ["train"]
+    assert list(read_splits(labelled, ["train"], None)) == ["train"]
+    assert list(read_splits(unlabelled, ["train"], "auto")) == ["train"]
+    assert len(read_splits(labelled, ["train"], None, heldout=0.5)["test"].images) == 10
+    both = Shelf(train=([0, 1] * 10, ["a", "b"]), test=([0], ["a", "b"]))
+    assert len(read_splits(both, ["train"], "auto", heldout=0.5)["test"].images) == 1
+
+
+def test_classes_of_one_image_each_cannot_be_held_out() -> None:
+    with pytest.raises(ValueError, match=r"data\.heldout=0\.2: each of the 3 labelled images has a class of its own"):
+        read_splits(Shelf(train=([0, 1, 2], ["a", "b", "c"])), ["train"], "auto")

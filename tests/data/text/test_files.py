@@ -243,3 +243,17 @@ def test_a_label_column_of_plain_text_is_said_to_be_unused(tmp_path: Path) -> No
     assert files(text, label_column="y").notes(["train"]) == [note]
     assert files(text).notes(["train"]) == []
     assert files(write(tmp_path / "a.ndjson", '{"text": "one", "y": 1}\n'), label_column="y").notes(["train"]) == []
+
+
+def test_first_rows_and_files_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\none,1\ntwo,2\n")
+    table = TextFiles(tmp_path / "a.csv", None, "text", None)
+    assert table.sample_rows(1) == [{"text": "one", "label": "1"}]
+    for name, content in (("b.txt", b"fine"), ("c.txt", b"\xff\xfe\x00")):
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        (tmp_path / "plain" / name).write_bytes(content)
+    plain = TextFiles(tmp_path / "plain", None, "text", None)
+    assert plain.sample_rows(5) == []
+    (message,) = plain.undecodable(10)
+    assert "c.txt, line 1" in message
+    assert StandardLibrary().sample_rows(5) == []

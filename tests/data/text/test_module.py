@@ -383,3 +383,18 @@ def test_a_path_that_is_a_number(labelled: Path, monkeypatch: pytest.MonkeyPatch
     assert TextData(path=2024, batch_size=8, seed=0, tokenizer={}).source.splits() == ["test", "train", "unsupervised"]
     with pytest.raises(ValueError, match=r"data\.path=null: give the path of a file or folder"):
         TextData(path=None, batch_size=8, seed=0, tokenizer={})
+
+
+def test_few_labels_are_what_evaluators_see_and_supervised_methods_train_on(labelled: Path) -> None:
+    data = imdb_like(labelled, label_fraction=0.1)
+    assert sum(len(batch.labels) for batch in data.eval_batches("train", 32)) == 12
+    assert data.num_train > 12
+    assert not data.rows_have_labels
+    data.train_on_labelled()
+    assert data.num_train == 12
+    assert data.rows_have_labels
+    assert all((batch.labels >= 0).all() for batch in rows(data, 3))
+    assert sum(len(batch.labels) for batch in data.eval_batches("test", 32)) == 60
+    packed = imdb_like(labelled, labels_per_class=5, train_rows="packed")
+    packed.train_on_labelled()
+    assert not packed.rows_have_labels
