@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_zoo.encoder import Encoder
 
-TOLERANCE = 1e-5
+MAX_DIFFERENCE = 1e-5
 """Largest difference between the features of the exported and the original network, relative to the largest feature."""
 
 
@@ -35,7 +35,7 @@ def check_features(encoder: Encoder, run: Callable[[Tensor], Tensor], kind: str)
         expected = encoder(x).float()
         found = run(x).float()
         difference = ((found - expected).abs().max() / expected.abs().max()).item()
-        if not difference <= TOLERANCE:
+        if not difference <= MAX_DIFFERENCE:
             raise ValueError(
                 f"format={kind}: the exported network gives other features (by {difference:.1e}). Report this"
             )
