@@ -21,13 +21,14 @@ def test_a_log_file_gets_a_few_lines(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_a_log_file_of_a_long_run_gets_a_line_from_time_to_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also between the steps at which the loss is logged."""
+    caplog.set_level("INFO")
     monkeypatch.setattr(progress_bar, "MAX_SECONDS_PER_LINE", 0)
     trainer = make_trainer(tmp_path, 10, log_every_n_steps=5, callbacks=[ProgressBar(batch_size=4, lines=1)])
     trainer.fit(make_learner(Toy(), 10), datamodule=Stream())
-    shown = [line.split()[2] for line in capsys.readouterr().out.splitlines() if "% " in line]
+    shown = [line.split()[2] for line in caplog.messages if "% " in line]
     assert shown == [str(step) for step in range(1, 11)]
 
 
