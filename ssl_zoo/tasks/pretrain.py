@@ -168,8 +168,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     with display.warn_if_display_fails("where the results are"):
         log.info("results: %s", folder / results.RESULTS_NAME)
         log.info(f"encoder: {file} ({file.stat().st_size / 1e6:,.1f} MB). To use it: ssl_zoo.load({str(folder)!r})")
-        size = sum(path.stat().st_size for path in checkpoints.list_checkpoints(folder))
-        log.info(f"checkpoints: {folder / 'checkpoints'} ({size / 1e6:,.1f} MB), needed only to go on with the training")
+        size = f"{sum(path.stat().st_size for path in checkpoints.list_checkpoints(folder)) / 1e6:,.1f} MB"
+        log.info("checkpoints: %s (%s), needed only to go on with the training", folder / "checkpoints", size)
 
 
 def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.FolderState, run: Run) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ssl_zoo import files
 from ssl_zoo.data.base import DataModule
@@ -66,10 +65,12 @@ def evaluate_and_log(when: str, evaluators: Mapping[str, Evaluator], context: Ev
     count = context.data.facts["num_test"]
     examples = f"{count:,} test examples" if count else "the training split"
     line, started = f"{when}: evaluating {', '.join(evaluators)} on {examples} ...", time.perf_counter()
+    if sys.stdout.isatty() and log.isEnabledFor(logging.INFO):
+        sys.stdout.write(f"{line}\r")  # the logged line replaces it
+        sys.stdout.flush()
     with _held_back(logging.getLogger("ssl_zoo.evaluators")):
         try:
-            with Console().status(Text(line)):
-                return evaluate(evaluators, context)
+            return evaluate(evaluators, context)
         finally:
             log.info("%s %.1f s", line, time.perf_counter() - started)
 
