@@ -186,7 +186,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "a directory": _replace_by_directory,
     "removed": Path.unlink,
 }
-FILES = ("newest", "older", "both", "config.json", "results.json", "metrics.csv", "tokenizer.json")
+FILES = ("newest", "older", "both", "config.json", "results.json", "metrics.jsonl", "tokenizer.json")
 """Files to damage; the first three are checkpoints."""
 
 

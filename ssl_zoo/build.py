@@ -106,7 +106,7 @@ def build_trainer(
     from lightning.pytorch import Trainer
 
     from ssl_zoo.training.checkpoints import SafeCheckpointIO
-    from ssl_zoo.training.loggers import MetricsCSV
+    from ssl_zoo.training.loggers import MetricsFile
     from ssl_zoo.training.progress_bar import ProgressBar
     from ssl_zoo.training.saving import PeriodicCheckpoint
 
@@ -120,7 +120,7 @@ def build_trainer(
         **given,
         max_steps=max_steps or -1,
         max_epochs=-1,  # the data never ends: the budget does
-        logger=[MetricsCSV(folder, resumed_at), *extra],
+        logger=[MetricsFile(folder, resumed_at), *extra],
         callbacks=[ProgressBar(cfg.data.batch_size), *callbacks, checkpoint],
         plugins=[SafeCheckpointIO()],
         limit_val_batches=0,

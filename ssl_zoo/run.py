@@ -39,6 +39,7 @@ def main() -> None:
     is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
     sys.argv = [quoted(argument, is_sweep) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raises errors instead of printing them
+    logging.raiseExceptions = False  # no traceback for each line that a closed terminal refuses
     try:
         with stop_immediately():
             check_run_folder_is_given(sys.argv)

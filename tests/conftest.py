@@ -1,6 +1,7 @@
 """Small real-looking data in the Hub's layout, and the command line called in this process."""
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -102,6 +103,7 @@ def cli(
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache_root))
     monkeypatch.setenv("SSL_ZOO_RUN_ID", "test")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # `main` sets it; so it ends with the test
+    monkeypatch.setattr(logging, "raiseExceptions", True)  # likewise
     monkeypatch.setenv("HF_DATASETS_CACHE", str(cache_root / "hf"))
     monkeypatch.chdir(tmp_path)
 

@@ -59,6 +59,7 @@ MAY_USE_OMEGACONF = {
     "api", "auto", "build", "config", "conformance", "dry_run", "encoder_data", "ending", "run", "sweep", "tasks",
     "training.card", "training.credentials", "training.encoder_card",  # what a checkpoint stores; secrets
 }  # fmt: skip
+MAY_PRINT = {"conformance", "ending", "report", "run", "sweep", "tasks"}  # what ends in tables and on the command line
 LAZY = {"wandb", "datasets", "transformers", "matplotlib", "pandas", "sklearn", "lightly"}
 
 
@@ -124,6 +125,13 @@ def test_nothing_unsafe_is_loaded() -> None:
         source = path.read_text()
         for call in ("weights_only=False", "pickle.load(", "allow_pickle=True", "trust_remote_code=True"):
             assert call not in source, f"{path.name}: {call}"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) not in MAY_PRINT], ids=module)
+def test_messages_are_logged(path: Path) -> None:
+    """A user of the package decides which messages to see, and where; a table goes to a rich console."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
 
 
 def test_one_meaning_has_one_name() -> None:

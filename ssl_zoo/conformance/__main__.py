@@ -8,6 +8,7 @@ Exit status: 0 if all checks pass, 1 if one fails, 2 for a mistake on the comman
 """
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(argv)
     torch.set_num_threads(1)  # more threads are slower on networks this small
     environment.quiet_lightning()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         arguments = parse_arguments(given.arguments)
         selected = select_subjects(given.method, arguments, given.backbone)

@@ -114,7 +114,7 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0.2)
         except Timeout:
-            print(f"another process is preparing {folder}; waiting for it", flush=True)
+            log.info("another process is preparing %s; waiting for it", folder)
             lock.acquire()
     except OSError as error:
         raise _unwritable(error) from error

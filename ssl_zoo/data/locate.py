@@ -169,10 +169,3 @@ def _info(path: Path) -> os.stat_result | None:
     except OSError:
         return None
     return found if stat.S_ISREG(found.st_mode) else None
-
-
-def print_on_rank_zero(line: str) -> None:
-    """Prints on the first process only."""
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only  # slow to import
-
-    rank_zero_only(print)(line, flush=True)

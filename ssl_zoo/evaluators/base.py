@@ -1,5 +1,6 @@
 """What evaluators get: a method at one moment of its run, and its frozen encoder's features of the two splits."""
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from ssl_zoo.data.base import EvalData
 from ssl_zoo.method import Method
+
+log = logging.getLogger(__name__)
 
 Phase = Literal["init", "periodic", "final"]
 """The moment of a run: before step 0, during training, at its end."""
@@ -133,7 +136,7 @@ def evaluate(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[
     for name, evaluator in evaluators.items():
         missing = _missing(context.data.facts) if evaluator.needs_labels else None
         if missing:
-            print_note(f"{name} skipped: this data has no {missing}")
+            warn_once(f"{name} skipped: this data has no {missing}")
             continue
         with same_rng():
             found = evaluator(context)
@@ -150,9 +153,9 @@ def _missing(facts: dict[str, Any]) -> str | None:
 
 
 @cache
-def print_note(line: str) -> None:
-    """Prints `line` the first time only: evaluators run before, during and after training."""
-    print(line)
+def warn_once(line: str) -> None:
+    """Logs `line` as a warning the first time only: evaluators run before, during and after training."""
+    log.warning(line)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.base import EvalContext, Features, print_note
+from ssl_zoo.evaluators.base import EvalContext, Features, warn_once
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit_probe, standardize_features
 from ssl_zoo.evaluators.proportion import Proportion
@@ -109,7 +109,7 @@ class FewLabels:
         metrics = self._score_all("pixels_linear", train.y, self._probe(context, train, test))
         metrics |= self._score_all("pixels_knn", train.y, self._neighbours(context, train, test))
         if self.untrained is None:
-            print_note("few_labels: nothing is trained from scratch, since this run never had the untrained network")
+            warn_once("few_labels: nothing is trained from scratch, since this run never had the untrained network")
             return metrics
         return metrics | self._score_all(
             "scratch", train.y, self._training(context, self.untrained, train, test), self.scratch.draws

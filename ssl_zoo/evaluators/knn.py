@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, print_note
+from ssl_zoo.evaluators.base import EvalContext, warn_once
 from ssl_zoo.evaluators.proportion import Proportion
 
 
@@ -78,7 +78,7 @@ class KNN:
         train, test = context.train, context.test
         for k in self.k:
             if k > len(train.x):
-                print_note(f"{self.name}: k={k} is more than the {len(train.x)} training examples; all of them vote")
+                warn_once(f"{self.name}: k={k} is more than the {len(train.x)} training examples; all of them vote")
         accuracies = self.accuracies(
             train.x.to(context.device), train.y.to(context.device), test.x.to(context.device), test.y.to(context.device)
         )

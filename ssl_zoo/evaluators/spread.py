@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, print_note
+from ssl_zoo.evaluators.base import EvalContext, warn_once
 
 
 def rankme(x: Tensor) -> float:
@@ -64,9 +64,9 @@ class Spread:
         if context.phase == "init":
             self.first_std = std
         elif std < min(self.min_std, self.first_std):
-            print_note(f"warning: the features have collapsed to a point: feature_std is {std:.2g}, healthy is up to 1")
+            warn_once(f"warning: the features have collapsed to a point: feature_std is {std:.2g}, healthy is up to 1")
         elif rank < self.min_rank_ratio * self.max_rank:
-            print_note(
+            warn_once(
                 f"warning: the features are collapsing: they use {rank:.1f} of {x.shape[1]} directions (rankme), "
                 f"{self.max_rank:.1f} earlier in this run"
             )

@@ -1,5 +1,6 @@
 """`task=pretrain`: one run, from its configuration to results.json. `pretrain` reads from top to bottom."""
 
+import logging
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +29,9 @@ from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
 from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
-from ssl_zoo.training.summary import evaluate_and_print, example_counts, first_line, show_metrics
+from ssl_zoo.training.summary import evaluate_and_log, example_counts, first_line, show_metrics
+
+log = logging.getLogger(__name__)
 
 
 def pretrain(cfg: DictConfig, folder: Path) -> None:
@@ -70,7 +73,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     found = run_folder.inspect_folder(folder, run.config)
     resume = found.checkpoint
     if found.is_over:
-        print(f"{folder}: this run is complete. Give another hydra.run.dir to run it anew")
+        log.info("%s: this run is complete. Give another hydra.run.dir to run it anew", folder)
         return
     saving.check_disk_space(folder, rehearsed)
     if resume is None:
@@ -118,20 +121,20 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     metrics: dict[str, float] = {}
     if trainer.is_global_zero:
         if origin is not None:
-            print(f"checkpoint={cfg.checkpoint}: {encoder_card.describe_inputs(origin)}")
+            log.info("checkpoint=%s: %s", cfg.checkpoint, encoder_card.describe_inputs(origin))
         seconds_left = 60 * budget.minutes - trained if budget.minutes else 0.0
         if budget.steps:
             seconds_left = (budget.steps - resumed_at) * seconds_per_step(trainer, method, data, first_batch)
         names = {**choices, "views": views_name(cfg, choices)}
         line = first_line(names, data, method, flops, seconds_left, precision=f"{precision} ({why})", budget=budget)
-        print(f"{line}; {folder}{f', resumed from {resume.name}' if resume else ''}", flush=True)
+        log.info("%s; %s%s", line, folder, f", resumed from {resume.name}" if resume else "")
         for line in differences:
-            print(line)
+            log.warning(line)
         for logger in trainer.loggers:
             logger.log_hyperparams(run.config)
         loaded = cfg.checkpoint is not None or bool(cfg.backbone.get("pretrained"))
         chosen = evaluators if cfg.trainer.evaluate_before else {}
-        before = evaluate_and_print("before training", chosen, eval_context(trainer, method, data, "init", loaded))
+        before = evaluate_and_log("before training", chosen, eval_context(trainer, method, data, "init", loaded))
         metrics |= {f"init/{name}": value for name, value in before.items()}
 
     # ---- 4. Train until the budget is used up ----
@@ -146,7 +149,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if not trainer.is_global_zero:
         return
     context = eval_context(trainer, learner.method, data, "final")
-    metrics |= evaluate_and_print("after training", evaluators, context)
+    metrics |= evaluate_and_log("after training", evaluators, context)
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
     loggers.finish_loggers(trainer.loggers)  # before anything is shown, which may fail
@@ -175,10 +178,10 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     file = keep_encoder(cfg, folder, run, learner.method, data, record)
     results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
-        print(f"results: {folder / results.RESULTS_NAME}")
-        print(f"encoder: {file} ({file.stat().st_size / 1e6:,.1f} MB). To use it: ssl_zoo.load({str(folder)!r})")
-        size = sum(path.stat().st_size for path in checkpoints.list_checkpoints(folder))
-        print(f"checkpoints: {folder / 'checkpoints'} ({size / 1e6:,.1f} MB), needed only to go on with the training")
+        log.info("results: %s", folder / results.RESULTS_NAME)
+        log.info(f"encoder: {file} ({file.stat().st_size / 1e6:,.1f} MB). To use it: ssl_zoo.load({str(folder)!r})")
+        size = f"{sum(path.stat().st_size for path in checkpoints.list_checkpoints(folder)) / 1e6:,.1f} MB"
+        log.info("checkpoints: %s (%s), needed only to go on with the training", folder / "checkpoints", size)
 
 
 def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.FolderState, run: Run) -> None:

@@ -1,5 +1,6 @@
 """Periodic evaluation during training and the context that evaluators receive."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.training.saving import PeriodicCheckpoint
+
+log = logging.getLogger(__name__)
 
 
 def eval_context(trainer: Trainer, method: Method, data: EvalData, phase: Phase, loaded: bool = False) -> EvalContext:
@@ -46,7 +49,7 @@ class PeriodicEvaluation(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
             accuracies = [f"{name} {value.percent}" for name, value in metrics.items() if isinstance(value, Proportion)]
-            print(f"step {step}: {', '.join(accuracies)}")
+            log.info("step %d: %s", step, ", ".join(accuracies))
         trainer.strategy.barrier()
         self.seconds += time.perf_counter() - started
 

@@ -1,11 +1,12 @@
-"""Loggers whose failures never end or change a run: a CSV file always, wandb and TensorBoard on request.
+"""Loggers whose failures never end or change a run: a file of JSON lines always, wandb and TensorBoard on request.
 
 In all of them `step` is the number of completed optimizer steps, and only rank 0 writes.
 """
 
-import csv
-import io
+import errno
+import json
 import logging
+import math
 import os
 import secrets
 from argparse import Namespace
@@ -32,45 +33,45 @@ def finish_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
     """Closes the loggers. Call it last: they stay open after `Trainer.fit` to log the final evaluation.
 
     Raises:
-        OSError: if rows of metrics.csv cannot be written.
+        OSError: if rows of metrics.jsonl cannot be written.
     """
     loggers = list(loggers)
     for logger in loggers:
         if isinstance(logger, Wandb):
             logger.finish(failed)
     for logger in loggers:
-        if isinstance(logger, MetricsCSV):
+        if isinstance(logger, MetricsFile):
             logger.finish()
 
 
-class MetricsCSV(Logger):
-    """Writes `metrics.csv` in the run folder: a column `step`, one column per metric, one row per call.
+class MetricsFile(Logger):
+    """Appends to `metrics.jsonl` in the run folder: one JSON object per call, with "step" and the metrics.
 
-    Cells without a value are empty. To get a table with one row per step:
+    Values that are not finite are null, because JSON has neither NaN nor infinity. `read_metrics` reads the file; for
+    a table with one row per step:
 
-        pandas.read_csv("metrics.csv").groupby("step").last()
+        pandas.read_json("metrics.jsonl", lines=True).groupby("step").last()
 
-    Every row is on disk when the call returns. The file is rewritten when a new metric adds a column, which is rare.
-    Rows that a full disk refuses are reported once, kept in memory and written as soon as there is room.
+    Every row is on disk when the call returns. Rows that a full disk refuses are reported once, kept in memory and
+    written as soon as there is room.
 
     Args:
         folder: the run folder.
-        resumed_at: the optimizer step from which the run is resumed; rows of later steps are removed, because they
-            will be logged again. 0 starts a new file; so does, with a warning, a file that cannot be read.
+        resumed_at: the optimizer step from which the run is resumed. A row {"step": resumed_at, "resumed": true} says
+            so, and `read_metrics` drops earlier rows of later steps, which will be logged again. 0 starts a new file;
+            so does, with a warning, a file that cannot be read.
     """
 
     def __init__(self, folder: str | Path, resumed_at: int = 0):
         super().__init__()
-        self.path = Path(folder) / "metrics.csv"
-        self._columns = ["step"]
-        self._intact = True
-        self._pending: list[dict[str, str]] = []  # rows that are not in the file yet
-        self._rewind(resumed_at)
+        self.path = Path(folder) / "metrics.jsonl"
+        self._pending = b""  # rows that are not in the file yet
+        self._begin(resumed_at)
 
     @property
     def name(self) -> str:
         """Lightning's name of this logger."""
-        return "csv"
+        return "jsonl"
 
     @property
     def version(self) -> str:
@@ -90,14 +91,8 @@ class MetricsCSV(Logger):
         """Appends a row."""
         if step is None:
             raise ValueError("log_metrics needs the step")
-        row = {"step": str(step)} | {name: f"{float(value):.9g}" for name, value in metrics.items()}
-        self._pending.append(row)
-        try:
-            self._write_pending()
-        except OSError as error:
-            if self._intact:
-                log.warning("%s could not be written: %s", self.path, error)
-            self._intact = False
+        values = {name: float(value) for name, value in metrics.items()}
+        self._append({"step": step} | {name: x if math.isfinite(x) else None for name, x in values.items()})
 
     @rank_zero_only
     def finish(self) -> None:
@@ -105,44 +100,58 @@ class MetricsCSV(Logger):
         if self._pending:
             self._write_pending()
 
-    def _write_pending(self) -> None:
-        columns = list(dict.fromkeys([*self._columns, *(name for row in self._pending for name in row)]))
-        if columns != self._columns or not self._intact:
-            self._write(columns, self._rows())
-            self._columns = columns
-            self._intact = True
-        with open(self.path, "a", newline="", opener=files.open_no_follow) as file:
-            while self._pending:
-                _csv_writer(file, columns).writerow(self._pending[0])
-                file.flush()
-                self._pending.pop(0)
-
     @rank_zero_only
-    def _rewind(self, step: int) -> None:
-        rows = []
+    def _begin(self, step: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if step and "step" not in self.path.read_text().partition("\n")[0].split(","):
-                raise ValueError("it has no column step")
-            rows = [row for row in self._rows() if int(row["step"]) <= step] if step else []
+            if step:
+                read_metrics(self.path)
+                with open(self.path, "rb+", opener=files.open_no_follow) as file:
+                    file.truncate(file.read().rfind(b"\n") + 1)  # removes a partial line
+                self._append({"step": step, "resumed": True})
+                return
         except (OSError, ValueError) as error:
             log.warning("%s cannot be read (%s): it starts again after step %d", self.path, error, step)
-        self._columns = list(rows[0]) if rows else ["step"]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._write(self._columns, rows)
+        self.path.unlink(missing_ok=True)
 
-    def _rows(self) -> list[dict[str, str]]:
-        """Returns the complete rows; a killed process or a full disk may have left a partial line."""
-        if not self.path.exists():
-            return []
-        whole = self.path.read_text().rpartition("\n")[0]
-        return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row and None not in row.values()]
+    def _append(self, row: dict[str, Any]) -> None:
+        is_reported = bool(self._pending)
+        self._pending += f"{json.dumps(row)}\n".encode()
+        try:
+            self._write_pending()
+        except OSError as error:
+            if not is_reported:
+                log.warning("%s could not be written: %s", self.path, error)
 
-    def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
-        text = io.StringIO(newline="")
-        writer = _csv_writer(text, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        files.write_atomically(self.path, text.getvalue())
+    def _write_pending(self) -> None:
+        with open(self.path, "ab", buffering=0, opener=files.open_no_follow) as file:
+            end = file.tell()
+            if file.write(self._pending) < len(self._pending):  # only a full disk does so
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._pending = b""
+
+
+def read_metrics(path: Path | str) -> dict[int, dict[str, float]]:
+    """Reads a `metrics.jsonl`: the last value of each metric at each step, NaN for one that is not finite.
+
+    Ignores a partial last line, and rows that an interrupted run logged after the checkpoint it was resumed from.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if the file is damaged.
+    """
+    table: dict[int, dict[str, float]] = {}
+    *lines, _ = Path(path).read_text(encoding="ascii").split("\n")
+    for line in lines:
+        row = json.loads(line)
+        if not isinstance(row, dict) or not isinstance(step := row.pop("step", None), int):
+            raise ValueError(f"a line without a step: {line[:80]}")
+        if row.pop("resumed", False):
+            table = {earlier: values for earlier, values in table.items() if earlier <= step}
+        else:
+            table.setdefault(step, {}).update({k: math.nan if x is None else x for k, x in row.items()})
+    return table
 
 
 class Wandb(Logger):
@@ -280,7 +289,7 @@ class Wandb(Logger):
         except Exception as error:  # wandb raises many types, socket errors included; none may end training
             self._run = None
             self._closed = True
-            log.warning("wandb: %s failed (%s: %s); metrics.csv has it all", what, type(error).__name__, error)
+            log.warning("wandb: %s failed (%s: %s); metrics.jsonl has it all", what, type(error).__name__, error)
 
 
 def tensorboard(folder: str | Path) -> Logger:
@@ -298,7 +307,3 @@ def _wandb_mode() -> str:
     import wandb
 
     return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-
-
-def _csv_writer(file: Any, columns: list[str]) -> "csv.DictWriter[str]":
-    return csv.DictWriter(file, columns, restval="", lineterminator="\n")

@@ -1,5 +1,6 @@
 """Shows the progress of training: a live bar on a terminal, or a few lines in a log file."""
 
+import logging
 import math
 import time
 from typing import Any
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ssl_zoo.learner import Learner
+
+log = logging.getLogger(__name__)
 
 MAX_SECONDS_PER_LINE = 10.0
 """A log file gets a line after this time at the latest, for those who follow it."""
@@ -48,7 +51,7 @@ class ProgressBar(Callback):
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *_: Any) -> None:  # type: ignore[override]
-        """Updates the bar, or prints a line from time to time if there is no terminal."""
+        """Updates the bar, or logs a line from time to time if there is no terminal."""
         if not trainer.is_global_zero:
             return
         share, step = self.share(learner), learner.global_step
@@ -66,7 +69,7 @@ class ProgressBar(Callback):
         elif is_late or share * self.lines >= self.lines_written:
             self.lines_written = int(share * self.lines) + 1
             self.last_line = time.monotonic()
-            print(f"{share:4.0%}  {text}", flush=True)
+            log.info("%3.0f%%  %s", 100 * share, text)
 
     def on_train_end(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
         """Completes and closes the bar."""

@@ -1,9 +1,11 @@
-"""What a run prints: its first line, its evaluations and the final table of metrics."""
+"""What a run logs and prints: its first line, its evaluations and the final table of metrics."""
 
-import io
+import logging
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from ssl_zoo.method import Method
 from ssl_zoo.report import picture
 from ssl_zoo.report.display import warn_if_display_fails
 from ssl_zoo.training.estimate import format_duration
+
+log = logging.getLogger(__name__)
 
 
 def first_line(
@@ -51,22 +55,39 @@ def first_line(
     return ", ".join(parts)
 
 
-def evaluate_and_print(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
-    """Calls `evaluate` and prints one line with the evaluators and the time taken.
+def evaluate_and_log(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
+    """Calls `evaluate` and logs one line with the evaluators and the time taken.
 
-    The output of the evaluators follows that line.
+    What the evaluators log follows that line. A terminal shows the line without the time until then.
     """
     if not evaluators:
         return {}
     count = context.data.facts["num_test"]
     examples = f"{count:,} test examples" if count else "the training split"
-    print(f"{when}: evaluating {', '.join(evaluators)} on {examples} ...", end=" ", flush=True)
-    started, notes = time.perf_counter(), io.StringIO()
-    try:
-        with redirect_stdout(notes):
+    line, started = f"{when}: evaluating {', '.join(evaluators)} on {examples} ...", time.perf_counter()
+    if sys.stdout.isatty() and log.isEnabledFor(logging.INFO):
+        sys.stdout.write(f"{line}\r")  # the logged line replaces it
+        sys.stdout.flush()
+    with _held_back(logging.getLogger("ssl_zoo.evaluators")):
+        try:
             return evaluate(evaluators, context)
+        finally:
+            log.info("%s %.1f s", line, time.perf_counter() - started)
+
+
+@contextmanager
+def _held_back(logger: logging.Logger) -> Iterator[None]:
+    """Holds back what is logged by and below `logger` until the end."""
+    memory = MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize)
+    logger.addHandler(memory)
+    logger.propagate = False
+    try:
+        yield
     finally:
-        print(f"{time.perf_counter() - started:.1f} s", notes.getvalue(), sep="\n", end="", flush=True)
+        logger.removeHandler(memory)
+        logger.propagate = True
+        for record in memory.buffer:
+            (logger.parent or logger).handle(record)
 
 
 def example_counts(metrics: Mapping[str, float]) -> dict[str, int]:
@@ -145,7 +166,7 @@ def show_metrics(
         if few:
             console.print(few_labels.few_labels_table(metrics, name))
         if sentence := nothing_learned(metrics, majority):
-            print(sentence)
+            log.warning(sentence)
     # The figure, written only if it could be plotted.
     if features is not None and labelled:
         figure = b""
@@ -153,5 +174,4 @@ def show_metrics(
             figure = picture.plot_run_picture(metrics, name, features.x, features.y, data.facts["class_names"])
         if figure:
             files.write_atomically(folder / "report.png", figure)
-            with warn_if_display_fails("where the picture is"):
-                print(f"picture: {folder / 'report.png'}")
+            log.info("picture: %s", folder / "report.png")

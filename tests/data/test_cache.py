@@ -14,9 +14,11 @@ from ssl_zoo.data import cache
 from ssl_zoo.data.cache import cache_root, cached
 
 SLOW_BUILDER = """
-import sys, time
+import logging, sys, time
 from pathlib import Path
 from ssl_zoo.data.cache import cache_root, cached
+
+logging.basicConfig(level="INFO", stream=sys.stdout)
 
 def build(folder: Path) -> None:
     with open(sys.argv[1], "a") as log:

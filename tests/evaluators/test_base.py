@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.base import EvalContext, evaluate, frozen, print_note, same_rng
+from ssl_zoo.evaluators.base import EvalContext, evaluate, frozen, same_rng, warn_once
 from tests.evaluators.fakes import FakeData, blobs, judge
 
 
@@ -27,7 +27,7 @@ class Free(Constant):
 
 @pytest.fixture(autouse=True)
 def _forget_what_was_said() -> None:
-    print_note.cache_clear()
+    warn_once.cache_clear()
 
 
 def small() -> FakeData:
@@ -105,7 +105,7 @@ def test_metrics_of_all_evaluators_are_merged() -> None:
         evaluate({"a": Constant(top1=1.0), "b": Constant(top1=2.0)}, judge(small()))
 
 
-def test_without_labels_what_needs_them_is_left_out_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_labels_what_needs_them_is_left_out_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     x, _ = blobs(50, 6, 5, 1.0)
     for data, lack in (
         (FakeData((x, torch.full((50,), -1)), (x[:0], torch.empty(0, dtype=torch.int64)), has_labels=False), "labels"),
@@ -113,7 +113,8 @@ def test_without_labels_what_needs_them_is_left_out_and_said_once(capsys: pytest
     ):
         for _ in range(2):
             assert evaluate({"a": Constant(a=1.0), "b": Free(b=2.0)}, judge(data)) == {"b": 2.0}
-        assert capsys.readouterr().out == f"a skipped: this data has no {lack}\n"
+        assert caplog.messages == [f"a skipped: this data has no {lack}"]
+        caplog.clear()
 
 
 def test_features_that_are_not_finite_are_an_error() -> None:

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ssl_zoo.evaluators.base import evaluate, print_note
+from ssl_zoo.evaluators.base import evaluate, warn_once
 from ssl_zoo.evaluators.few_labels import FewLabels, few_labels_table, sample_labels, summarize
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit_probe, standardize_features
@@ -101,16 +101,16 @@ def test_scratch_begins_with_the_untrained_network() -> None:
 
 @pytest.mark.parametrize("judged_before", [False, True])
 def test_without_the_untrained_network_one_line_and_no_row(
-    judged_before: bool, capsys: pytest.CaptureFixture[str]
+    judged_before: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may have started from weights trained elsewhere, with which nothing can be trained from scratch."""
-    print_note.cache_clear()
+    warn_once.cache_clear()
     evaluator = few_labels()
     if judged_before:
         evaluator(judge(digits(), "init", encoder(), loaded=True))
     found = evaluator(judge(digits(), "final", encoder()))
     assert not any("scratch" in key for key in found)
-    assert capsys.readouterr().out.startswith("few_labels: nothing is trained from scratch")
+    assert caplog.text.count("few_labels: nothing is trained from scratch") == 1
 
 
 def test_text_has_probes_and_neighbours_only() -> None:

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import print_note
+from ssl_zoo.evaluators.base import warn_once
 from ssl_zoo.evaluators.knn import KNN, votes
 from tests.evaluators.fakes import FakeData, blobs, judge
 
@@ -68,12 +68,12 @@ def test_length_of_features_does_not_matter_and_a_common_direction_only_without_
     assert plain(judge(shifted)) != plain(judge(FakeData(train, test)))
 
 
-def test_more_neighbours_than_examples_are_all_of_them_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    print_note.cache_clear()
+def test_more_neighbours_than_examples_are_all_of_them_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    warn_once.cache_clear()
     data = FakeData(blobs(40, 8, 4, 1.0), blobs(12, 8, 4, 1.0, seed=1))
     found = KNN([20, 200], 0.07, center=False)(judge(data))
     assert found["knn200/top1"] == KNN([40], 0.07, center=False)(judge(data))["knn/top1"]
-    assert capsys.readouterr().out == "knn: k=200 is more than the 40 training examples; all of them vote\n"
+    assert caplog.messages == ["knn: k=200 is more than the 40 training examples; all of them vote"]
 
 
 def test_constant_and_zero_features_are_no_accident() -> None:

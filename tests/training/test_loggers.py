@@ -1,7 +1,8 @@
-"""Loggers: every step once in the CSV through kills and resumption; wandb in all its failures changes nothing."""
+"""Loggers: every step once in the file through kills and resumption; wandb in all its failures changes nothing."""
 
-import errno
 import logging
+import math
+import resource
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from ssl_zoo.training import loggers
-from ssl_zoo.training.loggers import MetricsCSV, Wandb, finish_loggers, tensorboard
+from ssl_zoo.training.loggers import MetricsFile, Wandb, finish_loggers, read_metrics, tensorboard
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.stop_signals import Interrupted
 from tests.training.test_checkpoints import train
@@ -34,104 +35,160 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-# ---------------------------------------------------------------- metrics.csv
+# ---------------------------------------------------------------- metrics.jsonl
 
 
-def test_new_metrics_get_new_columns(tmp_path: Path) -> None:
-    csv = MetricsCSV(tmp_path / "run")
-    csv.log_metrics({"init/knn/top1": 0.25}, 0)
-    csv.log_metrics({"train/loss": 1.5, "lr": 0.1}, 10)
-    csv.log_metrics({"train/loss": float("nan")}, 20)
-    csv.log_metrics({"eval/knn/top1": torch.tensor(0.1)}, 20)
-    assert (tmp_path / "run" / "metrics.csv").read_text() == (
-        "step,init/knn/top1,train/loss,lr,eval/knn/top1\n0,0.25,,,\n10,,1.5,0.1,\n20,,nan,,\n20,,,,0.100000001\n"
-    )
-    table = pandas.read_csv(tmp_path / "run" / "metrics.csv").groupby("step").last()
-    assert table["train/loss"][10] == 1.5
-    assert len(table) == 3
+def test_a_row_a_call_and_a_table_by_step(tmp_path: Path) -> None:
+    logger = MetricsFile(tmp_path / "run")
+    logger.log_metrics({"init/knn/top1": 0.25}, 0)
+    logger.log_metrics({"train/loss": 1.5, "lr": 0.1}, 10)
+    logger.log_metrics({"train/loss": 2.0}, 20)
+    logger.log_metrics({"train/loss": 2.5, "eval/knn/top1": torch.tensor(0.5)}, 20)
+    assert logger.path.read_text().splitlines()[:2] == [
+        '{"step": 0, "init/knn/top1": 0.25}',
+        '{"step": 10, "train/loss": 1.5, "lr": 0.1}',
+    ]
+    assert read_metrics(logger.path) == {
+        0: {"init/knn/top1": 0.25},
+        10: {"train/loss": 1.5, "lr": 0.1},
+        20: {"train/loss": 2.5, "eval/knn/top1": 0.5},
+    }
+    assert list(tmp_path.rglob("*.*")) == [logger.path]
     with pytest.raises(ValueError, match="needs the step"):
-        csv.log_metrics({"loss": 1.0})
+        logger.log_metrics({"loss": 1.0})
 
 
-def test_a_resumed_run_drops_what_will_come_again(tmp_path: Path) -> None:
-    csv = MetricsCSV(tmp_path)
+def test_the_documented_line_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    logger = MetricsFile(tmp_path)
+    for step in (10, 20, 30):
+        logger.log_metrics({"train/loss": step / 7, "lr": 1e-3}, step)
+    logger = MetricsFile(tmp_path, resumed_at=20)
+    for step in (30, 40):
+        logger.log_metrics({"train/loss": step / 9}, step)
+    logger.log_metrics({"test/knn/top1": 0.5}, 40)
+    line = 'pandas.read_json("metrics.jsonl", lines=True).groupby("step").last()'
+    assert line in (loggers.MetricsFile.__doc__ or "")
+    assert line in (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
+    table = eval(line, {"pandas": pandas})
+    assert table["train/loss"].to_dict() == pytest.approx({10: 10 / 7, 20: 20 / 7, 30: 30 / 9, 40: 40 / 9})
+    assert table["test/knn/top1"].dropna().to_dict() == {40: 0.5}
+
+
+def test_values_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    logger = MetricsFile(tmp_path)
+    values = {"train/loss": float("nan"), "grad": float("inf"), "low": torch.tensor(-torch.inf), "lr": 0.1}
+    logger.log_metrics({"train/loss": 3.0}, 10)
+    logger.log_metrics(values, 10)
+    assert (
+        logger.path.read_text().splitlines()[1]
+        == '{"step": 10, "train/loss": null, "grad": null, "low": null, "lr": 0.1}'
+    )
+    row = read_metrics(logger.path)[10]  # the last value, and not the last finite one
+    assert {name for name, value in row.items() if math.isnan(value)} == {"train/loss", "grad", "low"}
+    assert pandas.read_json(logger.path, lines=True)["grad"].dtype == "float64"
+
+
+def test_a_resumed_run_supersedes_what_was_logged_after_its_checkpoint(tmp_path: Path) -> None:
+    logger = MetricsFile(tmp_path)
     for step in range(0, 50, 10):
-        csv.log_metrics({"loss": step / 10}, step)
-    with csv.path.open("a") as file:
-        file.write("50,0.12")  # the process was killed half way through a line
-    MetricsCSV(tmp_path, resumed_at=20).log_metrics({"loss": 9.0, "lr": 1.0}, 30)
-    assert csv.path.read_text() == "step,loss,lr\n0,0,\n10,1,\n20,2,\n30,9,1\n"
-    MetricsCSV(tmp_path)
-    assert csv.path.read_text() == "step\n"
+        logger.log_metrics({"loss": step / 10}, step)
+    before = logger.path.read_text()
+    with logger.path.open("a") as file:
+        file.write('{"step": 50, "los')  # the process was killed in the middle of a line
+    assert list(read_metrics(logger.path)) == [0, 10, 20, 30, 40]
+    MetricsFile(tmp_path, resumed_at=20).log_metrics({"loss": 9.0, "lr": 1.0}, 35)  # logs at other steps now
+    assert logger.path.read_text().startswith(before)
+    assert read_metrics(logger.path) == {
+        0: {"loss": 0.0},
+        10: {"loss": 1.0},
+        20: {"loss": 2.0},
+        35: {"loss": 9.0, "lr": 1.0},
+    }
+    MetricsFile(tmp_path, resumed_at=10)
+    assert list(read_metrics(logger.path)) == [0, 10]
+    MetricsFile(tmp_path).log_metrics({"loss": 1.0}, 5)
+    assert read_metrics(logger.path) == {5: {"loss": 1.0}}
 
 
-@pytest.mark.parametrize("content", [None, b"", b"step,loss\n10,0.5\n\xff", b"loss\n0.5\n", b"step\nx\n"], ids=str)
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b'{"step": 10, "loss": 0.5}\n\xff\n',
+        b'{"loss": 0.5}\n',
+        b'{"step": "x"}\n',
+        b"[1]\n",
+        b'{"st\n{"step": 1}\n',
+    ],
+    ids=str,
+)
 def test_a_resumed_run_with_a_damaged_file_says_so_and_begins_anew(
     content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     if content is not None:
-        (tmp_path / "metrics.csv").write_bytes(content)
-    MetricsCSV(tmp_path, resumed_at=20).log_metrics({"loss": 1.0}, 30)
-    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n30,1\n"
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+    MetricsFile(tmp_path, resumed_at=20).log_metrics({"loss": 1.0}, 30)
+    assert read_metrics(tmp_path / "metrics.jsonl") == {30: {"loss": 1.0}}
     (line,) = warnings_of(caplog)
-    assert "metrics.csv cannot be read" in line
+    assert "metrics.jsonl cannot be read" in line
     assert "starts again after step 20" in line
 
 
 @pytest.mark.parametrize("end", ["signal", "kill"])
-def test_an_interrupted_and_resumed_run_writes_the_same_file_as_a_whole_one(tmp_path: Path, end: str) -> None:
-    train(tmp_path / "whole", 12, logger=MetricsCSV(tmp_path / "whole"), log_every_n_steps=1)
+def test_an_interrupted_and_resumed_run_reads_like_a_whole_one(tmp_path: Path, end: str) -> None:
+    train(tmp_path / "whole", 12, logger=MetricsFile(tmp_path / "whole"), log_every_n_steps=1)
     run = tmp_path / "run"
     if end == "signal":  # saved at step 6, and that step's metrics are still logged
         saving = PeriodicCheckpoint(run / "checkpoints", every=100)
         with pytest.raises(Interrupted) as caught:
-            train(run, 12, SignalItself(6, signal.SIGTERM), saving, logger=MetricsCSV(run), log_every_n_steps=1)
+            train(run, 12, SignalItself(6, signal.SIGTERM), saving, logger=MetricsFile(run), log_every_n_steps=1)
         kept = caught.value.checkpoint
     else:  # saved at step 6 and logged up to step 8
-        train(run, 8, PeriodicCheckpoint(run / "checkpoints", every=6), logger=MetricsCSV(run), log_every_n_steps=1)
+        train(run, 8, PeriodicCheckpoint(run / "checkpoints", every=6), logger=MetricsFile(run), log_every_n_steps=1)
         kept = run / "checkpoints" / "step-00000006.ckpt"
-    train(run, 12, resume=kept, logger=MetricsCSV(run, resumed_at=6), log_every_n_steps=1)
-    table = pandas.read_csv(run / "metrics.csv")
-    assert list(table["step"]) == list(range(1, 13))
-    assert (run / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
+    train(run, 12, resume=kept, logger=MetricsFile(run, resumed_at=6), log_every_n_steps=1)
+    found = read_metrics(run / "metrics.jsonl")
+    assert list(found) == list(range(1, 13))
+    assert found == read_metrics(tmp_path / "whole" / "metrics.jsonl")
 
 
 def test_a_full_disk_is_reported_once_and_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    csv = MetricsCSV(tmp_path)
-    csv.log_metrics({"loss": 1.0}, 1)
-
-    class Full:
-        def __init__(self, file: Any, columns: list[str]):
-            self.file = file
-
-        def writerow(self, row: dict[str, str]) -> None:
-            self.file.write("2,0.")
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        writerows = writerow
-
-        def writeheader(self) -> None:
-            pass
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loggers, "_csv_writer", Full)
-        csv.log_metrics({"loss": 2.0}, 2)
-        csv.log_metrics({"loss": 3.0, "test/knn": 0.5}, 3)
-        with pytest.raises(OSError, match="No space left"):  # a run without its last metrics is not complete
-            finish_loggers([csv])
-    finish_loggers([csv])
-    assert csv.path.read_text() == "step,loss,test/knn\n1,1,\n2,2,\n3,3,0.5\n"
-    csv.log_metrics({"loss": 4.0}, 4)
-    assert csv.path.read_text().endswith("3,3,0.5\n4,4,\n")
+    logger = MetricsFile(tmp_path)
+    logger.log_metrics({"loss": 1.0}, 1)
+    size = logger.path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(signal, "SIGXFSZ", signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, limits[1]))  # room for a part of a line
+    try:
+        logger.log_metrics({"loss": 2.0}, 2)
+        assert logger.path.stat().st_size == size
+        logger.log_metrics({"loss": 3.0, "test/knn": 0.5}, 3)
+        with pytest.raises(OSError, match=r"metrics\.jsonl"):  # a run without its last metrics is not complete
+            finish_loggers([logger])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    finish_loggers([logger])
+    assert read_metrics(logger.path) == {1: {"loss": 1.0}, 2: {"loss": 2.0}, 3: {"loss": 3.0, "test/knn": 0.5}}
+    logger.log_metrics({"loss": 4.0}, 4)
+    assert list(read_metrics(logger.path)) == [1, 2, 3, 4]
     (line,) = warnings_of(caplog)
-    assert "metrics.csv could not be written: [Errno 28] No space left on device" in line
+    assert "metrics.jsonl could not be written: [Errno 28] No space left on device" in line
+
+
+def test_rows_do_not_follow_a_link(tmp_path: Path) -> None:
+    logger = MetricsFile(tmp_path)
+    other = tmp_path / "other"
+    logger.path.symlink_to(other)
+    logger.log_metrics({"loss": 1.0}, 1)
+    assert not other.exists()
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: "FakeWandb") -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    MetricsCSV(tmp_path).log_metrics({"loss": 1.0}, 1)
+    MetricsFile(tmp_path).log_metrics({"loss": 1.0}, 1)
     logger = Wandb(tmp_path, "project")
     logger.log_metrics({"loss": 1.0}, 1)
     finish_loggers([logger])
@@ -265,7 +322,7 @@ def test_no_failure_of_wandb_changes_a_run(
         monkeypatch.setitem(sys.modules, "wandb", None)
     logger = Wandb(tmp_path, "project")
     began = time.monotonic()
-    model = train(tmp_path, 6, logger=[MetricsCSV(tmp_path), logger], log_every_n_steps=1)
+    model = train(tmp_path, 6, logger=[MetricsFile(tmp_path), logger], log_every_n_steps=1)
     finish_loggers([logger])
     assert time.monotonic() - began < 10
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
@@ -273,7 +330,7 @@ def test_no_failure_of_wandb_changes_a_run(
     told = warnings_of(caplog)
     assert len(told) == len(reports)
     assert all(f"wandb: {report}" in line for report, line in zip(reports, told, strict=True))
-    assert list(pandas.read_csv(tmp_path / "metrics.csv")["step"]) == [1, 2, 3, 4, 5, 6]
+    assert list(read_metrics(tmp_path / "metrics.jsonl")) == [1, 2, 3, 4, 5, 6]
 
 
 # ---------------------------------------------------------------- secrets, the real wandb, TensorBoard

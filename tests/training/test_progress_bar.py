@@ -12,34 +12,36 @@ from ssl_zoo.training.progress_bar import ProgressBar
 from tests.test_learner import Stream, Toy, make_learner, make_trainer
 
 
-def test_a_log_file_gets_a_few_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_file_gets_a_few_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     trainer = make_trainer(tmp_path, 100, log_every_n_steps=1, callbacks=[ProgressBar(batch_size=4, lines=5)])
     trainer.fit(make_learner(Toy(), 100), datamodule=Stream())
-    lines = [line for line in capsys.readouterr().out.splitlines() if "examples/s" in line]
+    lines = [line for line in caplog.messages if "examples/s" in line]
     assert [line.split("%")[0].strip() for line in lines] == ["20", "40", "60", "80", "100"]
 
 
 def test_a_log_file_of_a_long_run_gets_a_line_from_time_to_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also between the steps at which the loss is logged."""
+    caplog.set_level("INFO")
     monkeypatch.setattr(progress_bar, "MAX_SECONDS_PER_LINE", 0)
     trainer = make_trainer(tmp_path, 10, log_every_n_steps=5, callbacks=[ProgressBar(batch_size=4, lines=1)])
     trainer.fit(make_learner(Toy(), 10), datamodule=Stream())
-    shown = [line.split()[2] for line in capsys.readouterr().out.splitlines() if "% " in line]
+    shown = [line.split()[2] for line in caplog.messages if "% " in line]
     assert shown == [str(step) for step in range(1, 11)]
 
 
 @pytest.mark.parametrize(("steps", "log_every"), [(1, 10), (3, 10), (12, 10)])
 def test_the_first_and_the_last_step_are_shown_without_nan(
-    steps: int, log_every: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    steps: int, log_every: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     trainer = make_trainer(tmp_path, steps, log_every_n_steps=log_every, callbacks=[ProgressBar(batch_size=4)])
     trainer.fit(make_learner(Toy(), steps), datamodule=Stream())
-    out = capsys.readouterr().out
-    shown = [line.split()[2] for line in out.splitlines() if "% " in line]
+    shown = [line.split()[2] for line in caplog.messages if "% " in line]
     assert shown == [str(step) for step in sorted({1, 10, steps}) if step <= steps]
-    assert "nan" not in out
+    assert "nan" not in caplog.text
 
 
 def test_the_bar_moves_with_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_damaged_results_are_made_again_or_named(interrupted: Path, caplog: pyte
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "results.json", "metrics.csv", "tokenizer.json", "checkpoints/step-00000009.ckpt"]
+    "name", ["config.json", "results.json", "metrics.jsonl", "tokenizer.json", "checkpoints/step-00000009.ckpt"]
 )
 def test_a_folder_in_place_of_a_file_is_refused_by_name(
     name: str, interrupted: Path, monkeypatch: pytest.MonkeyPatch

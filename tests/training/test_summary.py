@@ -1,5 +1,6 @@
 """What a run says of itself: its first line, one line an evaluation, and when nothing was learned."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,24 +37,27 @@ class Talks:
     needs_labels = False
 
     def __call__(self, judged: EvalContext) -> dict[str, float]:
-        print("k is too large")
+        logging.getLogger("ssl_zoo.evaluators.knn").warning("k is too large")
         if judged.phase == "periodic":
             raise FloatingPointError
         return {"knn/top1": 0.5}
 
 
-def test_one_line_says_what_is_evaluated_and_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_line_says_what_is_evaluated_and_how_long_it_took(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     data = FakeData(blobs(30, 4, 3, 2.0), blobs(12, 4, 3, 2.0))
-    assert summary.evaluate_and_print("before training", {"knn": Talks()}, judge(data)) == {"knn/top1": 0.5}
-    line, notes = capsys.readouterr().out.splitlines()
+    assert summary.evaluate_and_log("before training", {"knn": Talks()}, judge(data)) == {"knn/top1": 0.5}
+    line, notes = caplog.messages
     assert line.startswith("before training: evaluating knn on 12 test examples ... ")
     assert line.endswith(" s")
     assert notes == "k is too large"
+    caplog.clear()
     with pytest.raises(FloatingPointError):
-        summary.evaluate_and_print("after training", {"knn": Talks()}, judge(data, "periodic"))
-    assert capsys.readouterr().out.splitlines()[1] == "k is too large"
-    assert summary.evaluate_and_print("after training", {}, judge(data)) == {}
-    assert capsys.readouterr().out == ""
+        summary.evaluate_and_log("after training", {"knn": Talks()}, judge(data, "periodic"))
+    assert caplog.messages[1] == "k is too large"
+    caplog.clear()
+    assert summary.evaluate_and_log("after training", {}, judge(data)) == {}
+    assert not caplog.messages
 
 
 def metrics(before: float, after: float, n: int = 400, key: str = "knn/top1", **more: Any) -> dict[str, float]:
@@ -113,7 +117,7 @@ def test_metrics_are_shown_beside_those_before_training(tmp_path: Path, capsys: 
 
 
 def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     facts = {"class_names": ["a", "b"]}
     y = torch.tensor([0] * 30 + [1] * 10)
@@ -124,7 +128,7 @@ def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
     assert "50.0 % (35.2 to 64.8)" in out
     assert "75.0 % (59.8 to 85.8) │ 40" in out
     assert "majority class" in out
-    assert "nothing was learned" in out
+    assert "nothing was learned" in caplog.text
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no font"), OSError(28, "No space left"), BrokenPipeError()])

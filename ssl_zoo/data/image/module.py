@@ -1,5 +1,6 @@
 """The data module for images: source -> splits -> store (decoded, or encoded for workers) -> loader -> views."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ssl_zoo.data.image.checks import check_image_settings
@@ -25,11 +27,12 @@ from ssl_zoo.data.image.splits import ImageSplit, choose_splits, read_splits
 from ssl_zoo.data.image.stores import Catalogue, Damage, Key, catalogue, choose_store, load_pixels, read_once
 from ssl_zoo.data.labels import describe_labels, limit_labels
 from ssl_zoo.data.layout import abbreviate
-from ssl_zoo.data.locate import as_path, print_on_rank_zero
+from ssl_zoo.data.locate import as_path
 from ssl_zoo.data.order import Step, check_batch, stratified
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 
+log = logging.getLogger(__name__)
 BRIGHT = 2**14
 """16-bit images with all values below this use fewer bits and would be nearly black."""
 
@@ -228,16 +231,14 @@ class ImageData(LightningDataModule):
             else:
                 self.pixels[name] = load_pixels(folder, name, size, self.in_chans, into_ram=self.store == "ram")
             if skipped := unreadable[name]:
-                print_on_rank_zero(
-                    f"skipped {len(skipped)} of {len(known_labels)} {name} images, unreadable, such as {skipped[0].why}"
-                )
+                count = f"{len(skipped)} of {len(known_labels)} {name} images"
+                rank_zero_only(log.warning)("skipped %s, unreadable, such as %s", count, skipped[0].why)
 
         # ---- Messages and facts ----
-        if known.transparent:
-            how = "is a channel" if self.in_chans in (2, 4) else "is composited on white"
-            print_on_rank_zero(f"{self.path}: the transparency of some images {how}")
-        for note in source.notes(known.splits):
-            print_on_rank_zero(f"{self.path}: {note}")
+        how = "is a channel" if self.in_chans in (2, 4) else "is composited on white"
+        transparency = [f"the transparency of some images {how}"] if known.transparent else []
+        for note in [*transparency, *source.notes(known.splits)]:
+            rank_zero_only(log.info)("%s: %s", self.path, note)
         self.facts = self._describe(known.class_names, sum(map(len, unreadable.values())))
 
     def _check_classes(self, known: Catalogue) -> None:
@@ -264,7 +265,7 @@ class ImageData(LightningDataModule):
         unknown = f" ({lacking:,} more have no label)" if lacking else ""
         size = sum(pixels.numel() for pixels in self.pixels.values())
         kept = f"{size / 1e6:,.1f} MB of {self.image_size}x{self.image_size} pixels" if size else "decoded every epoch"
-        print_on_rank_zero(
+        rank_zero_only(log.info)(
             f"{self.path}: {num_train:,} training and {num_test:,} test images{unknown}, "
             f"{describe_labels(self.labels['train'].numpy(), class_names)}; data.store={self.store} ({kept})"
         )

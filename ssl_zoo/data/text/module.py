@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.labels import describe_labels, limit_labels
-from ssl_zoo.data.locate import as_path, print_on_rank_zero
+from ssl_zoo.data.locate import as_path
 from ssl_zoo.data.order import check_batch, check_shares, stratified, training_steps
 from ssl_zoo.data.text.checks import check_text_settings
 from ssl_zoo.data.text.corpus import Corpus, Survey, build_token_store, choose_corpus, survey
@@ -175,14 +176,14 @@ class TextData(LightningDataModule):
         }
 
     def _describe(self, tokens: TokenStore) -> None:
-        """Prints what was read and what was not."""
+        """Logs what was read and what was not."""
         corpus = self._corpus()
         for note in self.source.notes(corpus.splits()):
-            print_on_rank_zero(f"{self.path}: {note}")
+            rank_zero_only(log.info)("%s: %s", self.path, note)
         splits = {split: np.arange(ends.start, ends.stop) for split, ends in tokens.splits.items()}
         training = np.union1d(splits["pretrain"], splits["train"])
         unknown = bool(len(splits["test"]) and len(tokens.labelled("train")) and not len(tokens.labelled("test")))
-        print_on_rank_zero(
+        rank_zero_only(log.info)(
             f"{self.path}: {len(training):,} training and {len(splits['test']):,} test documents"
             f"{' without a label' * unknown}, "
             f"{tokens.dropped:,} empty ones left out, {tokens.starts[-1]:,} tokens; "

@@ -189,7 +189,7 @@ def prepare_tokenizer(
     settings = {"kind": kind, "vocab_size": vocab_size, "lowercase": lowercase, "sample_mb": sample_mb}
 
     def build(folder: Path) -> None:
-        print(f"training a {kind} tokenizer of {vocab_size} tokens", flush=True)
+        log.info("training a %s tokenizer of %d tokens", kind, vocab_size)
         trained = train_tokenizer(sample(int(sample_mb * 1e6)), kind, vocab_size, lowercase)
         trained.save(str(folder / "tokenizer.json"))
 

@@ -58,7 +58,8 @@ def pets(tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def test_facts_and_one_line(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_facts_and_one_line(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     made = data(pets, num_classes=2)
     assert made.facts == {
         "modality": "image",
@@ -77,7 +78,7 @@ def test_facts_and_one_line(pets: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
     assert made.num_train == 10
     store = "device" if torch.cuda.is_available() else "ram"
-    assert f"10 training and 4 test images, 2 classes (cat 5, dog 5); data.store={store} (" in capsys.readouterr().out
+    assert f"10 training and 4 test images, 2 classes (cat 5, dog 5); data.store={store} (" in caplog.text
 
 
 def test_batches_hold_views_labels_and_indices(pets: Path) -> None:
@@ -218,14 +219,14 @@ def test_the_nearest_place_with_room(pets: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("store", ["ram", "encoded"])
 def test_skipped_images_are_counted_and_the_rest_is_right(
-    pets: Path, store: str, capsys: pytest.CaptureFixture[str]
+    pets: Path, store: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (pets / "train" / "cat" / "0001.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"0001.png: not an image file. Repair or remove .* data.on_error=skip"):
         data(pets, store=store)
     made = data(pets, store=store, on_error="skip", max_skipped=0.1, num_workers=0)
     assert (made.num_train, made.facts["num_skipped"]) == (9, 1)
-    assert "skipped 1 of 10 train images, unreadable, such as" in capsys.readouterr().out
+    assert "skipped 1 of 10 train images, unreadable, such as" in caplog.text
     plain = next(iter(made.eval_batches("train", 9)))
     assert plain.labels.tolist() == [0] * 4 + [1] * 5
     pixels = np.asarray(picture(2)).transpose(2, 0, 1) / 255  # number 1 is now what was number 2
@@ -384,23 +385,26 @@ def test_images_of_many_bands(tmp_path: Path, store: str) -> None:
         data(tmp_path / "bands")
 
 
-def test_one_class_is_no_label(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_class_is_no_label(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     made = data(pets / "train" / "cat")
     assert not made.facts["has_labels"]
     write(pets / "other" / "train" / "cat", 5)
     made = data(pets / "other", splits={"train": ["train"], "test": None})
     assert (made.facts["has_labels"], made.rows_have_labels, made.has_labels) == (False, False, False)
-    assert "5 training and 0 test images, 1 class (cat 5), so no accuracy is measured;" in capsys.readouterr().out
+    assert "5 training and 0 test images, 1 class (cat 5), so no accuracy is measured;" in caplog.text
 
 
-def test_what_is_not_read_is_said(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_read_is_said(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     write(pets / "extra", 1)
     (pets / "train" / "cat" / "1.heic").write_bytes(b"")
     (pets / "train" / "cat" / "up").symlink_to("..")
     Image.new("RGBA", (8, 8), (200, 0, 0, 0)).save(pets / "train" / "cat" / "glass.png")
     for _ in range(2):  # the second time from the cache
         assert data(pets).num_train == 11
-        said = capsys.readouterr().out
+        said = caplog.text
+        caplog.clear()
         assert "splits not used: extra (1 files)" in said
         assert "files left out by their endings: 1 .heic (such as" in said
         assert "1 links left out, such as" in said
@@ -420,13 +424,14 @@ def test_a_batch_of_one(pets: Path) -> None:
     assert batches(data(pets, batch_size=1), 1)[0].labels.shape == (1,)
 
 
-def test_test_images_without_a_label_are_counted(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_images_without_a_label_are_counted(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     for name in ("cat", "dog"):
         for path in (pets / "test" / name).iterdir():
             path.rename(pets / "test" / path.name)
         (pets / "test" / name).rmdir()
     data(pets)
-    assert "10 training and 0 test images (4 more have no label), 2 classes" in capsys.readouterr().out
+    assert "10 training and 0 test images (4 more have no label), 2 classes" in caplog.text
 
 
 def test_too_little_shared_memory_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -316,11 +316,12 @@ def test_bad_settings_are_refused_before_training(labelled: Path, settings: dict
         text_data(labelled, **settings)
 
 
-def test_empty_documents_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_documents_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     path = tmp_path / "corpus.txt"
     path.write_text("\n".join(f"some words of line {i}" if i % 3 else "" for i in range(300)))
     data = text_data(path, heldout=0.3)
-    assert "corpus.txt: 140 training and 60 test documents, 100 empty ones left out, " in capsys.readouterr().out
+    assert "corpus.txt: 140 training and 60 test documents, 100 empty ones left out, " in caplog.text
     assert data.facts["num_train"] + data.facts["num_test"] == 200
 
 
@@ -353,23 +354,26 @@ def test_imdb() -> None:
     assert time.process_time() - started < 1
 
 
-def test_what_was_read_is_said_each_time(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_read_is_said_each_time(labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     (labelled / "notes.md").write_text("x")
     for _ in range(2):  # the second time from the cache
         text_data(labelled, label_column="label")
-        said = capsys.readouterr().out
+        said = caplog.text
+        caplog.clear()
         assert "120 training and 60 test documents, 0 empty ones left out, " in said
         assert "; 2 classes (0 40, 1 80)" in said
         assert "splits not used: unsupervised (1 files)" in said
         assert "files left out by their endings: 1 .md (such as" in said
 
 
-def test_one_class_is_no_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_class_is_no_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     write(tmp_path / "train.jsonl", 60, 1, [1, -1])
     write(tmp_path / "test.jsonl", 60, 2, [1])
     data = text_data(tmp_path, label_column="label")
     assert (data.facts["has_labels"], data.facts["num_classes"]) == (False, 0)
-    assert "1 class (1 30), so no accuracy is measured, 30 unlabelled" in capsys.readouterr().out
+    assert "1 class (1 30), so no accuracy is measured, 30 unlabelled" in caplog.text
 
 
 def test_a_validation_split_is_the_test_part_where_there_is_no_other(labelled: Path) -> None:
