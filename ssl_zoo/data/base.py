@@ -89,7 +89,10 @@ class DataModule(EvalData, Protocol):
         """
 
     def train_dataloader(self) -> Iterable[Any]:
-        """This process's share of every global batch from `start_step` on, without end."""
+        """This process's share of every global batch from `start_step` on, without end.
+
+        Every tensor in a batch has one row per example.
+        """
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a loaded batch to the device."""
