@@ -32,7 +32,7 @@ import yaml
 
 from ssl_zoo.report import results
 from ssl_zoo.report.comparison import Estimate
-from ssl_zoo.training.moved import MOVED_TARGETS
+from ssl_zoo.training.moved import MOVED_TARGETS, SPLIT_KEYS
 
 HERE = Path(__file__).parent
 CONF = HERE.parent / "conf"
@@ -97,10 +97,21 @@ def recipe(command: str) -> str:
         # The experiment chooses the views, whatever the method declares.
         kept = [entry for entry in method.pop("defaults", []) if not any("paper_views" in key for key in entry)]
         method = {"defaults": kept, **method} if kept else method
-    text = json.dumps([experiment, method])
-    for before, now in MOVED_TARGETS.items():  # moving a class does not change the recipe
+    # Neither another name of a key nor another place of a class changes the recipe.
+    text = json.dumps([experiment, with_joined_keys(method)])
+    for before, now in MOVED_TARGETS.items():
         text = text.replace(f'"{now}"', f'"{before}"')
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def with_joined_keys(method: dict[str, Any]) -> dict[str, Any]:
+    """Returns the configuration of a method with the list that it held before `moved.SPLIT_KEYS`, in the same place."""
+    for before, now in SPLIT_KEYS.items():
+        if method.keys() >= set(now):
+            joined = {before: [method[key] for key in now]}
+            others = [{key: value} if key not in now else joined for key, value in method.items()]
+            method = {key: value for part in others for key, value in part.items()}
+    return method
 
 
 def recorded() -> list[dict[str, Any]]:

@@ -1,7 +1,6 @@
 """Checks of a method's settings; error messages name the key, the value and the remedy."""
 
 import math
-from collections.abc import Sequence
 
 
 def choice(options: tuple[str, ...], **values: str) -> None:
@@ -30,10 +29,3 @@ def fraction(**values: float) -> None:
     for name, value in values.items():
         if not isinstance(value, int | float) or not 0 < value < 1:
             raise ValueError(f"method.{name}={value} must lie between 0 and 1, both excluded")
-
-
-def ramp(**values: Sequence[float]) -> None:
-    """Raises ValueError unless each value is [first, last, share], all above 0; names become keys of `method.`."""
-    for name, value in values.items():
-        if len(value) != 3 or min(value) <= 0:
-            raise ValueError(f"method.{name}={value}: give [first, last, share] above 0")

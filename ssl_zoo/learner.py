@@ -230,4 +230,4 @@ class Learner(LightningModule):
         self.batches_seen = checkpoint["ssl_zoo"]["batches_seen"]
         self.clock.earlier = checkpoint["ssl_zoo"]["elapsed"]
         self.skipped_steps = checkpoint["ssl_zoo"].get("skipped_steps", 0)  # older ones have none
-        self.trainer.datamodule.start_step = self.batches_seen  # type: ignore[attr-defined]
+        self.trainer.datamodule.start_batch = self.batches_seen  # type: ignore[attr-defined]

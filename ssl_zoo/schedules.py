@@ -8,9 +8,9 @@ def cosine_schedule(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def linear_ramp(start: float, end: float, share: float, progress: float) -> float:
-    """Linear from `start` to `end` over the first `share` of the run, then constant."""
-    return start + (end - start) * min(progress / share, 1.0)
+def linear_warmup(start: float, end: float, warmup: float, progress: float) -> float:
+    """Linear from `start` to `end` over the first share `warmup` of the run, then constant."""
+    return start + (end - start) * (min(progress / warmup, 1.0) if warmup else 1.0)
 
 
 def warmup_cosine(progress: float, warmup: float, final: float) -> float:

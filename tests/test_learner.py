@@ -22,13 +22,13 @@ class Stream(LightningDataModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.start_step = 0
+        self.start_batch = 0
 
     def train_dataloader(self) -> "Stream":
         return self
 
     def __iter__(self) -> Iterator[Batch]:
-        step = self.start_step
+        step = self.start_batch
         while True:
             generator = torch.Generator().manual_seed(step)
             x = torch.randn(4, 3, generator=generator)

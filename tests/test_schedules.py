@@ -15,7 +15,8 @@ def test_schedules() -> None:
     assert warmup_cosine(0.0, 0.0, 0.0) == 1.0
 
 
-def test_a_ramp_is_linear_and_then_flat() -> None:
-    assert [schedules.linear_ramp(0.04, 0.07, 0.3, p) for p in (0, 0.1, 0.3, 0.9)] == pytest.approx(
+def test_a_linear_warmup_is_linear_and_then_flat() -> None:
+    assert [schedules.linear_warmup(0.04, 0.07, 0.3, p) for p in (0, 0.1, 0.3, 0.9)] == pytest.approx(
         [0.04, 0.05, 0.07, 0.07]
     )
+    assert schedules.linear_warmup(0.04, 0.07, 0.0, 0.0) == pytest.approx(0.07)  # none

@@ -170,9 +170,9 @@ class TextTransformer(TextEncoder):
             raise ValueError(f"backbone.max_length={self.max_length}: too short for the positions of {length} tokens.")
         positions = torch.arange(length, device=ids.device)
         if not (self.isolate_documents or self.causal):
-            # Attention without a mask is faster; on the CPU, testing for padding causes no synchronisation. An exported
-            # program serves all inputs and cannot test.
-            may_test = ids.device.type == "cpu" and not torch.compiler.is_exporting()
+            # Attention without a mask is faster; on the CPU, testing for padding causes no synchronisation. There is no
+            # value to test in a fake tensor, and an exported program serves all inputs.
+            may_test = type(ids) is Tensor and ids.device.type == "cpu" and not torch.compiler.is_exporting()
             all_valid = may_test and bool(valid.all())
             return None if all_valid else valid[:, None, None, :], positions
         visible = valid[:, None, :].expand(-1, length, -1)

@@ -44,7 +44,7 @@ class DataModule(EvalData, Protocol):
 
     batch_size: int
     """Examples per global batch, over all processes."""
-    start_step: int
+    start_batch: int
     """Global batches consumed before; the learner sets it when a run resumes, and `train_dataloader` starts there."""
 
     @property
@@ -96,7 +96,10 @@ class DataModule(EvalData, Protocol):
         """
 
     def train_dataloader(self) -> Iterable[Any]:
-        """This process's share of every global batch from `start_step` on, without end."""
+        """This process's share of every global batch from `start_batch` on, without end.
+
+        Every tensor in a batch has one row per example.
+        """
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves a loaded batch to the device."""

@@ -1,4 +1,8 @@
-"""Which examples each training step and each evaluation uses: pure functions, so nothing has to be saved."""
+"""Which examples each global batch of training and each evaluation uses: pure functions, so nothing has to be saved.
+
+A step of the optimizer takes one global batch, or several with `trainer.accumulate_grad_batches`; only batches are
+counted here.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Step(NamedTuple):
+class BatchShare(NamedTuple):
     """One process's share of one global batch.
 
     Attributes:
@@ -42,10 +46,10 @@ def check_batch(num_examples: int, batch_size: int, world_size: int) -> None:
         )
 
 
-def training_steps(
-    num_examples: int, batch_size: int, seed: int, start_step: int, rank: int = 0, world_size: int = 1
-) -> Iterator[Step]:
-    """This process's share of every global batch from `start_step` on, without end.
+def training_batches(
+    num_examples: int, batch_size: int, seed: int, start_batch: int, rank: int = 0, world_size: int = 1
+) -> Iterator[BatchShare]:
+    """This process's share of every global batch from `start_batch` on, without end.
 
     k processes together see the same examples as one. The incomplete batch at the end of an epoch is dropped; in
     another epoch these are other examples.
@@ -54,7 +58,7 @@ def training_steps(
         num_examples: size of the data set.
         batch_size: examples per global batch, over all processes.
         seed: of the order.
-        start_step: global batches to skip.
+        start_batch: global batches to skip.
         rank: of this process.
         world_size: number of processes.
 
@@ -63,12 +67,12 @@ def training_steps(
     """
     check_batch(num_examples, batch_size, world_size)
     per_epoch, share = num_examples // batch_size, batch_size // world_size
-    epoch, position = divmod(start_step, per_epoch)
+    epoch, position = divmod(start_batch, per_epoch)
     while True:
         order = epoch_order(num_examples, seed, epoch)
         for start in range(position * batch_size, per_epoch * batch_size, batch_size):
             local = start + rank * share
-            yield Step(epoch, order[local : local + share])
+            yield BatchShare(epoch, order[local : local + share])
         epoch, position = epoch + 1, 0
 
 

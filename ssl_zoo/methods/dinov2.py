@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.backbones.tokens import require_tokens
-from ssl_zoo.checks import fraction, positive, ramp, share
+from ssl_zoo.checks import fraction, positive, share
 from ssl_zoo.distributed import all_gather
 from ssl_zoo.functional import ema_copy, ema_update_cosine, embed_views, global_views, mean_over, sinkhorn, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
 from ssl_zoo.nn.token_masking import MaskedTokens, encode_views, mask_one_view
-from ssl_zoo.schedules import linear_ramp
+from ssl_zoo.schedules import linear_warmup
 
 SINKHORN_ITERATIONS = 3  # Section 4; not a setting in the official code either
 KOLEO_MIN_DISTANCE = 1e-2
@@ -49,7 +49,8 @@ class DINOv2(Method):
     all views, which matters for texts of different lengths; (6) KoLeo has a minimum distance, see `koleo`.
 
     Args:
-        teacher_temperature: [first, last, share]; linear from first to last over this share of the run, then constant.
+        teacher_temperature_start: at the start of the run; changes linearly to `teacher_temperature`.
+        teacher_temperature_warmup: share of the run after which `teacher_temperature` is reached.
         freeze_until: share of the run during which the prototypes are frozen.
         ema_decay: of the teacher; rises to 1 over the run along a half-cosine.
     """
@@ -63,7 +64,9 @@ class DINOv2(Method):
         out_dim: int,
         num_prototypes: int,
         temperature: float,
-        teacher_temperature: list[float],
+        teacher_temperature: float,
+        teacher_temperature_start: float,
+        teacher_temperature_warmup: float,
         freeze_until: float,
         ema_decay: float,
         mask_ratio: float,
@@ -74,15 +77,17 @@ class DINOv2(Method):
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         positive(koleo_weight=koleo_weight)
         fraction(ema_decay=ema_decay)
-        ramp(teacher_temperature=teacher_temperature)
-        share(freeze_until=freeze_until)
+        positive(teacher_temperature=teacher_temperature, teacher_temperature_start=teacher_temperature_start)
+        share(teacher_temperature_warmup=teacher_temperature_warmup, freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
         self.mask_token = mask_token(self.backbone.num_features)
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.token_projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
         self.teacher = ema_copy(nn.ModuleList([backbone, self.projector, self.token_projector]))
         self.temperature = temperature
-        self.teacher_temperature = list(teacher_temperature)
+        self.teacher_temperature = teacher_temperature
+        self.teacher_temperature_start = teacher_temperature_start
+        self.teacher_temperature_warmup = teacher_temperature_warmup
         self.freeze_until = freeze_until
         self.ema_decay = ema_decay
         self.koleo_weight = koleo_weight
@@ -92,8 +97,9 @@ class DINOv2(Method):
         """The teacher's distributions (B * V, K) for views and (B, k, K) for masked tokens."""
         backbone, projector, token_projector = self.teacher.children()
         pooled, tokens = encode_views(backbone, x, masked, mask_token=None)
-        first, last, until = self.teacher_temperature
-        temperature = linear_ramp(first, last, until, progress)
+        temperature = linear_warmup(
+            self.teacher_temperature_start, self.teacher_temperature, self.teacher_temperature_warmup, progress
+        )
         targets = sinkhorn(projector(pooled), temperature, SINKHORN_ITERATIONS)
         scores = token_projector(tokens).flatten(0, 1)
         token_targets = sinkhorn(scores, temperature, SINKHORN_ITERATIONS, masked.valid.flatten())

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.backbones.tokens import require_tokens
-from ssl_zoo.checks import fraction, positive, ramp, share
+from ssl_zoo.checks import fraction, positive, share
 from ssl_zoo.distributed import all_reduce_mean
 from ssl_zoo.functional import ema_copy, ema_update_cosine, embed_views, global_views, mean_over, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import DINOHead
 from ssl_zoo.nn.masks import BlockMask, mask_token
 from ssl_zoo.nn.token_masking import MaskedTokens, encode_views, mask_one_view
-from ssl_zoo.schedules import linear_ramp
+from ssl_zoo.schedules import linear_warmup
 
 
 class IBOT(Method):
@@ -32,7 +32,8 @@ class IBOT(Method):
     texts of different lengths.
 
     Args:
-        teacher_temperature: [first, last, share]; linear from first to last over this share of the run, then constant.
+        teacher_temperature_start: at the start of the run; changes linearly to `teacher_temperature`.
+        teacher_temperature_warmup: share of the run after which `teacher_temperature` is reached.
         freeze_until: share of the run during which the prototypes (the last layer) are frozen.
         ema_decay: of the teacher; rises to 1 over the run along a half-cosine.
     """
@@ -48,7 +49,9 @@ class IBOT(Method):
         out_dim: int,
         num_prototypes: int,
         temperature: float,
-        teacher_temperature: list[float],
+        teacher_temperature: float,
+        teacher_temperature_start: float,
+        teacher_temperature_warmup: float,
         freeze_until: float,
         center_decay: float,
         ema_decay: float,
@@ -58,8 +61,8 @@ class IBOT(Method):
         require_tokens(backbone)
         positive(hidden_dim=hidden_dim, out_dim=out_dim, num_prototypes=num_prototypes, temperature=temperature)
         fraction(center_decay=center_decay, ema_decay=ema_decay)
-        ramp(teacher_temperature=teacher_temperature)
-        share(freeze_until=freeze_until)
+        positive(teacher_temperature=teacher_temperature, teacher_temperature_start=teacher_temperature_start)
+        share(teacher_temperature_warmup=teacher_temperature_warmup, freeze_until=freeze_until)
         self.mask = BlockMask(mask_ratio)
         self.mask_token = mask_token(self.backbone.num_features)
         self.projector = DINOHead(self.backbone.num_features, hidden_dim, out_dim, num_prototypes)
@@ -68,7 +71,9 @@ class IBOT(Method):
         self.register_buffer("center", torch.zeros(num_prototypes))
         self.register_buffer("token_center", torch.zeros(num_prototypes))
         self.temperature = temperature
-        self.teacher_temperature = list(teacher_temperature)
+        self.teacher_temperature = teacher_temperature
+        self.teacher_temperature_start = teacher_temperature_start
+        self.teacher_temperature_warmup = teacher_temperature_warmup
         self.freeze_until = freeze_until
         self.center_decay = center_decay
         self.ema_decay = ema_decay
@@ -78,8 +83,9 @@ class IBOT(Method):
         """The teacher's distributions (B * V, K) for views and (B, k, K) for masked tokens; updates the centres."""
         pooled, tokens = encode_views(self.teacher, x, masked, mask_token=None)
         scores, token_scores = self.teacher_projector(pooled), self.teacher_projector(tokens)
-        first, last, until = self.teacher_temperature
-        temperature = linear_ramp(first, last, until, progress)
+        temperature = linear_warmup(
+            self.teacher_temperature_start, self.teacher_temperature, self.teacher_temperature_warmup, progress
+        )
         targets = ((scores - self.center) / temperature).softmax(dim=-1)
         token_targets = ((token_scores - self.token_center) / temperature).softmax(dim=-1)
         if self.training:

@@ -77,7 +77,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         return
     saving.check_disk_space(folder, rehearsed)
     if resume is None:
-        claim_folder(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
+        write_first_files(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
 
     # ---- 2. Build: data, method, evaluators, budget, trainer, learner ----
     data = build_data(cfg)
@@ -100,7 +100,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     differences = []
     if resume is not None:
         differences = run_folder.data_differences(resume, data.content, found)
-        claim_folder(cfg, folder, found, run)
+        write_first_files(cfg, folder, found, run)
     if (tokenizer := getattr(data, "tokenizer", None)) is not None:  # of data with text
         files.write_atomically(folder / encoder_card.TOKENIZER_NAME, tokenizer.path.read_bytes())
 
@@ -184,8 +184,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         log.info("checkpoints: %s (%s), needed only to go on with the training", folder / "checkpoints", size)
 
 
-def claim_folder(cfg: DictConfig, folder: Path, found: run_folder.FolderState, run: Run) -> None:
-    """Makes the folder this run's and writes `.hydra/`, as Hydra would have done before it was known whose it is."""
+def write_first_files(cfg: DictConfig, folder: Path, found: run_folder.FolderState, run: Run) -> None:
+    """Claims the folder and writes run.log and `.hydra/`, as Hydra would have done before it was known whose it is."""
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         return
     run_folder.claim_run_folder(folder, found, run.config, results.empty_results("running", **run.record()))

@@ -8,11 +8,23 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.report.results import BUDGET_KINDS
+
+VALUES_NEEDED = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+"""What an operation on fake tensors raises when its result depends on values, or when it has no rule for shapes."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +92,42 @@ def resolve_budget(
     return Budget(kind, value, max(1, math.ceil(steps)), None)
 
 
-def count_flops(method: Method, batch: Batch, examples: int = 8) -> float:
-    """Counts the FLOPs of one forward and backward pass, per example.
+def count_flops(method: Method, batch: Batch) -> float:
+    """Counts the FLOPs of one forward and backward pass, per example, from the shapes of `batch`.
 
-    Counts matrix products and convolutions, with a multiply-add as two operations. Because only `examples` of the
-    batch are used, terms that are quadratic in the batch size (similarity matrices) are negligible, as is common
-    practice. Runs on a copy of `method`; weights, buffers and random state are unchanged.
+    Nothing is computed: the pass runs on fake tensors, which have a shape but no values. If a shape depends on values
+    (the random size of I-JEPA's blocks, the number of examples that DeepCluster clusters), a copy of `method` runs on
+    the batch itself. Weights, buffers and random state are unchanged.
+
+    Counts matrix products and convolutions, with a multiply-add as two operations. In a batch of a few examples, terms
+    that are quadratic in the batch size (similarity matrices) are negligible, as is common practice.
     """
-    count = min(examples, len(batch.labels))
-    subset = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
+    try:
+        total = _fake_pass(method, batch)
+    except VALUES_NEEDED:
+        total = _real_pass(method, batch)
+    return total / len(batch.labels)
+
+
+def _fake_pass(method: Method, batch: Batch) -> int:
+    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with FakeCopyMode(fake_mode):
+        method, batch = copy.deepcopy((method, batch))
+    with fake_mode, FlopCounterMode(display=False) as counter:
+        method.train()(batch, 0.0)["loss"].backward()
+    return int(counter.get_total_flops())
+
+
+def _real_pass(method: Method, batch: Batch) -> int:
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(method).train()(subset, 0.0)["loss"].backward()
-    total: int = counter.get_total_flops()
-    return total / count
+        copy.deepcopy(method).train()(batch, 0.0)["loss"].backward()
+    return int(counter.get_total_flops())
 
 
-def flops_per_example(method: Method, data: DataModule, raw: Any) -> float:
-    """Counts the training FLOPs per example on `raw`, a batch as the loader returns it; see `count_flops`."""
-    return count_flops(method, data.on_after_batch_transfer(raw, 0))
+def flops_per_example(method: Method, data: DataModule, raw: Any, examples: int = 8) -> float:
+    """Counts the training FLOPs per example on the first of `raw`, a batch as the loader returns it; see `count_flops`.
+
+    Only these examples are made into views.
+    """
+    first: Any = tree_map_only(Tensor, lambda rows: rows[:examples], raw)
+    return count_flops(method, data.on_after_batch_transfer(first, 0))

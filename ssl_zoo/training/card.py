@@ -41,7 +41,7 @@ def read_card(saved: Mapping[str, Any], checkpoint: str | Path) -> dict[str, Any
     objects = {key: card.get(key, {}) for key in ("config", "facts", "choices")} if isinstance(card, dict) else {}
     if not objects or not all(isinstance(value, dict) for value in objects.values()):
         raise ValueError(f"checkpoint={checkpoint} was not written by ssl_zoo: it has no card")
-    return {**objects, "config": moved.with_current_targets(objects["config"])}
+    return {**objects, "config": moved.with_current_names(objects["config"])}
 
 
 def compose_from_card(card: Mapping[str, Any], groups: Sequence[str] = ("backbone", "method")) -> DictConfig:

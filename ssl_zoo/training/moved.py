@@ -34,17 +34,28 @@ ADDED_KEYS: dict[str, Any] = {
     "optimizer.decay_norms_and_biases": False,
 }
 """Keys that earlier versions did not have -> the value that corresponds to their behaviour."""
+SPLIT_KEYS = {
+    "teacher_temperature": ("teacher_temperature_start", "teacher_temperature", "teacher_temperature_warmup"),
+}
+"""Keys that held a list in earlier versions -> the keys of its elements."""
 _PAPER_VIEWS = re.compile(r"\$\{paper_views\.(\w+)\}")
 
 
-def with_current_targets(config: Any) -> Any:
-    """Returns `config` with every `_target_` replaced by its current name, at any depth, resolved or not."""
-    if isinstance(config, dict):
-        renamed = {key: with_current_targets(value) for key, value in config.items()}
-        if isinstance(target := renamed.get("_target_"), str):
-            renamed["_target_"] = MOVED_TARGETS.get(target, target)
-        return renamed
-    return [with_current_targets(value) for value in config] if isinstance(config, list) else config
+def with_current_names(config: Any) -> Any:
+    """Returns `config` with every `_target_` and every key by its current name, at any depth, resolved or not."""
+    if isinstance(config, list):
+        return [with_current_names(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    renamed: dict[str, Any] = {}
+    for key, value in config.items():
+        if key in SPLIT_KEYS and isinstance(value, list):
+            renamed |= zip(SPLIT_KEYS[key], value, strict=True)
+        else:
+            renamed[key] = with_current_names(value)
+    if isinstance(target := renamed.get("_target_"), str):
+        renamed["_target_"] = MOVED_TARGETS.get(target, target)
+    return renamed
 
 
 def with_resolved_views(config: dict[str, Any]) -> dict[str, Any]:

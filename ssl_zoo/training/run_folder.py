@@ -96,7 +96,7 @@ def inspect_folder(folder: Path, config: Mapping[str, Any]) -> FolderState:
             )
         return FolderState(None, {}, {})
     # Does the configuration differ only in keys that may differ?
-    before = dotted_keys(moved.with_resolved_views(moved.with_current_targets(_read_config(folder, newest))))
+    before = dotted_keys(moved.with_resolved_views(moved.with_current_names(_read_config(folder, newest))))
     now = dotted_keys(moved.with_resolved_views(dict(config)))
     before = {key: value for key, value in moved.ADDED_KEYS.items() if key in now} | before
     different = {

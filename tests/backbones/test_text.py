@@ -127,13 +127,11 @@ def test_mean_pooling_is_the_mean_over_text() -> None:
         close(model(ids)[1], model.forward_tokens(ids)[1, :4].mean(0))
 
 
-def test_no_mask_reaches_the_blocks_when_nothing_is_padded() -> None:
-    model = text()
-    assert model._mask_and_positions(tokens(8, 8))[0] is None
-    mask = model._mask_and_positions(tokens(8, 5))[0]
-    assert mask is not None
+def test_the_mask_is_one_row_per_text() -> None:
+    mask, _ = text()._mask_and_positions(tokens(8, 5))
     assert mask.shape == (2, 1, 1, 8)
     assert mask.dtype == torch.bool
+    assert mask.sum(-1).flatten().tolist() == [8, 5]
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)

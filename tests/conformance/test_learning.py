@@ -110,7 +110,7 @@ class Counting:
     def heldout_rows(self) -> Tensor:
         return 5 + (torch.randint(15, (64, 1)) + torch.arange(32)) % 15
 
-    def train_rows_from(self, start_step: int) -> Iterator[SimpleNamespace]:
+    def train_rows_from(self, start_batch: int) -> Iterator[SimpleNamespace]:
         while True:
             yield SimpleNamespace(rows=self.heldout_rows())
 

@@ -50,7 +50,7 @@ def test_satisfies_the_protocols(make: Any, tmp_path: Path) -> None:
     assert isinstance(data, EvalData)
     assert isinstance(data, DataModule)
     assert expected["modality"] == data.facts["modality"]
-    assert (data.batch_size, data.start_step) == (2, 0)
+    assert (data.batch_size, data.start_batch) == (2, 0)
     assert isinstance(data.content, str)
     assert data.num_train >= 2
     assert data.rows_have_labels == (make is not text)  # packed rows have none

@@ -5,11 +5,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from ssl_zoo.data.order import Step, check_batch, epoch_order, stratified, training_steps
+from ssl_zoo.data.order import BatchShare, check_batch, epoch_order, stratified, training_batches
 
 
-def take(count: int, *args: int, **kwargs: int) -> list[Step]:
-    return list(islice(training_steps(*args, **kwargs), count))
+def take(count: int, *args: int, **kwargs: int) -> list[BatchShare]:
+    return list(islice(training_batches(*args, **kwargs), count))
 
 
 def test_an_epoch_is_a_permutation_decided_by_seed_and_epoch() -> None:
@@ -22,11 +22,11 @@ def test_an_epoch_is_a_permutation_decided_by_seed_and_epoch() -> None:
 
 
 def test_each_index_at_most_once_an_epoch_and_only_the_last_batch_is_dropped() -> None:
-    found = take(9, num_examples=10, batch_size=3, seed=0, start_step=0)
-    assert [step.epoch for step in found] == [0] * 3 + [1] * 3 + [2] * 3
+    found = take(9, num_examples=10, batch_size=3, seed=0, start_batch=0)
+    assert [share.epoch for share in found] == [0] * 3 + [1] * 3 + [2] * 3
     seen = []
     for epoch in range(3):
-        indices = np.concatenate([step.indices for step in found if step.epoch == epoch])
+        indices = np.concatenate([share.indices for share in found if share.epoch == epoch])
         assert len(set(indices)) == len(indices) == 9
         seen.append(set(indices))
     assert seen[0] | seen[1] | seen[2] == set(range(10))  # another epoch drops another example
@@ -34,19 +34,19 @@ def test_each_index_at_most_once_an_epoch_and_only_the_last_batch_is_dropped() -
 
 @pytest.mark.parametrize("world_size", [2, 3, 6])
 def test_ranks_are_disjoint_and_together_are_the_batch_of_one_process(world_size: int) -> None:
-    alone = take(8, 40, 12, seed=1, start_step=0)
-    shares = [take(8, 40, 12, seed=1, start_step=0, rank=rank, world_size=world_size) for rank in range(world_size)]
-    for step, whole in enumerate(alone):
-        together = np.concatenate([share[step].indices for share in shares])
+    alone = take(8, 40, 12, seed=1, start_batch=0)
+    shares = [take(8, 40, 12, seed=1, start_batch=0, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for number, whole in enumerate(alone):
+        together = np.concatenate([share[number].indices for share in shares])
         assert (together == whole.indices).all()  # disjoint, since an epoch repeats nothing
-        assert {share[step].epoch for share in shares} == {whole.epoch}
-        assert {len(share[step].indices) for share in shares} == {12 // world_size}
+        assert {share[number].epoch for share in shares} == {whole.epoch}
+        assert {len(share[number].indices) for share in shares} == {12 // world_size}
 
 
 @pytest.mark.parametrize("start", [1, 3, 4, 7, 50])
 def test_starting_later_is_skipping(start: int) -> None:
-    skipped = take(start + 5, 17, 4, seed=2, start_step=0)[start:]
-    for expected, found in zip(skipped, take(5, 17, 4, seed=2, start_step=start), strict=True):
+    skipped = take(start + 5, 17, 4, seed=2, start_batch=0)[start:]
+    for expected, found in zip(skipped, take(5, 17, 4, seed=2, start_batch=start), strict=True):
         assert expected.epoch == found.epoch
         assert (expected.indices == found.indices).all()
 
@@ -54,7 +54,7 @@ def test_starting_later_is_skipping(start: int) -> None:
 def test_every_size_gives_every_rank_the_same_count() -> None:
     for num_examples in range(2, 18):
         for rank in range(2):
-            first = take(1, num_examples, 2, seed=0, start_step=0, rank=rank, world_size=2)[0]
+            first = take(1, num_examples, 2, seed=0, start_batch=0, rank=rank, world_size=2)[0]
             assert len(first.indices) == 1
 
 
@@ -72,7 +72,7 @@ def test_impossible_batches_are_named(num_examples: int, batch_size: int, world_
     with pytest.raises(ValueError, match=message):
         check_batch(num_examples, batch_size, world_size)
     with pytest.raises(ValueError, match=message):
-        next(training_steps(num_examples, batch_size, seed=0, start_step=0, world_size=world_size))
+        next(training_batches(num_examples, batch_size, seed=0, start_batch=0, world_size=world_size))
 
 
 def test_stratified_draws() -> None:

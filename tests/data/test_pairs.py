@@ -133,7 +133,7 @@ def test_starting_at_a_step_continues_bit_for_bit(captioned: Path, store: str) -
     settings = {"image_column": "image", "store": store}
     whole = batches(data(captioned, num_workers=0, **settings), 7)
     resumed = data(captioned, num_workers=1 if store == "encoded" else 0, **settings)
-    resumed.start_step = 3
+    resumed.start_batch = 3
     assert all(same(a.views, b.views) for a, b in zip(whole[3:], batches(resumed, 4), strict=True))
 
 

@@ -27,7 +27,8 @@ def make(text: bool = False, **changes: Any) -> DINOv2:
         else image_backbone("vit_tiny_patch16_224", 3, **vit)
     )
     numbers = {"temperature": 0.1, "freeze_until": 0.1, "ema_decay": 0.8, "mask_ratio": 0.3, "koleo_weight": 0.1}
-    method = DINOv2(backbone, 16, 8, 10, teacher_temperature=[0.04, 0.07, 0.5], **(numbers | changes))
+    numbers |= {"teacher_temperature": 0.07, "teacher_temperature_start": 0.04, "teacher_temperature_warmup": 0.5}
+    method = DINOv2(backbone, 16, 8, 10, **(numbers | changes))
     with torch.no_grad():
         method.mask_token.normal_()
         # so that the student is not the teacher

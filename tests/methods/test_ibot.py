@@ -27,7 +27,8 @@ def make(text: bool = False, **changes: Any) -> IBOT:
         else image_backbone("vit_tiny_patch16_224", 3, **vit)
     )
     numbers = {"temperature": 0.1, "freeze_until": 0.1, "center_decay": 0.9, "ema_decay": 0.8, "mask_ratio": 0.3}
-    method = IBOT(backbone, 16, 8, 10, teacher_temperature=[0.04, 0.07, 0.5], **(numbers | changes))
+    numbers |= {"teacher_temperature": 0.07, "teacher_temperature_start": 0.04, "teacher_temperature_warmup": 0.5}
+    method = IBOT(backbone, 16, 8, 10, **(numbers | changes))
     with torch.no_grad():
         method.mask_token.normal_()
         # so that the student is not the teacher
@@ -169,7 +170,7 @@ def test_texts_too_short_to_mask_any_are_finite(short: int) -> None:
 def test_a_backbone_without_tokens_is_refused() -> None:
     backbone = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match="vit_tiny"):
-        IBOT(backbone, 16, 8, 10, 0.1, [0.04, 0.07, 0.5], 0.1, 0.9, 0.8, 0.3)
+        IBOT(backbone, 16, 8, 10, 0.1, 0.07, 0.04, 0.5, 0.1, 0.9, 0.8, 0.3)
 
 
 @pytest.mark.parametrize(("key", "value"), [("mask_ratio", 1.0), ("center_decay", 0.0), ("freeze_until", 2.0)])

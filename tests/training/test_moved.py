@@ -29,7 +29,19 @@ def test_every_moved_name_is_there(name: str) -> None:
 
 def test_names_are_found_at_any_depth() -> None:
     config = {"a": [{"_target_": "ssl_zoo.masks.RandomMask", "x": 1}], "b": "ssl_zoo.masks.RandomMask"}
-    assert moved.with_current_targets(config) == {**config, "a": [{"_target_": "ssl_zoo.nn.masks.RandomMask", "x": 1}]}
+    assert moved.with_current_names(config) == {**config, "a": [{"_target_": "ssl_zoo.nn.masks.RandomMask", "x": 1}]}
+
+
+def test_a_list_is_split_into_its_keys() -> None:
+    """As DINO's teacher temperature; ReSSL's was always one number."""
+    old = {"method": {"teacher_temperature": [0.04, 0.07, 0.3], "ema_decay": 0.9}}
+    temperatures = {
+        "teacher_temperature_start": 0.04,
+        "teacher_temperature": 0.07,
+        "teacher_temperature_warmup": 0.3,
+    }
+    assert moved.with_current_names(old) == {"method": {**temperatures, "ema_decay": 0.9}}
+    assert moved.with_current_names({"teacher_temperature": 0.04}) == {"teacher_temperature": 0.04}
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,15 @@ def test_another_configuration_is_refused_by_key(interrupted: Path) -> None:
     assert listing(interrupted) == before
 
 
+def test_a_list_that_became_three_keys_is_the_same_setting(interrupted: Path) -> None:
+    old = changed(method={"teacher_temperature": [0.04, 0.07, 0.3]})
+    results.write_json(interrupted / "config.json", old)
+    now = {"teacher_temperature": 0.07, "teacher_temperature_start": 0.04, "teacher_temperature_warmup": 0.3}
+    assert not inspect_folder(interrupted, changed(method=now)).changed
+    with pytest.raises(FolderTaken, match=r"method\.teacher_temperature_start=0\.05 \(was 0\.04\)"):
+        inspect_folder(interrupted, changed(method=now | {"teacher_temperature_start": 0.05}))
+
+
 def test_a_run_with_damaged_checkpoints_only_is_refused(interrupted: Path) -> None:
     damage_empty(interrupted / "checkpoints" / "step-00000007.ckpt")
     before = listing(interrupted)

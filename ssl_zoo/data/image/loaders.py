@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_zoo.data.image.decode import open_image
 from ssl_zoo.data.image.splits import Images
-from ssl_zoo.data.order import Step, training_steps
+from ssl_zoo.data.order import BatchShare, training_batches
 from ssl_zoo.views import Views
 
 if TYPE_CHECKING:
@@ -39,18 +39,18 @@ class ResidentLoader:
     """Gathers each batch with one call and without work per example.
 
     Args:
-        steps: the batches.
+        shares: this process's share of each batch.
         pixels: (N, C, S, S) uint8, or None if they are on the device.
         labels: (N,) int64.
     """
 
-    def __init__(self, steps: Iterable[Step], pixels: Tensor | None, labels: Tensor):
-        self.steps = steps
+    def __init__(self, shares: Iterable[BatchShare], pixels: Tensor | None, labels: Tensor):
+        self.shares = shares
         self.pixels = pixels
         self.labels = labels
 
     def __iter__(self) -> Iterator[Loaded]:
-        for epoch, positions in self.steps:
+        for epoch, positions in self.shares:
             indices = torch.from_numpy(positions)
             images = None if self.pixels is None else self.pixels.index_select(0, indices.to(self.pixels.device))
             yield Loaded(images, self.labels.index_select(0, indices), indices, epoch)
@@ -81,7 +81,7 @@ class EncodedSplit(NamedTuple):
 
 
 class Crops(Dataset):
-    """Maps a step to its images, decoded completely and cropped once per view."""
+    """Maps a batch to its images, decoded completely and cropped once per view."""
 
     def __init__(self, split: EncodedSplit, views: Views, seed: int):
         self.split = split
@@ -93,8 +93,8 @@ class Crops(Dataset):
         blank = torch.zeros(self.split.in_chans, size, size, dtype=torch.uint8)
         return sum(crop.numel() for crop in self.views.crop_in_worker(blank, index=0, epoch=0, seed=self.seed))
 
-    def __getitem__(self, step: Step) -> Loaded:
-        epoch, positions = step
+    def __getitem__(self, share: BatchShare) -> Loaded:
+        epoch, positions = share
         crops = [self.views.crop_in_worker(self.split.open(i), i, epoch, self.seed) for i in positions.tolist()]
         indices = torch.from_numpy(positions)
         return Loaded(
@@ -124,11 +124,11 @@ def check_shared_memory(batch_bytes: int, num_workers: int) -> None:
         )
 
 
-def in_workers(crops: Crops, steps: Iterable[Step], num_workers: int) -> "DataLoader[Loaded]":
-    """The batches of `steps`, in order, each made by one worker process; without workers by this process."""
+def in_workers(crops: Crops, shares: Iterable[BatchShare], num_workers: int) -> "DataLoader[Loaded]":
+    """The batches of `shares`, in order, each made by one worker process; without workers by this process."""
     return DataLoader(
         crops,
-        sampler=steps,
+        sampler=shares,
         batch_size=None,  # `crops` gives whole batches: nothing is collated
         num_workers=num_workers,
         prefetch_factor=PREFETCHED if num_workers else None,
@@ -136,16 +136,16 @@ def in_workers(crops: Crops, steps: Iterable[Step], num_workers: int) -> "DataLo
     )
 
 
-class RemainingSteps:
-    """The steps of `data` from its `start_step` when iteration begins, which is after a checkpoint was restored."""
+class RemainingBatches:
+    """The batches of `data` from its `start_batch` when iteration begins, which is after a checkpoint was restored."""
 
     def __init__(self, data: "ImageData"):
         self.data = data
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[BatchShare]:
         data, trainer = self.data, self.data.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        for epoch, rows in training_steps(
-            data.num_train, data.batch_size, data.seed, data.start_step, rank, world_size
+        for epoch, rows in training_batches(
+            data.num_train, data.batch_size, data.seed, data.start_batch, rank, world_size
         ):
-            yield Step(epoch, rows if data.train_positions is None else data.train_positions[rows])
+            yield BatchShare(epoch, rows if data.train_positions is None else data.train_positions[rows])

@@ -12,23 +12,23 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from ssl_zoo.data.image import stores
 from ssl_zoo.data.image.checks import check_image_settings
 from ssl_zoo.data.image.loaders import (
     Crops,
     EncodedSplit,
     Loaded,
-    RemainingSteps,
+    RemainingBatches,
     ResidentLoader,
     check_shared_memory,
     in_workers,
 )
 from ssl_zoo.data.image.sources import open_images
 from ssl_zoo.data.image.splits import ImageSplit, choose_splits, read_splits
-from ssl_zoo.data.image.stores import Catalogue, Damage, Key, catalogue, choose_store, load_pixels, read_once
 from ssl_zoo.data.labels import describe_labels, limit_labels
 from ssl_zoo.data.layout import abbreviate
 from ssl_zoo.data.locate import as_path
-from ssl_zoo.data.order import Step, check_batch, stratified
+from ssl_zoo.data.order import BatchShare, check_batch, stratified
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 
@@ -110,13 +110,13 @@ class ImageData(LightningDataModule):
         self.store = store
         self.num_workers = num_workers
         self.eval_examples = eval_examples
-        self.damage = Damage(on_error, max_skipped)
+        self.damage = stores.Damage(on_error, max_skipped)
         self.bits = bits
         self.heldout = heldout
         self.labels_per_class = labels_per_class
         self.label_fraction = label_fraction
         check_image_settings(self)
-        self.start_step = 0  # global batches consumed before; set by the learner when it resumes
+        self.start_batch = 0  # global batches consumed before; set by the learner when it resumes
         # Filled by `setup`, the last four for each split.
         self.facts: dict[str, Any] = {}
         self.labels: dict[str, Tensor] = {}
@@ -196,53 +196,55 @@ class ImageData(LightningDataModule):
     def _open(self) -> None:
         columns = {"image_column": self.image_column, "label_column": self.label_column}
         source = self.source = open_images(self.path, self.root, **columns, other_columns=self.other_columns)
+        key: stores.Key = {"fingerprint": source.fingerprint(), "splits": self.splits, **columns}
 
         @cache
-        def opened() -> dict[str, ImageSplit]:
+        def open_splits() -> dict[str, ImageSplit]:
             return read_splits(source, self.splits["train"], self.splits["test"], self.heldout)
 
-        key: Key = {"fingerprint": source.fingerprint(), "splits": self.splits, **columns}
         if self.splits["test"] in (None, "auto"):
             key["heldout"] = self.heldout
 
-        def used() -> list[str]:
+        def splits_to_read() -> list[str]:
             train, test = choose_splits(source.splits(), self.splits["train"], self.splits["test"])
             return [*train, test] if test else train
 
         # ---- What the data is, and whether it matches the settings ----
-        known = catalogue(opened, key, self.in_chans, used)
-        self._check_classes(known)
-        self._check_range(known)
+        catalogue = stores.load_catalogue(open_splits, key, self.in_chans, splits_to_read)
+        self._check_classes(catalogue)
+        self._check_range(catalogue)
 
         # ---- Pixels and labels of the readable images ----
-        self.store = choose_store(known, self.in_chans, self.image_size) if self.store == "auto" else self.store
+        if self.store == "auto":
+            self.store = stores.choose_store(catalogue, self.in_chans, self.image_size)
         size = None if self.store == "encoded" else self.image_size
-        folder, unreadable = read_once(opened, key, size, self.in_chans, self.damage, self._workers(), self.bits or 16)
-        for name, known_labels in known.labels.items():
-            positions = np.delete(np.arange(len(known_labels)), [entry.position for entry in unreadable[name]])
+        bits, workers = self.bits or 16, self._workers()
+        folder, unreadable = stores.read_images(open_splits, key, size, self.in_chans, self.damage, workers, bits)
+        for name, all_labels in catalogue.labels.items():
+            positions = np.delete(np.arange(len(all_labels)), [entry.position for entry in unreadable[name]])
             self.rows[name] = positions
-            labels = known_labels[positions]
+            labels = all_labels[positions]
             if name == "train":
                 labels = limit_labels(labels, self.labels_per_class, self.label_fraction, self.seed)
             self.labels[name] = torch.from_numpy(labels)
             if size is None:
-                images = opened()[name].images
-                self.encoded[name] = EncodedSplit(images, positions, self.labels[name], self.in_chans, self.bits or 16)
+                images = open_splits()[name].images
+                self.encoded[name] = EncodedSplit(images, positions, self.labels[name], self.in_chans, bits)
             else:
-                self.pixels[name] = load_pixels(folder, name, size, self.in_chans, into_ram=self.store == "ram")
+                self.pixels[name] = stores.load_pixels(folder, name, size, self.in_chans, into_ram=self.store == "ram")
             if skipped := unreadable[name]:
-                count = f"{len(skipped)} of {len(known_labels)} {name} images"
+                count = f"{len(skipped)} of {len(all_labels)} {name} images"
                 rank_zero_only(log.warning)("skipped %s, unreadable, such as %s", count, skipped[0].why)
 
         # ---- Messages and facts ----
         how = "is a channel" if self.in_chans in (2, 4) else "is composited on white"
-        transparency = [f"the transparency of some images {how}"] if known.transparent else []
-        for note in [*transparency, *source.notes(known.splits)]:
+        transparency = [f"the transparency of some images {how}"] if catalogue.transparent else []
+        for note in [*transparency, *source.notes(catalogue.splits)]:
             rank_zero_only(log.info)("%s: %s", self.path, note)
-        self.facts = self._describe(known.class_names, sum(map(len, unreadable.values())))
+        self.facts = self._describe(catalogue.class_names, sum(map(len, unreadable.values())))
 
-    def _check_classes(self, known: Catalogue) -> None:
-        names = known.class_names
+    def _check_classes(self, catalogue: stores.Catalogue) -> None:
+        names = catalogue.class_names
         if self.num_classes is not None and self.num_classes != len(names):
             raise ValueError(
                 f"data.num_classes={self.num_classes}: {self.path} has {len(names)} "
@@ -250,13 +252,13 @@ class ImageData(LightningDataModule):
                 "or another data.label_column"
             )
 
-    def _check_range(self, known: Catalogue) -> None:
-        if self.bits is None and known.brightest is not None and known.brightest < BRIGHT:
-            fitting = max(9, known.brightest.bit_length())
+    def _check_range(self, catalogue: stores.Catalogue) -> None:
+        if self.bits is None and catalogue.brightest is not None and catalogue.brightest < BRIGHT:
+            fitting = max(9, catalogue.brightest.bit_length())
             raise ValueError(
-                f"data.bits=null: the images of {self.path} have 16 bits, and their values go to {known.brightest:,} "
-                f"only, so they would be nearly black. Give data.bits={fitting}, which makes {2**fitting - 1:,} white, "
-                "or data.bits=16 to keep them as they are"
+                f"data.bits=null: the images of {self.path} have 16 bits, and their values go to "
+                f"{catalogue.brightest:,} only, so they would be nearly black. Give data.bits={fitting}, which makes "
+                f"{2**fitting - 1:,} white, or data.bits=16 to keep them as they are"
             )
 
     def _describe(self, class_names: list[str], num_skipped: int) -> dict[str, Any]:
@@ -305,13 +307,13 @@ class ImageData(LightningDataModule):
         return max(1, (os.cpu_count() or 1) // (self.trainer.num_devices if self.trainer else 1))
 
     def train_dataloader(self) -> Iterable[Loaded]:
-        """This process's share of every global batch from `start_step` on, without end."""
+        """This process's share of every global batch from `start_batch` on, without end."""
         if self.store == "encoded":
             return in_workers(
-                Crops(self.encoded["train"], self.views, self.seed), RemainingSteps(self), self._workers()
+                Crops(self.encoded["train"], self.views, self.seed), RemainingBatches(self), self._workers()
             )
         pixels = None if self.store == "device" else self.pixels["train"]
-        return ResidentLoader(RemainingSteps(self), pixels, self.labels["train"])
+        return ResidentLoader(RemainingBatches(self), pixels, self.labels["train"])
 
     def on_after_batch_transfer(self, batch: Loaded, dataloader_idx: int) -> Batch:
         """Computes the views on the device of the batch."""
@@ -325,7 +327,7 @@ class ImageData(LightningDataModule):
     def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """The labelled examples of a split in order, or all if the data has no labels, with one plain view each."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        batches = [Step(0, rows.numpy()) for rows in self._eval_examples(split).split(batch_size) if len(rows)]
+        batches = [BatchShare(0, rows.numpy()) for rows in self._eval_examples(split).split(batch_size) if len(rows)]
         for images, labels, indices, epoch in self._plain_loader(split, batches) if batches else ():
             assert images is not None
             indices = indices.to(device)
@@ -333,7 +335,7 @@ class ImageData(LightningDataModule):
             views = self.plain(images, indices, epoch, self.seed)
             yield Batch(views, labels.to(device), indices)
 
-    def _plain_loader(self, split: str, batches: list[Step]) -> Iterable[Loaded]:
+    def _plain_loader(self, split: str, batches: list[BatchShare]) -> Iterable[Loaded]:
         if self.store == "encoded":
             crops = Crops(self.encoded[split], self.plain, self.seed)
             check_shared_memory(crops.example_bytes(self.image_size) * len(batches[0].indices), self._workers())
@@ -343,7 +345,7 @@ class ImageData(LightningDataModule):
     def _eval_examples(self, split: str) -> Tensor:
         """Positions of the examples to evaluate on, (n,) int64."""
         labels = self.labels.get(split, torch.empty(0, dtype=torch.int64))
-        known = (labels >= 0 if self.has_labels else torch.ones_like(labels)).nonzero().squeeze(1)
+        eligible = (labels >= 0 if self.has_labels else torch.ones_like(labels)).nonzero().squeeze(1)
         if self.eval_examples is None:
-            return known
-        return known[torch.from_numpy(stratified(labels[known].numpy(), self.eval_examples))]
+            return eligible
+        return eligible[torch.from_numpy(stratified(labels[eligible].numpy(), self.eval_examples))]

@@ -51,8 +51,8 @@ class Catalogue(NamedTuple):
     splits: list[str]
 
 
-def catalogue(
-    open_splits: OpenSplits, key: Key, in_chans: int = 3, splits: Callable[[], list[str]] = list
+def load_catalogue(
+    open_splits: OpenSplits, key: Key, in_chans: int = 3, splits_to_read: Callable[[], list[str]] = list
 ) -> Catalogue:
     """The catalogue of a data set, from the cache or else from the data.
 
@@ -60,15 +60,15 @@ def catalogue(
         open_splits: opens the data.
         key: see `Key`.
         in_chans: channels of the images.
-        splits: gives the names of the source's splits that are read.
+        splits_to_read: gives the names of the source's splits that are read.
     """
 
     def build(folder: Path) -> None:
-        opened = open_splits()
-        for name, split in opened.items():
+        splits = open_splits()
+        for name, split in splits.items():
             np.save(folder / f"{name}.npy", split.labels)
-        facts: dict[str, Any] = {"parts": list(opened), "class_names": opened["train"].classes, "splits": splits()}
-        facts |= _inspect(opened, in_chans)
+        facts: dict[str, Any] = {"parts": list(splits), "class_names": splits["train"].classes}
+        facts |= {"splits": splits_to_read(), **_inspect(splits, in_chans)}
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
     folder = cached("catalogue", {"format": CACHE_FORMAT, "in_chans": in_chans, **key}, build)
@@ -77,13 +77,13 @@ def catalogue(
     return Catalogue(labels=labels, **facts)
 
 
-def choose_store(known: Catalogue, in_chans: int, image_size: int) -> str:
+def choose_store(catalogue: Catalogue, in_chans: int, image_size: int) -> str:
     """What `store: auto` stands for.
 
     Whether to decode depends on the data alone; where pixels are kept depends on the machine and changes no result.
     """
-    size = sum(map(len, known.labels.values())) * in_chans * image_size**2
-    if known.side is None or known.side > image_size or size > DECODED_LIMIT:
+    size = sum(map(len, catalogue.labels.values())) * in_chans * image_size**2
+    if catalogue.side is None or catalogue.side > image_size or size > DECODED_LIMIT:
         return "encoded"
     if torch.cuda.is_available() and size < MEMORY_SHARE * torch.cuda.get_device_properties(0).total_memory:
         return "device"
@@ -134,7 +134,7 @@ class Unreadable(NamedTuple):
     why: str
 
 
-def read_once(
+def read_images(
     open_splits: OpenSplits,
     key: Key,
     size: int | None,
@@ -143,7 +143,7 @@ def read_once(
     num_workers: int,
     bits: int = 16,
 ) -> tuple[Path, dict[str, list[Unreadable]]]:
-    """Reads every image of every split once.
+    """Reads every image of every split, unless the cache has the result already.
 
     Args:
         open_splits: opens the data.

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssl_zoo.data.cache import cached
 from ssl_zoo.data.labels import describe_labels, limit_labels
 from ssl_zoo.data.locate import as_path
-from ssl_zoo.data.order import check_batch, check_shares, stratified, training_steps
+from ssl_zoo.data.order import check_batch, check_shares, stratified, training_batches
 from ssl_zoo.data.text.checks import check_text_settings
 from ssl_zoo.data.text.corpus import Corpus, Survey, build_token_store, choose_corpus, survey
 from ssl_zoo.data.text.sources import open_texts
@@ -104,7 +104,7 @@ class TextData(LightningDataModule):
         check_text_settings(self)
         self.path = source["path"] = as_path(source["path"])
         self.source = open_texts(**source)
-        self.start_step = 0  # global batches consumed before; set by the learner when it resumes
+        self.start_batch = 0  # global batches consumed before; set by the learner when it resumes
         self.views: Views
         self.tokenizer: TextTokenizer
         self.tokens: TokenStore | None = None
@@ -273,17 +273,17 @@ class TextData(LightningDataModule):
         return np.arange(self._tokens.splits["pretrain"].stop)
 
     def train_dataloader(self) -> "TextStream":
-        """This process's share of each batch from `start_step` on, without end. Batches are too cheap for workers."""
+        """This process's share of each batch from `start_batch` on, without end. Batches are too cheap for workers."""
         return TextStream(self)
 
-    def train_rows_from(self, start_step: int) -> Iterator[TextRows]:
-        """This process's rows of each batch from `start_step` on."""
+    def train_rows_from(self, start_batch: int) -> Iterator[TextRows]:
+        """This process's rows of each batch from `start_batch` on."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         packed, documents = self.train_rows == "packed", self._train_documents()
         check_shares(self.batch_size, world_size)
         share = self.batch_size // world_size
         own = slice(rank * share, (rank + 1) * share)
-        for epoch, batch in training_steps(self.num_train, self.batch_size, self.seed, start_step):
+        for epoch, batch in training_batches(self.num_train, self.batch_size, self.seed, start_batch):
             positions = batch[own]
             if packed:
                 # Another offset in each epoch, so that no word is always at the edge of a row.
@@ -341,10 +341,10 @@ class TextData(LightningDataModule):
 
 
 class TextStream:
-    """The training rows of `data`, from its `start_step` at the time when iteration begins."""
+    """The training rows of `data`, from its `start_batch` at the time when iteration begins."""
 
     def __init__(self, data: TextData):
         self.data = data
 
     def __iter__(self) -> Iterator[TextRows]:
-        return self.data.train_rows_from(self.data.start_step)
+        return self.data.train_rows_from(self.data.start_batch)

@@ -122,7 +122,7 @@ def test_starting_at_a_step_continues_bit_for_bit(pets: Path, store: str) -> Non
     whole = batches(data(pets, store=store, num_workers=0), 7)
     resumed = data(pets, store=store, num_workers=2 if store == "encoded" else 0)
     loader = resumed.train_dataloader()
-    resumed.start_step = 3  # set by the learner, when a checkpoint is restored
+    resumed.start_batch = 3  # set by the learner, when a checkpoint is restored
     rest = [resumed.on_after_batch_transfer(loaded, 0) for loaded in islice(loader, 4)]
     assert all(same(a.views, b.views) for a, b in zip(whole[3:], rest, strict=True))
 

@@ -133,7 +133,7 @@ def test_resume_continues_the_stream(labelled: Path, train_rows: str) -> None:
     assert equal(whole, rows(imdb_like(labelled, train_rows=train_rows), 80))
     data = imdb_like(labelled, train_rows=train_rows)
     loader = data.train_dataloader()
-    data.start_step = 37  # the learner may set it after the loader was made
+    data.start_batch = 37  # the learner may set it after the loader was made
     assert equal(list(islice(iter(loader), 43)), whole[37:])
     other = rows(imdb_like(labelled, train_rows=train_rows, seed=1), 80)
     assert not torch.equal(other[0].indices, whole[0].indices)
