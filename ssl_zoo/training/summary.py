@@ -14,11 +14,15 @@ from ssl_zoo import files
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, evaluate
+from ssl_zoo.evaluators.correlation import Correlation
 from ssl_zoo.evaluators.proportion import Proportion, is_greater
 from ssl_zoo.method import Method
 from ssl_zoo.report import picture
 from ssl_zoo.report.display import warn_if_display_fails
 from ssl_zoo.training.estimate import format_duration
+
+OTHER_EXAMPLES = ("retrieval/", "transfer/")
+"""Accuracies whose examples are not the labelled test split, so that its largest class says nothing of them."""
 
 
 def first_line(
@@ -70,14 +74,16 @@ def evaluate_and_print(when: str, evaluators: Mapping[str, Evaluator], context: 
 
 
 def example_counts(metrics: Mapping[str, float]) -> dict[str, int]:
-    """Returns the number of test examples of each accuracy; for `mask/top1`, the number of tokens."""
-    return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion)}
+    """Returns the number of test examples of each accuracy; for `mask/top1` of tokens, for correlations of pairs."""
+    return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion | Correlation)}
 
 
 def format_metric(value: float | None) -> str:
-    """Formats a metric: an accuracy in percent with its interval, anything else with four significant digits."""
+    """Formats a metric: an accuracy in percent and a correlation with their intervals, others with four digits."""
     if value is None:
         return ""
+    if isinstance(value, Correlation):
+        return value.with_interval
     return value.percent if isinstance(value, Proportion) else f"{value:.4g}"
 
 
@@ -99,7 +105,9 @@ def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str
             continue
         if not isinstance(value, Proportion) or not isinstance(before, Proportion):
             continue
-        floor = metrics.get("mask/majority_top1") if key.startswith("mask/") else majority
+        floor = None if key.startswith(OTHER_EXAMPLES) else majority
+        if key.startswith("mask/"):
+            floor = metrics.get("mask/majority_top1")
         if is_greater(value, before) and (floor is None or value.interval[0] > floor):
             return None
         against = f"{100 * before:.1f} % before" + ("" if floor is None else f", {100 * floor:.1f} % always the same")
@@ -136,7 +144,7 @@ def show_metrics(
         table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
         for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
             value = metrics[key]
-            count = f"{value.n:,}" if isinstance(value, Proportion) else ""
+            count = f"{value.n:,}" if isinstance(value, Proportion | Correlation) else ""
             table.add_row(key, format_metric(metrics.get(f"init/{key}")), format_metric(value), count)
         if table.row_count:
             if majority is not None:
