@@ -74,8 +74,7 @@ def read_columns(place: SetSplit, needed: Collection[str], optional: Collection[
     Raises:
         ValueError: for a missing split or column, or a damaged file.
     """
-    import pyarrow  # type: ignore[import-untyped]  # slow to import
-    import pyarrow.parquet
+    import pyarrow.parquet  # type: ignore[import-untyped]  # slow to import
 
     files = place.files()
     if not files:
