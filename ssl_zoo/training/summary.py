@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ssl_zoo import files
 from ssl_zoo.data.base import DataModule
@@ -141,8 +141,10 @@ def show_metrics(
     with warn_if_display_fails("the table of metrics"):
         console = Console()
         title = "test metrics of the last epoch, with their 95 % intervals by n examples"
-        table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
-        for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
+        keys = sorted(key for key in metrics if not key.startswith(("init/", "few/")))
+        names = Column("metric", min_width=max(map(len, keys), default=0))  # values wrap where a terminal is narrow
+        table = Table(names, "before training", "trained", "n", title=title, title_justify="left")
+        for key in keys:
             value = metrics[key]
             count = f"{value.n:,}" if isinstance(value, Proportion | Correlation) else ""
             table.add_row(key, format_metric(metrics.get(f"init/{key}")), format_metric(value), count)

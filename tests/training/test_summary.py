@@ -121,6 +121,16 @@ def test_metrics_are_shown_beside_those_before_training(tmp_path: Path, capsys: 
     assert "last epoch" in out
 
 
+def test_names_of_metrics_are_shown_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    name = "retrieval/image_to_text/recall10"
+    found = {f"init/{name}": Proportion(0.05, 200), name: Proportion(0.5, 200)}
+    summary.show_metrics(tmp_path, "clip", found, SimpleNamespace(facts={}), None)
+    assert name in capsys.readouterr().out
+
+
 def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
