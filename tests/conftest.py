@@ -64,6 +64,12 @@ def make_texts(count: int, rng: np.random.Generator, labelled: bool = True) -> d
     return {"text": texts, "label": labels}
 
 
+def make_captions(count: int) -> list[list[str]]:
+    """Five short sentences each."""
+    rng = np.random.default_rng(count)
+    return [[" ".join(rng.choice(WORDS, 8)) + f" {i}." for _ in range(5)] for i in range(count)]
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to use as SSL_ZOO_DATA: tiny sets with the names, splits and columns of the real ones."""
@@ -71,6 +77,11 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_parquet(root / "cifar10", {"train": make_images(300, rng), "test": make_images(100, rng)})
     texts = {"train": make_texts(200, rng), "test": make_texts(80, rng)}
     write_parquet(root / "imdb", texts | {"unsupervised": make_texts(200, rng, labelled=False)})
+    sizes = {"train": 40, "test": 20}
+    pictures = {split: make_images(count, rng)["img"] for split, count in sizes.items()}
+    captioned = {split: {"image": images, "caption": make_captions(len(images))} for split, images in pictures.items()}
+    write_parquet(root / "flickr8k_1000", captioned)
+    write_parquet(root / "flickr8k_captions", {"train": {"captions": make_captions(200)}})
     return root
 
 

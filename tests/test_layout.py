@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "files": set(),
     "run": {"config", "encoder_data", "ending", "report.display", "training"},  # a task is imported by its name
     # After the run.
-    "report": {"evaluators.few_labels", "evaluators.proportion", "files"},
+    "report": {"evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
     "sweep": {"config", "files", "report", "training.stop_signals"},
     "conformance": {"backbones.tokens", "build", "config", "distributed", "evaluators", "learner", "method",
                     "training"},

@@ -121,10 +121,29 @@ class PairData(ImageData):
 
     def tokenise(self, texts: Sequence[str]) -> Tensor:
         """Token ids of n texts, (n, max_length) int64, truncated and padded at the end."""
-        rows = np.full((len(texts), self.max_length), self.tokenizer.pad_id, dtype=np.int64)
-        for row, ids in zip(rows, self.tokenizer.encode(texts, special=False), strict=True):
-            row[: len(ids)] = ids[: self.max_length]
-        return torch.from_numpy(rows)
+        return torch.from_numpy(self.tokenizer.encode_rows(texts, self.max_length))
+
+    def eval_captions(self, split: str) -> tuple[Tensor, Tensor]:
+        """The captions of the images that `eval_batches` gives; empty ones are left out.
+
+        Args:
+            split: "train" or "test".
+
+        Returns:
+            Token ids (M, max_length) int64, and the index (M,) int64 of the image that each belongs to.
+
+        Raises:
+            ValueError: when the captions are made from templates, or the split has no column of them.
+        """
+        if self.caption_column is None:
+            raise ValueError(
+                "data.caption_column=null: the captions of this data are made from the names of classes, so they "
+                "cannot be retrieved. Give a column of captions, or leave retrieval out of evaluators"
+            )
+        texts = self._from_column(self.caption_column, split)
+        captions = [(text, i) for i in self._eval_examples(split).tolist() for text in texts[self.rows[split][i]]]
+        captions = [(text, i) for text, i in captions if text.strip()]
+        return self.tokenise([text for text, _ in captions]), torch.tensor([i for _, i in captions], dtype=torch.int64)
 
     def _open(self) -> None:
         super()._open()
@@ -157,12 +176,15 @@ class PairData(ImageData):
 
     def _texts(self) -> list[list[str]]:
         """At least one caption per row of the training splits, readable or not; raises ValueError if all are empty."""
-        texts = self._from_templates() if self.caption_column is None else self._from_column(self.caption_column)
+        texts = (
+            self._from_templates() if self.caption_column is None else self._from_column(self.caption_column, "train")
+        )
         if not any(map(any, texts)):
             raise ValueError(f"data.caption_column={self.caption_column}: all captions are empty. Give another column")
         return texts
 
-    def _from_column(self, column: str) -> list[list[str]]:
+    def _from_column(self, column: str, split: str) -> list[list[str]]:
+        """The captions of each row of the training splits, or of the test split."""
         source = self.source
         if not isinstance(source, ImageTables | Listed):
             raise ValueError(
@@ -170,8 +192,9 @@ class PairData(ImageData):
                 "images with a metadata.csv or metadata.jsonl (file_name and the caption of each)"
             )
         texts: list[list[str]] = []
-        for split in choose_splits(source.splits(), self.splits["train"], None)[0]:
-            texts += (_captions(column, value) for value in source.captions(split, column))
+        train, test = choose_splits(source.splits(), self.splits["train"], self.splits["test"])
+        for name in train if split == "train" else filter(None, [test]):
+            texts += (_captions(column, value) for value in source.captions(name, column))
         return texts
 
     def _from_templates(self) -> list[list[str]]:

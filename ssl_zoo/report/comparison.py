@@ -6,12 +6,14 @@ where the rows differ: budgets, devices, precision.
 """
 
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssl_zoo.evaluators.correlation import fisher
 from ssl_zoo.evaluators.proportion import wilson
 
 NAME_COLUMNS = ("data", "method", "backbone", "experiment", "budget")
@@ -24,7 +26,12 @@ _NOT_SETTINGS = ("seed", "name", "budget", "logger", *_WATCHING)
 
 def is_accuracy(key: str) -> bool:
     """Whether a metric is an accuracy, a fraction that is shown in percent."""
-    return key.rpartition("/")[2] in ("top1", "top5")
+    return bool(re.fullmatch(r"top[15]|recall\d+", key.rpartition("/")[2]))
+
+
+def is_correlation(key: str) -> bool:
+    """Whether a metric is a rank correlation, a number in [-1, 1]."""
+    return key.rpartition("/")[2] == "spearman"
 
 
 def is_better_low(key: str) -> bool:
@@ -103,6 +110,9 @@ class ComparisonRow:
                 text += f" ± {100 * half:.1f}"
             elif ends is not None:
                 text += f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+        elif is_correlation(key) and half is None and estimate.examples and abs(mean) <= 1:
+            low, high = fisher(mean, estimate.examples)
+            text = f"{mean:.3f} ({low:.3f} to {high:.3f})"
         elif half:  # two significant digits of the interval
             decimals = max(0, 1 - math.floor(math.log10(half)))
             text = f"{mean:.{decimals}f} ± {half:.{decimals}f}"
@@ -132,7 +142,8 @@ class Comparison:
     @property
     def headlines(self) -> list[str]:
         """The metrics of the short table."""
-        return [key for key in self.metrics if is_accuracy(key) or key.endswith("/perplexity")] or self.metrics
+        shown = [key for key in self.metrics if is_accuracy(key) or is_correlation(key) or key.endswith("/perplexity")]
+        return shown or self.metrics
 
     @property
     def varying(self) -> list[str]:

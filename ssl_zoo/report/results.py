@@ -6,7 +6,7 @@
      "seed": 0,                       whole number, null if unknown
      "budget": {"kind": "epochs", "value": 100, "steps": 19500, "examples": 4992000, "flops": 8.3e15, "seconds": 512.4},
      "metrics": {"knn/top1": 0.871, "init/knn/top1": 0.312},         accuracies are fractions; init/ is before training
-     "counts": {"knn/top1": 10000},                                  optional: test examples that each accuracy is of
+     "counts": {"knn/top1": 10000},                                  optional: test examples of accuracies, correlations
      "speed": {"examples_per_second": 971.0, "peak_memory_bytes": 1300000000, "seconds_to_first_step": 8.1},
      "environment": {"torch": "2.11.0", "device": "cpu", "precision": "bf16-mixed", "git": "1a2b3c"},
      "config": {"method": {"temperature": 0.2}},

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ssl_zoo import files
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.evaluators import few_labels
 from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, evaluate
+from ssl_zoo.evaluators.correlation import Correlation
 from ssl_zoo.evaluators.proportion import Proportion, is_greater
 from ssl_zoo.method import Method
 from ssl_zoo.report import picture
@@ -23,6 +24,9 @@ from ssl_zoo.report.display import warn_if_display_fails
 from ssl_zoo.training.estimate import format_duration
 
 log = logging.getLogger(__name__)
+
+OTHER_EXAMPLES = ("retrieval/", "transfer/")
+"""Accuracies whose examples are not the labelled test split, so that its largest class says nothing of them."""
 
 
 def first_line(
@@ -91,14 +95,16 @@ def _held_back(logger: logging.Logger) -> Iterator[None]:
 
 
 def example_counts(metrics: Mapping[str, float]) -> dict[str, int]:
-    """Returns the number of test examples of each accuracy; for `mask/top1`, the number of tokens."""
-    return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion)}
+    """Returns the number of test examples of each accuracy; for `mask/top1` of tokens, for correlations of pairs."""
+    return {key: value.n for key, value in metrics.items() if isinstance(value, Proportion | Correlation)}
 
 
 def format_metric(value: float | None) -> str:
-    """Formats a metric: an accuracy in percent with its interval, anything else with four significant digits."""
+    """Formats a metric: an accuracy in percent and a correlation with their intervals, others with four digits."""
     if value is None:
         return ""
+    if isinstance(value, Correlation):
+        return value.with_interval
     return value.percent if isinstance(value, Proportion) else f"{value:.4g}"
 
 
@@ -120,7 +126,9 @@ def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str
             continue
         if not isinstance(value, Proportion) or not isinstance(before, Proportion):
             continue
-        floor = metrics.get("mask/majority_top1") if key.startswith("mask/") else majority
+        floor = None if key.startswith(OTHER_EXAMPLES) else majority
+        if key.startswith("mask/"):
+            floor = metrics.get("mask/majority_top1")
         if is_greater(value, before) and (floor is None or value.interval[0] > floor):
             return None
         against = f"{100 * before:.1f} % before" + ("" if floor is None else f", {100 * floor:.1f} % always the same")
@@ -154,10 +162,12 @@ def show_metrics(
     with warn_if_display_fails("the table of metrics"):
         console = Console()
         title = "test metrics of the last epoch, with their 95 % intervals by n examples"
-        table = Table("metric", "before training", "trained", "n", title=title, title_justify="left")
-        for key in sorted(key for key in metrics if not key.startswith(("init/", "few/"))):
+        keys = sorted(key for key in metrics if not key.startswith(("init/", "few/")))
+        names = Column("metric", min_width=max(map(len, keys), default=0))  # values wrap where a terminal is narrow
+        table = Table(names, "before training", "trained", "n", title=title, title_justify="left")
+        for key in keys:
             value = metrics[key]
-            count = f"{value.n:,}" if isinstance(value, Proportion) else ""
+            count = f"{value.n:,}" if isinstance(value, Proportion | Correlation) else ""
             table.add_row(key, format_metric(metrics.get(f"init/{key}")), format_metric(value), count)
         if table.row_count:
             if majority is not None:

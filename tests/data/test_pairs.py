@@ -119,6 +119,49 @@ def test_one_of_several_captions_in_each_epoch(tmp_path: Path) -> None:
     assert [seen[i] for i in range(8)] == [set(texts[i]) for i in range(8)]
 
 
+def evaluated(made: PairData, split: str) -> list[tuple[str, int]]:
+    ids, owners = made.eval_captions(split)
+    assert ids.shape == (len(owners), made.max_length)
+    return [
+        (made.tokenizer.decode(row[row != made.tokenizer.pad_id]), int(i)) for row, i in zip(ids, owners, strict=True)
+    ]
+
+
+def test_captions_of_the_images_that_are_evaluated(tmp_path: Path) -> None:
+    """Empty ones are left out, and so are those of unreadable images; the others keep the image's index."""
+    (tmp_path / "set").mkdir()
+    table(tmp_path / "set" / "train.parquet", [["one", "two"], ["three"], ["four", ""], ["five"]])
+    table(tmp_path / "set" / "test.parquet", [["six"], ["broken"], ["seven", None], [], ["eight"]], broken=[1])
+    made = data(tmp_path / "set", image_column="image", on_error="skip", max_skipped=0.5)
+    assert evaluated(made, "train") == [("one", 0), ("two", 0), ("three", 1), ("four", 2), ("five", 3)]
+    assert evaluated(made, "test") == [("six", 0), ("seven", 1), ("eight", 3)]
+    assert [batch.indices.tolist() for batch in made.eval_batches("test", 8)] == [[0, 1, 2, 3]]
+    assert made.facts["num_captions"] == 6  # of the training split
+    made.eval_examples = 2
+    (batch,) = made.eval_batches("test", 8)
+    assert {index for _, index in evaluated(made, "test")} <= set(batch.indices.tolist())
+
+
+def test_captions_of_templates_are_not_evaluated(tmp_path: Path) -> None:
+    for k, name in enumerate(("cat", "dog")):
+        write(tmp_path / "pets" / name, 4, first=10 * k)
+    made = data(tmp_path / "pets", caption_column=None, templates=["see the {}"])
+    with pytest.raises(ValueError, match=r"data\.caption_column=null: .* leave retrieval out of evaluators"):
+        made.eval_captions("train")
+
+
+def test_a_test_split_without_captions_is_named(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    table(tmp_path / "set" / "train.parquet", TEXTS)
+    table(tmp_path / "set" / "test.parquet", TEXTS, title=TEXTS)
+    pandas.read_parquet(tmp_path / "set" / "test.parquet").drop(columns="caption").to_parquet(
+        tmp_path / "set" / "test.parquet"
+    )
+    made = data(tmp_path / "set", image_column="image")
+    with pytest.raises(ValueError, match=r"data\.caption_column=caption: no such column\. There are: image, title"):
+        made.eval_captions("test")
+
+
 @pytest.mark.parametrize("store", ["ram", "encoded"])
 def test_unreadable_images_take_their_captions_along(tmp_path: Path, store: str) -> None:
     path = table(tmp_path / "broken.parquet", TEXTS, broken=[3])
@@ -240,7 +283,7 @@ def settings(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-@pytest.mark.parametrize("name", ["captions", "cifar10_captions"])
+@pytest.mark.parametrize("name", ["captions", "cifar10_captions", "flickr8k"])
 def test_every_config_names_every_setting(name: str) -> None:
     config = settings(name) | ({"path": "."} if name == "captions" else {})
     names = {

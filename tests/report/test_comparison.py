@@ -154,6 +154,17 @@ def test_headlines_are_accuracies_and_perplexity() -> None:
     assert comparison.headlines == ["knn/top1", "mask/perplexity"]
 
 
+def test_recall_is_an_accuracy_and_a_correlation_has_its_interval() -> None:
+    keys = ["retrieval/text_to_image/recall10", "sentence_pairs/stsb/spearman"]
+    metrics = {keys[0]: 0.05, keys[1]: 0.7, "retrieval/recalled": 3.0}
+    comparison = compare([run(metrics=metrics, counts={keys[0]: 1000, keys[1]: 1379})])
+    assert comparison.headlines == keys
+    assert only(comparison).cell(keys[0]) == "5.0 (3.8 to 6.5)"
+    assert only(comparison).cell(keys[1]) == "0.700 (0.669 to 0.729)"
+    seeds = compare([run(seed=seed, metrics={keys[1]: value}) for seed, value in enumerate((0.7, 0.8))])
+    assert only(seeds).cell(keys[1]) == "0.75 ± 0.64"
+
+
 @pytest.mark.parametrize(
     ("half_width_of", "text"),
     [((80.0, 81.0, 83.0), "81.3 ± 3.8"), ((7900.0, 8000.0, 8100.0), "8000 ± 248"), ((0.01, 0.012), "0.011 ± 0.013")],

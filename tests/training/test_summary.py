@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ssl_zoo.evaluators.base import EvalContext, Features
+from ssl_zoo.evaluators.correlation import Correlation
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.method import Method
 from ssl_zoo.training import summary
@@ -79,6 +80,12 @@ def metrics(before: float, after: float, n: int = 400, key: str = "knn/top1", **
         (metrics(0.0, 0.27, 9000, "mask/top1") | {"mask/majority_top1": 0.04}, None, False),
         ({"rankme": 3.0, "init/rankme": 4.0}, None, False),
         ({"knn/top1": Proportion(0.8, 400)}, 0.1, False),
+        (
+            metrics(0.02, 0.2, key="retrieval/text_to_image/recall1"),
+            0.9,
+            False,
+        ),  # the test split's classes do not count
+        (metrics(0.5, 0.5, key="transfer/mr/top1") | {"tfidf/mr/top1": Proportion(0.9, 400)}, None, True),
     ],
 )
 def test_a_sentence_says_when_nothing_was_learned(
@@ -94,6 +101,8 @@ def test_a_sentence_says_when_nothing_was_learned(
 def test_counts_are_of_accuracies() -> None:
     assert summary.example_counts(metrics(0.3, 0.8)) == {"init/knn/top1": 400, "knn/top1": 400}
     assert summary.format_metric(Proportion(0.94, 400)) == "94.0 % (91.2 to 95.9)"
+    assert summary.example_counts({"sentence_pairs/stsb/spearman": Correlation(0.7, 1379)}).popitem()[1] == 1379
+    assert summary.format_metric(Correlation(0.7, 1379)) == "0.700 (0.669 to 0.729)"
     assert (summary.format_metric(12.3456), summary.format_metric(None)) == ("12.35", "")
 
 
@@ -114,6 +123,16 @@ def test_metrics_are_shown_beside_those_before_training(tmp_path: Path, capsys: 
     assert "0.25" in out
     assert "0.75" in out
     assert "last epoch" in out
+
+
+def test_names_of_metrics_are_shown_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    name = "retrieval/image_to_text/recall10"
+    found = {f"init/{name}": Proportion(0.05, 200), name: Proportion(0.5, 200)}
+    summary.show_metrics(tmp_path, "clip", found, SimpleNamespace(facts={}), None)
+    assert name in capsys.readouterr().out
 
 
 def test_accuracies_are_shown_with_n_and_interval_and_the_majority(

@@ -42,13 +42,15 @@ def check_columns(row: dict[str, Any], where: str, text_column: str, label_colum
 
 
 def as_text(value: object, where: str, column: str) -> str:
-    """The text of a cell; null is an empty text.
+    """The text of a cell; null is an empty text, and a list of texts, such as captions, is one text.
 
     Raises:
         ValueError: for any other value that is not text.
     """
     if value is None:
         return ""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = " ".join(value)
     if not isinstance(value, str):
         raise ValueError(
             f"data.text_column={column}: {where} holds {type(value).__name__} there. Give a column of text"

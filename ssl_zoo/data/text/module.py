@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ssl_zoo.data.locate import as_path
 from ssl_zoo.data.order import check_batch, check_shares, stratified, training_batches
 from ssl_zoo.data.text.checks import check_text_settings
 from ssl_zoo.data.text.corpus import Corpus, Survey, build_token_store, choose_corpus, survey
+from ssl_zoo.data.text.documents import clean
 from ssl_zoo.data.text.sources import open_texts
 from ssl_zoo.data.text.token_store import TokenStore
 from ssl_zoo.data.text.tokenizer import TextTokenizer, expected_tokens, prepare_tokenizer
@@ -323,6 +324,12 @@ class TextData(LightningDataModule):
         if self.eval_examples is None:
             return documents
         return documents[stratified(self._tokens.labels[documents], self.eval_examples)]
+
+    def tokenise(self, texts: Sequence[str]) -> Tensor:
+        """Token ids of n texts, (n, L) int64, as documents are evaluated: cleaned, at most `max_length` tokens each."""
+        rows = self.tokenizer.encode_rows([clean(text, self.replace) for text in texts], self.max_length)
+        longest = max(1, int((rows != self.tokenizer.pad_id).any(axis=0).sum()))
+        return torch.from_numpy(rows[:, :longest])
 
     def heldout_rows(self) -> Tensor:
         """Packed rows of text that was never trained on, (N, row_length) int64, N <= eval_rows, the same in all runs.

@@ -101,6 +101,13 @@ class TextTokenizer:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
+    def encode_rows(self, texts: Sequence[str], length: int) -> np.ndarray:
+        """The ids of each text, truncated and padded at the end: (n, length) int64; "[MASK]" is ordinary text."""
+        rows = np.full((len(texts), length), self.pad_id, dtype=np.int64)
+        for row, ids in zip(rows, self.encode(texts, special=False), strict=True):
+            row[: len(ids)] = ids[:length]
+        return rows
+
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """The text of some ids; `special` keeps special tokens as "[MASK]" and so on."""
         text: str = self._tokenizer.decode([int(id_) for id_ in ids], skip_special_tokens=not special)

@@ -12,6 +12,7 @@ def test_clean_replaces_and_joins_white_space() -> None:
 
 def test_texts() -> None:
     assert as_text(None, "here", "text") == ""
+    assert as_text(["A dog .", "It runs ."], "here", "text") == "A dog . It runs ."
     assert as_text("a\ud800b", "here", "text") == "a?b"
     with pytest.raises(ValueError, match=r"data\.text_column=label: here holds int there"):
         as_text(3, "here", "label")

@@ -225,6 +225,18 @@ def test_evaluation_sees_each_labelled_document_once(labelled: Path, split: str)
     assert text / cells > 0.95
 
 
+def test_other_texts_are_tokenised_as_documents_are(labelled: Path) -> None:
+    data = imdb_like(labelled, max_length=12, replace={"<br />": " "})
+    texts = ["the movie<br />was  great", " ".join(["plot"] * 40), ""]
+    rows = data.tokenise(texts)
+    assert (rows.shape, rows.dtype) == ((3, 12), torch.int64)
+    expected = data.tokenizer.encode(["the movie was great"])[0]
+    assert rows[0, : len(expected)].tolist() == expected.tolist()
+    assert (rows != data.tokenizer.pad_id).sum(dim=1).tolist() == [len(expected), 12, 0]
+    assert data.tokenise(texts[:1]).shape == (1, len(expected))  # no longer than it must be
+    assert data.tokenise([""]).shape == (1, 1)
+
+
 def test_evaluation_can_be_capped(labelled: Path) -> None:
     def evaluated(seed: int) -> tuple[list[int], list[int]]:
         data = imdb_like(labelled, eval_examples=30, seed=seed)

@@ -57,6 +57,15 @@ def test_a_mask_in_a_text_is_the_mask_token(tokenizer: TextTokenizer) -> None:
     assert tokenizer.mask_id not in tokenizer.encode(["The movie was [MASK]."], special=False)[0]
 
 
+def test_rows_are_truncated_and_padded(tokenizer: TextTokenizer) -> None:
+    texts = ["the movie was bad.", "", "[MASK]"]
+    rows = tokenizer.encode_rows(texts, 3)
+    assert rows.shape == (3, 3)
+    assert rows[0].tolist() == tokenizer.encode(texts)[0][:3].tolist()
+    assert rows[1].tolist() == [tokenizer.pad_id] * 3
+    assert tokenizer.mask_id not in rows
+
+
 def test_bytes_round_trip(tmp_path: Path) -> None:
     tokenizer = trained(tmp_path / "t.json", lowercase=False)
     for text in ("naïve café", "日本語のテキスト", "🎬 was 👍🏽!", "a\u0000b", "tab\tand\nline", "don't"):
