@@ -24,9 +24,13 @@ MOVED_TARGETS = {
 """`_target_` in earlier versions -> current `_target_`."""
 ADDED_KEYS = {
     "backbone.strict": True,
+    "half": False,
+    "map.clusters": 10,
+    "map.points": 10_000,
     "method.hidden_norm": True,
     "method.last_norm": False,
     "method.views_per_batch_norm": "joint",
+    "neighbours.k": 8,
     "optimizer.decay_norms_and_biases": False,
 }
 """Keys that earlier versions did not have -> the value that corresponds to their behaviour."""
