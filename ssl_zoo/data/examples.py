@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from PIL import Image
 
@@ -20,7 +21,8 @@ from ssl_zoo.data.locate import as_path, locate
 from ssl_zoo.data.text.sources import TextSource, open_texts
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True)
+class Example:
     """One image or text.
 
     Attributes:
@@ -167,8 +169,9 @@ class ImageExamples:
         label = classes[labels[index]] if labels[index] >= 0 else None
         path = None
         if self.have_paths:
-            relative = os.path.relpath(os.fspath(images[index]), self._folder)  # type: ignore[arg-type]
-            path = str(images[index]) if relative.startswith("..") else relative
+            file = str(images[index])
+            relative = os.path.relpath(file, self._folder)
+            path = file if relative.startswith("..") else relative
         return Example(split, index, path, label, partial(images.__getitem__, index), images.name(index))
 
 

@@ -15,7 +15,7 @@ from ssl_zoo.report.display import to_plain_text
 
 TEMPLATE = Path(__file__).with_name("map.html")
 PIXELS = 32_000_000
-"""Of all small pictures together, which bounds the size of the page to some 15 MB."""
+"""Of all small pictures together, which bounds the size of the page to some 25 MB."""
 SIDES = (16, 96)
 """Smallest and largest side of a small picture."""
 SHEET_SIDE = 2048
