@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,7 +121,7 @@ def _check_query(encoder: Encoder, examples: Examples, query: str | Path | int |
     if (row := as_row(query)) is not None:
         _check_row(row, len(examples))
     elif query is not None and encoder.modality == "image":
-        _query_input(encoder, query, examples)
+        _query_input(encoder, str(query), examples)
     elif query is not None and not str(query).strip():
         raise ValueError("query: is empty. Give a text, or the number of a row")
 
@@ -174,7 +174,7 @@ def _search(
         rows, cosines = nearest_rows(unit, unit[queries], k, queries)
     else:
         names = [str(query)]
-        vector = encoder.embed([_query_input(encoder, query, examples)]).numpy()
+        vector = encoder.embed([_query_input(encoder, str(query), examples)]).numpy()
         rows, cosines = nearest_rows(unit, normalized(vector), k)
     return [
         Neighbour(
@@ -282,8 +282,8 @@ def _sheet(
     found: Sequence[Neighbour],
     shown: Mapping[int, Example],
 ) -> bytes:
-    def picture(load: Callable[[], Any], name: str, note: str, matches: bool | None = None) -> Picture:
-        image = thumbnail(load(), name, encoder.inputs["in_chans"], encoder.inputs.get("bits") or 16, SIDE)
+    def picture(encoded: Any, name: str, note: str, matches: bool | None = None) -> Picture:
+        image = thumbnail(encoded, name, encoder.inputs["in_chans"], encoder.inputs.get("bits") or 16, SIDE)
         return Picture(image, Path(name).name, note, matches)
 
     rows: list[list[Picture]] = []
@@ -291,14 +291,14 @@ def _sheet(
         row, label = as_row(query), None
         if row is None:
             path = _query_file(query, examples)
-            rows.append([picture(lambda path=path: path, path.name, "")])
+            rows.append([picture(path, path.name, "")])
         else:
             label = embeddings.labels[row]
-            rows.append([picture(shown[row].load, embeddings.name(row), label or "")])
+            rows.append([picture(shown[row].load(), embeddings.name(row), label or "")])
         for neighbour in its:
             note = f"{neighbour.cosine:.2f} {neighbour.label or ''}"
             matches = neighbour.label == label if label is not None and neighbour.label is not None else None
-            rows[-1].append(picture(shown[neighbour.row].load, neighbour.name, note, matches))
+            rows[-1].append(picture(shown[neighbour.row].load(), neighbour.name, note, matches))
     return draw_sheet(rows, f"Nearest neighbours in {examples.place}")
 
 

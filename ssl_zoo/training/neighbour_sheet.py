@@ -50,9 +50,9 @@ def run_sheet(context: EvalContext, split: str) -> bytes:
     images = dict(zip(needed, _images(context.data, split, features.indices[chosen[needed]]), strict=True))
 
     def picture(row: int, note: str, query: int | None = None) -> Picture:
-        is_known = query is not None and min(labels[row], labels[query]) >= 0
-        name = names[labels[row]] if labels[row] >= 0 else ""
-        return Picture(images[row], name, note, labels[row] == labels[query] if is_known else None)
+        known = query is not None and min(labels[row], labels[query]) >= 0
+        matches = labels[row] == labels[query] if query is not None and known else None
+        return Picture(images[row], names[labels[row]] if labels[row] >= 0 else "", note, matches)
 
     sheet = [
         [picture(query, ""), *(picture(row, f"{cosine:.2f}", query) for row, cosine in zip(*its, strict=True))]
