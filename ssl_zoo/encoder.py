@@ -88,11 +88,12 @@ class Encoder(nn.Module):
         features: Tensor = self.network(x)
         return features
 
-    def transform(self, item: Item) -> Tensor:
+    def transform(self, item: Item, name: str = "image") -> Tensor:
         """Makes the network's input of one image or text, as the evaluation of its run did.
 
         Args:
             item: an image (see `Item`), or a text.
+            name: of an image that is not given by its path, for error messages.
 
         Returns:
             (C, S, S) float32; or (L,) int64, at least one token.
@@ -113,7 +114,7 @@ class Encoder(nn.Module):
             raise TypeError(
                 f"this encoder is for images: give a path, bytes or a Pillow image, not {type(item).__name__}"
             )
-        name = str(item) if isinstance(item, Path) else "image"
+        name = str(item) if isinstance(item, Path) else name
         about = self.inputs
         pixels = open_image(item, name, about["in_chans"], about.get("bits") or 16)
         pixels = resize_and_crop(

@@ -29,6 +29,7 @@ from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
 from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
+from ssl_zoo.training.neighbour_sheet import show_neighbours
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, first_line, show_metrics
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     loggers.finish_loggers(trainer.loggers)  # before anything is shown, which may fail
     used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
     show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
+    show_neighbours(folder, context)
     examples = learner.batches_seen * cfg.data.batch_size
     completed: dict[str, Any] = {
         "budget": {

@@ -324,10 +324,11 @@ class ImageData(LightningDataModule):
         views = self.views(images, indices, epoch, self.seed)
         return Batch(views, labels, indices)
 
-    def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """The labelled examples of a split in order, or all if the data has no labels, with one plain view each."""
+    def eval_batches(self, split: str, batch_size: int, chosen: Tensor | None = None) -> Iterator[Batch]:
+        """The labelled examples of a split in order, or all if there are no labels, or the `chosen` ones, plain."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        batches = [BatchShare(0, rows.numpy()) for rows in self._eval_examples(split).split(batch_size) if len(rows)]
+        chosen = self._eval_examples(split) if chosen is None else chosen
+        batches = [BatchShare(0, rows.numpy()) for rows in chosen.split(batch_size) if len(rows)]
         for images, labels, indices, epoch in self._plain_loader(split, batches) if batches else ():
             assert images is not None
             indices = indices.to(device)
