@@ -1,5 +1,6 @@
 """`task=pretrain`: one run, from its configuration to results.json. `pretrain` reads from top to bottom."""
 
+import hashlib
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -11,16 +12,19 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_zoo import ending, files
+from ssl_zoo import encoder_file, ending, files
 from ssl_zoo.build import build_data, build_learner, build_method, build_trainer, views_name
 from ssl_zoo.config import STARTED, Run
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.data.order import check_batch
 from ssl_zoo.dry_run import dry_run
 from ssl_zoo.encoder import save_encoder
+from ssl_zoo.evaluators.classifier import ClassifierAccuracy, Classifies
+from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
+from ssl_zoo.probe_file import PROBE_NAME, keep_probe
 from ssl_zoo.report import display, results
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
 from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
@@ -73,6 +77,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     method = build_method(cfg, None if cfg.checkpoint is None else str(cfg.checkpoint))
     check_method(method, data)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
+    if evaluators and isinstance(method, Classifies):
+        evaluators["classifier"] = ClassifierAccuracy()
 
     first_batch = next(iter(data.train_dataloader()))
     flops = flops_per_example(method, data, first_batch)
@@ -156,15 +162,22 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         "environment": around,
         "config": masked(OmegaConf.to_container(cfg, resolve=True)),
         "checkpoint_step": learner.global_step,
+        "data_content": hash_content(data.content),
         "started": STARTED,
         "finished": time.time(),
     }
     record = results.empty_results("completed", **(run.record() | completed))
     file = keep_encoder(cfg, folder, run, learner.method, data, record)
+    if context.probe is not None:
+        weights, accuracy = encoder_file.read_manifest(file)["weights_hash"], metrics["linear/top1"]
+        assert isinstance(accuracy, Proportion)
+        keep_probe(weights, folder, context.probe, data.facts["class_names"], "linear probe", accuracy)
     results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
         print(f"results: {folder / results.RESULTS_NAME}")
         print(f"encoder: {file} ({file.stat().st_size / 1e6:,.1f} MB). To use it: ssl_zoo.load({str(folder)!r})")
+        if context.probe is not None:
+            print(f"probe: {folder / PROBE_NAME}. To classify files: task=predict encoder={folder} data.path=...")
         size = sum(path.stat().st_size for path in checkpoints.list_checkpoints(folder))
         print(f"checkpoints: {folder / 'checkpoints'} ({size / 1e6:,.1f} MB), needed only to go on with the training")
 
@@ -234,6 +247,11 @@ def keep_encoder(
     training = {key: record[key] for key in kept}
     manifest = encoder_card.make_manifest(cfg.backbone._target_, card, method.encoder, settings, training)
     return save_encoder(folder, method.encoder, manifest, getattr(data, "tokenizer", None))
+
+
+def hash_content(content: str) -> str:
+    """The sha256 of what identifies the content of the data, in results.json; `task=evaluate` compares it."""
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def checkpoint_card(

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ssl_zoo.data.base import EvalData
-from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, evaluate
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, run_evaluators
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
@@ -42,7 +42,7 @@ class PeriodicEvaluation(Callback):
             return
         self.evaluated_at, started = step, time.perf_counter()
         if trainer.is_global_zero:
-            metrics = evaluate(self.evaluators, eval_context(trainer, learner.method, self.data, "periodic"))
+            metrics = run_evaluators(self.evaluators, eval_context(trainer, learner.method, self.data, "periodic"))
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
             accuracies = [f"{name} {value.percent}" for name, value in metrics.items() if isinstance(value, Proportion)]

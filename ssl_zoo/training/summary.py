@@ -13,7 +13,7 @@ from rich.table import Table
 from ssl_zoo import files
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.evaluators import few_labels
-from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, evaluate
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, run_evaluators
 from ssl_zoo.evaluators.proportion import Proportion, is_greater
 from ssl_zoo.method import Method
 from ssl_zoo.report import picture
@@ -52,7 +52,7 @@ def first_line(
 
 
 def evaluate_and_print(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
-    """Calls `evaluate` and prints one line with the evaluators and the time taken.
+    """Calls `run_evaluators` and prints one line with the evaluators and the time taken.
 
     The output of the evaluators follows that line.
     """
@@ -64,7 +64,7 @@ def evaluate_and_print(when: str, evaluators: Mapping[str, Evaluator], context: 
     started, notes = time.perf_counter(), io.StringIO()
     try:
         with redirect_stdout(notes):
-            return evaluate(evaluators, context)
+            return run_evaluators(evaluators, context)
     finally:
         print(f"{time.perf_counter() - started:.1f} s", notes.getvalue(), sep="\n", end="", flush=True)
 
