@@ -43,6 +43,7 @@ def with_encoder_data(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     if overrides is None:
         raise ValueError(f"encoder={encoder}: does not know what data it is for. Give data.path=... or data=...")
+    overrides = [text for text in overrides if "data.tokenizer" not in text]  # the encoder brings its own
     chosen = [text for text in overrides if _OF_DATA.match(text) and "_target_" not in text and "${" not in text]
     return [*(text for text in chosen if text.partition("=")[0] not in given), *arguments]
 
@@ -59,8 +60,33 @@ def _known(encoder: str) -> tuple[str, list[str] | None]:
     return manifest["modality"], [str(text) for text in overrides] if isinstance(overrides, list) else None
 
 
+def take_inputs(cfg: DictConfig, encoder: "Encoder", given: Sequence[str]) -> None:
+    """Changes `cfg.data` to the image size, the channels, ... or the length of texts that `encoder` was trained on.
+
+    Args:
+        cfg: the composed configuration, modified in place.
+        encoder: the encoder.
+        given: overrides from the command line, "key=value".
+
+    Raises:
+        ValueError: if the data is of another modality, or the command line contradicts the encoder.
+    """
+    keys = {text.partition("=")[0].lstrip("+~") for text in given}
+    modality = "image" if "image_size" in cfg.data else "text"
+    if modality != encoder.modality:
+        raise ValueError(f"data: it is of {modality}, and the encoder is for {encoder.modality}. Choose other data")
+    names = IMAGE_SETTINGS if modality == "image" else ("max_length", "replace")
+    for key in names:
+        if key not in encoder.inputs:
+            continue
+        value = encoder.inputs[key]
+        if f"data.{key}" in keys and cfg.data.get(key) != value:
+            raise ValueError(f"data.{key}={cfg.data.get(key)}: the encoder is for {value}. Leave data.{key} out")
+        cfg.data[key] = value
+
+
 def fit_data_to_encoder(cfg: DictConfig, encoder: "Encoder", given: Sequence[str], folder: Path) -> None:
-    """Changes `cfg.data` to deliver the inputs that `encoder` was trained on.
+    """Changes `cfg.data` to deliver the inputs that `encoder` was trained on; see `take_inputs`.
 
     Args:
         cfg: the composed configuration, modified in place.
@@ -71,20 +97,9 @@ def fit_data_to_encoder(cfg: DictConfig, encoder: "Encoder", given: Sequence[str
     Raises:
         ValueError: if the data is of another modality, or the command line contradicts the encoder.
     """
-    keys = {text.partition("=")[0].lstrip("+~") for text in given}
-    modality = "image" if "image_size" in cfg.data else "text"
-    if modality != encoder.modality:
-        raise ValueError(f"data: it is of {modality}, and the encoder is for {encoder.modality}. Choose other data")
-    if modality == "image":
-        brought = {key: encoder.inputs[key] for key in IMAGE_SETTINGS if key in encoder.inputs}
-    else:
-        brought = {key: encoder.inputs[key] for key in ("max_length", "replace") if key in encoder.inputs}
-    for key, value in brought.items():
-        if f"data.{key}" in keys and cfg.data.get(key) != value:
-            raise ValueError(f"data.{key}={cfg.data.get(key)}: the encoder is for {value}. Leave data.{key} out")
-        cfg.data[key] = value
+    take_inputs(cfg, encoder, given)
     if encoder.tokenizer is not None:
-        if any(key.startswith("data.tokenizer") for key in keys):
+        if any(text.lstrip("+~").startswith("data.tokenizer") for text in given):
             raise ValueError("data.tokenizer: the encoder brings its own tokenizer. Leave data.tokenizer out")
         path = folder / "tokenizer.json"
         files.write_atomically(path, encoder.tokenizer.content)

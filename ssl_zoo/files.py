@@ -5,7 +5,10 @@ of a file to be written would redirect the write to a file of their choice.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def open_no_follow(path: Path | str, flags: int) -> int:
@@ -16,8 +19,9 @@ def open_no_follow(path: Path | str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
-def write_atomically(path: Path | str, content: str | bytes) -> None:
-    """Writes or replaces a file atomically; strings are encoded as UTF-8.
+@contextmanager
+def open_atomically(path: Path | str) -> Iterator[BinaryIO]:
+    """Opens a file for writing that appears, or replaces the one there, only when the block ends without an error.
 
     Readers, also after a crash, see either the old or the new file, never a partial one. A symbolic link is replaced.
     """
@@ -26,9 +30,15 @@ def write_atomically(path: Path | str, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb", opener=open_no_follow) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path | str, content: str | bytes) -> None:
+    """Writes or replaces a file as `open_atomically` does; strings are encoded as UTF-8."""
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)

@@ -271,9 +271,7 @@ def _read_json(file: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"encoder={name}: has no readable {file.name} ({_first_line(error)}). Choose another"
-        ) from error
+        raise ValueError(f"encoder={name}: has no {file.name} that can be read ({_first_line(error)})") from error
     assert isinstance(content, dict)
     return content
 

@@ -23,6 +23,8 @@ from ssl_zoo.evaluators.proportion import Proportion
 
 PROBE_NAME = "probe.safetensors"
 PROBE_FORMAT = "ssl_zoo.probe"
+PROBE_KIND = "linear probe"
+HEAD_KIND = "fine-tuned head"
 INPUT = {"interpolation": "bilinear", "crop_ratio": 1.0}
 """How data modules resize images for evaluation, whatever the encoder's own transform does."""
 
@@ -56,7 +58,7 @@ def keep_probe(
         folder: an existing folder.
         probe: the classifier.
         class_names: of all labels.
-        kind: "linear probe" or "fine-tuned head".
+        kind: `PROBE_KIND` or `HEAD_KIND`.
         accuracy: on the test split.
     """
     about = {
@@ -75,6 +77,14 @@ def keep_probe(
     path = folder / PROBE_NAME
     files.write_atomically(path, safetensors.torch.save(state, metadata={"about": json.dumps(about)}))
     return path
+
+
+def probe_kind(folder: Path) -> str | None:
+    """The kind of the probe in a folder, None if there is none that can be read."""
+    try:
+        return str(json.loads(encoder_file.header_texts(folder / PROBE_NAME)["about"])["kind"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def load_probe(file: Path, encoder: str, weights_hash: str) -> KeptProbe:

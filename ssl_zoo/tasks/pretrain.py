@@ -1,6 +1,5 @@
 """`task=pretrain`: one run, from its configuration to results.json. `pretrain` reads from top to bottom."""
 
-import hashlib
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -24,14 +23,14 @@ from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
-from ssl_zoo.probe_file import PROBE_NAME, keep_probe
+from ssl_zoo.probe_file import PROBE_KIND, PROBE_NAME, keep_probe
 from ssl_zoo.report import display, results
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
 from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
-from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
+from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, hash_content
 from ssl_zoo.training.summary import evaluate_and_print, example_counts, first_line, show_metrics
 
 
@@ -171,7 +170,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if context.probe is not None:
         weights, accuracy = encoder_file.read_manifest(file)["weights_hash"], metrics["linear/top1"]
         assert isinstance(accuracy, Proportion)
-        keep_probe(weights, folder, context.probe, data.facts["class_names"], "linear probe", accuracy)
+        keep_probe(weights, folder, context.probe, data.facts["class_names"], PROBE_KIND, accuracy)
     results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
         print(f"results: {folder / results.RESULTS_NAME}")
@@ -247,11 +246,6 @@ def keep_encoder(
     training = {key: record[key] for key in kept}
     manifest = encoder_card.make_manifest(cfg.backbone._target_, card, method.encoder, settings, training)
     return save_encoder(folder, method.encoder, manifest, getattr(data, "tokenizer", None))
-
-
-def hash_content(content: str) -> str:
-    """The sha256 of what identifies the content of the data, in results.json; `task=evaluate` compares it."""
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def checkpoint_card(

@@ -1,5 +1,6 @@
 """Periodic evaluation during training and the context that evaluators receive."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,11 @@ def eval_context(trainer: Trainer, method: Method, data: EvalData, phase: Phase,
     """Returns the context for evaluators, on the trainer's device and precision; `loaded` as in `EvalContext`."""
     method.to(trainer.strategy.root_device)
     return EvalContext(method, data, phase, trainer.precision_plugin.forward_context, loaded=loaded)
+
+
+def hash_content(content: str) -> str:
+    """The sha256 of what identifies the content of the data, in results.json; `task=evaluate` compares it."""
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 class PeriodicEvaluation(Callback):
