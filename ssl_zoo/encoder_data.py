@@ -20,6 +20,7 @@ _OF_DATA = re.compile(r"\+{0,2}(experiment|data(\.[A-Za-z]\w*)*)=", re.ASCII)
 def with_encoder_data(arguments: Sequence[str]) -> list[str]:
     """Adds the choice of data to a command line that has `encoder=` and names no data.
 
+    Fine-tuning is given the views of `method=supervised`.
     Files given by `data.path` alone are read as `data=folder` or `data=text_folder`, whichever the encoder is for.
     Without them the data is that of the run which trained the encoder.
 
@@ -33,6 +34,8 @@ def with_encoder_data(arguments: Sequence[str]) -> list[str]:
         ValueError: if the encoder does not exist, or does not know its data.
     """
     given = dict(argument.partition("=")[::2] for argument in arguments)
+    if given.get("task") == "finetune" and "method" not in given:  # whose views are those of supervised training
+        arguments = ["method=supervised", *arguments]
     encoder = given.get("encoder", "").strip("'\"")
     if encoder in ("", "null") or given.get("task", "pretrain") == "pretrain" or "data" in given:
         return list(arguments)

@@ -49,6 +49,11 @@ class TransformersImageEncoder(nn.Module):
         patches = features[:, features.shape[1] - rows * columns :]  # after class and register tokens
         return patches.transpose(1, 2).unflatten(2, (rows, columns))
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Groups for timm's layer-wise learning-rate decay: embeddings, then each block, the last with the norm."""
+        block = r"model\.(?:encoder\.)?(?:layers?|stages)\.(\d+)"
+        return {"stem": r"model\.embed", "blocks": [(block, None), (r".*norm\.", (99999,))]}
+
     def _last(self, images: Tensor) -> Tensor:
         features: Tensor = self.model(pixel_values=images).last_hidden_state
         return features

@@ -39,6 +39,38 @@ def as_label(value: object, where: str) -> str | None:
     raise ValueError(f"{where} holds {value!r}, which is no class. Give an integer or a name, or nothing for unknown")
 
 
+def limit_labels(labels: np.ndarray, per_class: int | None, fraction: float | None, seed: int) -> np.ndarray:
+    """Keeps the labels of a random sample of each class and sets the others to -1.
+
+    Args:
+        labels: (N,) int64, -1 where unknown.
+        per_class: number of labels to keep of each class, all where a class has fewer; None: see `fraction`.
+        fraction: share of each class's labels to keep, one at least; None with `per_class` None keeps all.
+        seed: of the sample.
+
+    Returns:
+        (N,) int64.
+    """
+    if per_class is None and fraction is None:
+        return labels
+    kept, random = np.full_like(labels, -1), np.random.default_rng(seed)
+    for label in np.unique(labels[labels >= 0]):
+        members = random.permutation(np.flatnonzero(labels == label))
+        count = per_class if per_class is not None else max(1, round((fraction or 0) * len(members)))
+        kept[members[:count]] = label
+    return kept
+
+
+def check_label_limits(per_class: object, fraction: object) -> None:
+    """Raises ValueError for a value of data.labels_per_class or data.label_fraction that no sample can have."""
+    if per_class is not None and fraction is not None:
+        raise ValueError(f"data.labels_per_class={per_class}, data.label_fraction={fraction}: give only one of the two")
+    if per_class is not None and (type(per_class) is not int or per_class < 1):
+        raise ValueError(f"data.labels_per_class={per_class}: give a whole number, 1 or more, or null for all labels")
+    if fraction is not None and not (isinstance(fraction, int | float) and 0 < fraction <= 1):
+        raise ValueError(f"data.label_fraction={fraction}: give a number above 0, up to 1, or null for all labels")
+
+
 def sort_names(names: Iterable[str]) -> list[str]:
     """The distinct names, sorted by value if all are numbers, else alphabetically."""
     distinct = sorted(set(names))

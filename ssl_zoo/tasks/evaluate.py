@@ -1,6 +1,5 @@
 """`task=evaluate`: the evaluators on any encoder, without a training step."""
 
-import shlex
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -24,6 +23,7 @@ from ssl_zoo.method import Method
 from ssl_zoo.probe_file import HEAD_KIND, INPUT, PROBE_KIND, keep_probe, probe_kind
 from ssl_zoo.report import results
 from ssl_zoo.training import hardware, run_folder, transcript
+from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, quiet_lightning, single_device
 from ssl_zoo.training.evaluation import eval_context, hash_content
 from ssl_zoo.training.summary import evaluate_and_print, example_counts, show_metrics
@@ -171,7 +171,7 @@ def merged_results(record: dict[str, Any], about: Mapping[str, Any], given: list
     """The results of a run with metrics added or replaced; those before training stay."""
     note = {
         "when": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "run.py", *given]),
+        "command": " ".join(["python run.py", *masked(given)]),
         "metrics": sorted(about["metrics"]),
         "environment": about["environment"],
     }
