@@ -19,7 +19,7 @@ CPU = ["trainer.accelerator=cpu", "trainer.precision=32-true", "logger=csv"]
 
 
 def test_a_run_and_what_comes_after_it(cli: Any, data_root: Path) -> None:
-    """A supervised run, its encoder evaluated on its own data and on other settings, and its probe on the test files."""
+    """A supervised run, its encoder evaluated on its own data and on fewer, its probe on the test files."""
     ran = cli(
         *CPU, "method=supervised", "data=cifar10", "backbone=resnet10t", "budget.steps=2", "data.batch_size=16",
         "evaluators=[linear]", "trainer.evaluate_before=false", "hydra.run.dir=run",

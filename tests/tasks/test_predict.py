@@ -84,7 +84,7 @@ def test_nothing_to_read_leaves_no_file(tmp_path: Path) -> None:
     keep(tmp_path)
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "a.png").write_bytes(b"no")
-    with pytest.raises(ValueError, match="nothing there can be read, such as .*a.png"):
+    with pytest.raises(ValueError, match=r"nothing there can be read, such as .*a\.png"):
         written(tmp_path, tmp_path / "files")
     assert not (tmp_path / "predictions.csv").exists()
 
