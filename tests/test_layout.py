@@ -26,7 +26,7 @@ MAY_IMPORT = {
     # The run.
     "learner": {"clock", "distributed", "method"},
     "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",
-                 "method", "report", "untrusted"},
+                 "method", "report", "schedules", "untrusted"},
     "tasks": {"__version__", "build", "config", "data", "dry_run", "encoder", "encoder_data", "encoder_file", "ending",
               "evaluators", "exporters", "files", "learner", "method", "methods.mlm", "probe_file", "report",
               "training"},
