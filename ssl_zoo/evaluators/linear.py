@@ -158,7 +158,8 @@ class Linear:
         x, queries = standardize_features(train.x.to(context.device), test.x.to(context.device))
         l2, probe = self.choose(x, train.y.to(context.device))
         kept = Probe(*(tensor.cpu() for tensor in probe))
-        context.probe = StandardizedProbe(*(t.cpu() for t in mean_and_scale(train.x.to(context.device))), kept)
+        mean, scale = mean_and_scale(train.x.to(context.device))
+        context.probe = StandardizedProbe(mean.cpu(), scale.cpu(), kept)
         return {"linear/top1": probe.accuracy(queries, test.y.to(context.device)), "linear/l2": l2}
 
     def choose(self, x: Tensor, y: Tensor) -> tuple[float, Probe]:

@@ -76,15 +76,16 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     metrics = evaluate_and_print(str(cfg.encoder), evaluators, context)
 
     # ---- 3. Record: in the results of its run, or in new ones ----
+    content = hash_content(data.content)
     about = {
         "environment": describe_environment(trainer, precision),
         "metrics": metrics,
         "counts": example_counts(metrics),
-        "data_content": hash_content(data.content),
+        "data_content": content,
     }
     if origin is not None:
         settings: Any = OmegaConf.to_container(cfg.data, resolve=True)
-        if differs := what_differs(results.read_results(origin), settings, about["data_content"]):
+        if differs := what_differs(results.read_results(origin), settings, content):
             print(f"{origin}: its results are left as they are, since {differs}")
             origin = None
     if origin is None:

@@ -230,7 +230,7 @@ def trained(
     device, precision = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     model.to(device)
     if cfg.trainer.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        model.to(memory_format=torch.channels_last)
     half = trainer.precision == "16-mixed"
 
     def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -245,7 +245,7 @@ def trained(
     return FineTuned(model.network, model.probe(), measured(model, data, precision))
 
 
-def measured(model: LinearClassifier, data: Any, precision: Callable[[], AbstractContextManager]) -> Tensor:
+def measured(model: LinearClassifier, data: Any, precision: Callable[[], AbstractContextManager[Any]]) -> Tensor:
     """The confusion matrix on the test split, by the head as it is kept."""
     test = EvalContext(Method(model.network), data, "final", precision).test
     return confusion_matrix(test.y, model.probe().logits(test.x).argmax(1), data.facts["num_classes"])

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -125,7 +125,7 @@ def predictions(
     encoder: Encoder,
     kept: KeptProbe,
     examples: Iterable[Example],
-    precision: Callable[[], AbstractContextManager],
+    precision: Callable[[], AbstractContextManager[Any]],
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Predicted]:
     """Classifies examples as they come; memory does not grow with their number.

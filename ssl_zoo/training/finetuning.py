@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm.data.mixup
+import timm.loss
 import torch
-from timm.data.mixup import Mixup
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
@@ -126,7 +126,8 @@ class LinearClassifier(nn.Module):
         """Groups with their `lr_scale`, by timm: each layer of the network learns slower than the one above it."""
         if self.frozen:
             return [{"params": list(self.head.parameters()), "lr_scale": 1.0, "weight_decay": 0.0}]
-        not_decayed = self.network.no_weight_decay() if hasattr(self.network, "no_weight_decay") else ()
+        network: Any = self.network
+        not_decayed = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
         groups = param_groups_layer_decay(
             self.network, weight_decay, no_weight_decay_list=not_decayed, layer_decay=layer_decay
         )
@@ -139,7 +140,7 @@ def train_classifier(
     recipe: Recipe,
     steps: int,
     layer_decay: float,
-    precision: Callable[[], AbstractContextManager],
+    precision: Callable[[], AbstractContextManager[Any]],
     half: bool,
     seed: int,
     checkpoint: "Checkpoint",
@@ -162,12 +163,14 @@ def train_classifier(
     device, lr = model.head.weight.device, recipe.linear_lr if model.frozen else recipe.lr
     optimizer = torch.optim.AdamW(model.parameter_groups(recipe.weight_decay, layer_decay), lr=lr)
     scaler = torch.amp.GradScaler(device.type, enabled=half)
-    criterion: nn.Module = LabelSmoothingCrossEntropy(recipe.label_smoothing)
+    losses: Any = timm.loss  # timm's constructors have no types
+    criterion = losses.LabelSmoothingCrossEntropy(recipe.label_smoothing)
     mix: Any = None
     if recipe.mixes:
         classes = model.head.out_features
-        mix = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
-        criterion = SoftTargetCrossEntropy()
+        mixing: Any = timm.data.mixup.Mixup
+        mix = mixing(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=classes)
+        criterion = losses.SoftTargetCrossEntropy()
     start = checkpoint.load(model, optimizer)
     shown, began = 10 * start // steps, time.perf_counter()
 
