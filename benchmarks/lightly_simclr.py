@@ -34,7 +34,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 
 from ssl_zoo import build, config  # noqa: E402
-from ssl_zoo.evaluators.base import EvalContext, Features, evaluate  # noqa: E402
+from ssl_zoo.evaluators.base import EvalContext, Features, run_evaluators  # noqa: E402
 from ssl_zoo.method import Method  # noqa: E402
 from ssl_zoo.report import results  # noqa: E402
 
@@ -138,7 +138,9 @@ def train(options: argparse.Namespace) -> None:
     # Evaluation and results.
     evaluators = hydra.utils.instantiate(cfg.evaluators, _convert_="all")
     context = EvalContext(Method(backbone), data, "final", precision)
-    metrics = evaluate(evaluators, context) | {"lightly_knn200/top1": lightly_knn(context.train, context.test, device)}
+    metrics = run_evaluators(evaluators, context) | {
+        "lightly_knn200/top1": lightly_knn(context.train, context.test, device)
+    }
     examples = steps * options.batch_size
     record = results.empty_results(
         "completed",

@@ -8,17 +8,35 @@ if TYPE_CHECKING:
     from ssl_zoo.api import evaluate, finetune, pretrain
     from ssl_zoo.encoder import Encoder, load
     from ssl_zoo.method import Batch, Method
+    from ssl_zoo.tasks.embed import embed_data as embed
+    from ssl_zoo.tasks.map import make_map
+    from ssl_zoo.tasks.neighbours import find_neighbours
 
-__all__ = ["Batch", "Encoder", "Method", "__version__", "evaluate", "finetune", "load", "pretrain"]
+__all__ = [
+    "Batch",
+    "Encoder",
+    "Method",
+    "__version__",
+    "embed",
+    "evaluate",
+    "find_neighbours",
+    "finetune",
+    "load",
+    "make_map",
+    "pretrain",
+]
 
 _HOMES = {
-    "Batch": "ssl_zoo.method",
-    "Encoder": "ssl_zoo.encoder",
-    "Method": "ssl_zoo.method",
-    "evaluate": "ssl_zoo.api",
-    "finetune": "ssl_zoo.api",
-    "load": "ssl_zoo.encoder",
-    "pretrain": "ssl_zoo.api",
+    "Batch": "ssl_zoo.method.Batch",
+    "Encoder": "ssl_zoo.encoder.Encoder",
+    "Method": "ssl_zoo.method.Method",
+    "embed": "ssl_zoo.tasks.embed.embed_data",
+    "evaluate": "ssl_zoo.api.evaluate",
+    "find_neighbours": "ssl_zoo.tasks.neighbours.find_neighbours",
+    "finetune": "ssl_zoo.api.finetune",
+    "load": "ssl_zoo.encoder.load",
+    "make_map": "ssl_zoo.tasks.map.make_map",
+    "pretrain": "ssl_zoo.api.pretrain",
 }
 
 
@@ -28,4 +46,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'ssl_zoo' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].rpartition(".")
+    return getattr(import_module(module), attribute)

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from ssl_zoo import ending
+from ssl_zoo import encoder_file, ending
 from ssl_zoo.config import CONF, check_config, explain, quote
 from ssl_zoo.data import layout
 from ssl_zoo.data.image.splits import IMAGE_ENDINGS
@@ -102,7 +102,9 @@ def evaluate(
     Raises:
         ValueError: for a mistake in the arguments.
     """
-    return _run("evaluate", folder, {"encoder": encoder, **choose_data(data), **overrides})
+    run = _run("evaluate", folder, {"encoder": encoder, **choose_data(data), **overrides})
+    has_results = (run.folder / results.RESULTS_NAME).exists()
+    return run if has_results else TaskRun(encoder_file.find_encoder_file(encoder).parent)
 
 
 def finetune(
@@ -178,11 +180,14 @@ def _run(task: str, folder: str | Path | None, settings: Mapping[str, Any]) -> T
         try:
             function(cfg, place)
         except Interrupted as end:
-            ending.record_ending(cfg, place, "interrupted")
+            if task == "pretrain":
+                ending.record_ending(cfg, place, "interrupted")
             raise KeyboardInterrupt from end
         except Exception as error:
             cause = ending.root_cause(error)
-            ending.record_ending(cfg, place, "failed", error={"type": type(cause).__name__, "message": str(cause)})
+            if task == "pretrain":
+                about = {"type": type(cause).__name__, "message": str(cause)}
+                ending.record_ending(cfg, place, "failed", error=about)
             raise cause from error
         finally:
             transcript.stop_transcript()

@@ -35,13 +35,13 @@ SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer
 FREE_TEXT: dict[str, tuple[str, ...]] = {
     "text": (),
     "query": ("null",),
-    **dict.fromkeys(("name", "checkpoint", "encoder", "push"), ("null",)),
+    **dict.fromkeys(("name", "checkpoint", "encoder", "probe", "push"), ("null",)),
     **dict.fromkeys(("data.path", "data.root", "data.name", "data.tokenizer.name"), ("null",)),
     **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), ("",)),
     "backbone.pretrained": ("null", "true", "false"),
 }
 """Keys whose values are texts or paths, taken as they stand, each with the values that are none."""
-TEXTS = ("text", "checkpoint", "encoder", "query", "format", "push", "name")
+TEXTS = ("text", "checkpoint", "encoder", "probe", "query", "format", "push", "name")
 """Keys whose values are texts or null."""
 _SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")
 

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 
 from ssl_zoo import encoder_file, files
 from ssl_zoo.backbones.image import LOADING_OPTIONS, image_backbone
-from ssl_zoo.backbones.text import TextEncoder, TextTransformer, transformers_backbone, transformers_from_config
+from ssl_zoo.backbones.image_transformers import image_transformers_from_config
+from ssl_zoo.backbones.text import TextEncoder, TextTransformer, transformers_backbone
+from ssl_zoo.backbones.transformers_config import transformers_from_config
 from ssl_zoo.data.image.decode import open_image, resize_and_crop
 from ssl_zoo.data.text.documents import clean
 from ssl_zoo.data.text.tokenizer import TextTokenizer
@@ -237,7 +239,7 @@ def load(encoder: str | Path, network: nn.Module | None = None) -> Encoder:
     if manifest["modality"] == "text":
         tokenizer = _read_tokenizer(file, text, manifest["input"])
     if network is None:
-        network = _build(file, manifest)
+        network = build_network(str(file), manifest)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -265,12 +267,21 @@ def _read_tokenizer(file: Path, text: str | None, about: Mapping[str, Any]) -> T
     return tokenizer
 
 
-def _build(file: Path, manifest: Mapping[str, Any]) -> nn.Module:
-    """Builds the network with random weights; nothing but plain values is taken from the manifest."""
-    builder, arguments = manifest["builder"], dict(manifest["arguments"])
+def build_network(encoder: str, manifest: Mapping[str, Any], **changes: Any) -> nn.Module:
+    """Builds the network of a manifest with random weights; nothing but plain values is taken from it.
+
+    Args:
+        encoder: its name, for messages.
+        manifest: see `ssl_zoo.encoder_file`.
+        changes: further arguments of its builder, such as `drop_path_rate`.
+
+    Raises:
+        ValueError: for a builder that is not of this package, or an argument that it does not have.
+    """
+    builder, arguments = manifest["builder"], {**manifest["arguments"], **changes}
     if builder not in encoder_file.BUILDERS:
         raise ValueError(
-            f"encoder={file}: its network was built by {builder}, and code that a file names is never run. From "
+            f"encoder={encoder}: its network was built by {builder}, and code that a file names is never run. From "
             "Python, give the network: ssl_zoo.load(file, network=...)"
         )
     _check_arguments("arguments", arguments)
@@ -278,6 +289,10 @@ def _build(file: Path, manifest: Mapping[str, Any]) -> nn.Module:
         return image_backbone(**arguments)
     if builder == encoder_file.TEXT_BUILDER:
         return TextTransformer(**arguments)
+    if changes:
+        raise ValueError(f"encoder={encoder}: a network of transformers takes no {', '.join(changes)}. Leave it out")
+    if builder == encoder_file.TRANSFORMERS_IMAGE_BUILDER:
+        return image_transformers_from_config(**arguments)
     return transformers_from_config(**arguments) if "config" in arguments else transformers_backbone(**arguments)
 
 

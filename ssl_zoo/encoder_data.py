@@ -20,6 +20,7 @@ _OF_DATA = re.compile(r"\+{0,2}(experiment|data(\.[A-Za-z]\w*)*)=", re.ASCII)
 def with_encoder_data(arguments: Sequence[str]) -> list[str]:
     """Adds the choice of data to a command line that has `encoder=` and names no data.
 
+    Fine-tuning is given the views of `method=supervised`.
     Files given by `data.path` alone are read as `data=folder` or `data=text_folder`, whichever the encoder is for.
     Without them the data is that of the run which trained the encoder.
 
@@ -33,6 +34,8 @@ def with_encoder_data(arguments: Sequence[str]) -> list[str]:
         ValueError: if the encoder does not exist, or does not know its data.
     """
     given = dict(argument.partition("=")[::2] for argument in arguments)
+    if given.get("task") == "finetune" and "method" not in given:  # whose views are those of supervised training
+        arguments = ["method=supervised", *arguments]
     encoder = given.get("encoder", "").strip("'\"")
     if encoder in ("", "null") or given.get("task", "pretrain") == "pretrain" or "data" in given:
         return list(arguments)
@@ -43,6 +46,7 @@ def with_encoder_data(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     if overrides is None:
         raise ValueError(f"encoder={encoder}: does not know what data it is for. Give data.path=... or data=...")
+    overrides = [text for text in overrides if "data.tokenizer" not in text]  # the encoder brings its own
     chosen = [text for text in overrides if _OF_DATA.match(text) and "_target_" not in text and "${" not in text]
     return [*(text for text in chosen if text.partition("=")[0] not in given), *arguments]
 

@@ -36,7 +36,8 @@ VERSION = 1
 IMAGE_BUILDER = "ssl_zoo.backbones.image.image_backbone"
 TEXT_BUILDER = "ssl_zoo.backbones.text.TextTransformer"
 TRANSFORMERS_BUILDER = "ssl_zoo.backbones.text.transformers_backbone"
-BUILDERS = (IMAGE_BUILDER, TEXT_BUILDER, TRANSFORMERS_BUILDER)
+TRANSFORMERS_IMAGE_BUILDER = "ssl_zoo.backbones.image_transformers.image_transformers_from_config"
+BUILDERS = (IMAGE_BUILDER, TEXT_BUILDER, TRANSFORMERS_BUILDER, TRANSFORMERS_IMAGE_BUILDER)
 """What a manifest may name as its builder; any other is never imported."""
 ORIGINS = ("timm:", "hf:")
 """Beginnings of `encoder=` for encoders that other libraries provide."""

@@ -5,6 +5,7 @@ Letters: B batch, L length, M tokens kept, D width.
 """
 
 import inspect
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -221,11 +222,30 @@ def _timm_blocks(trunk: str, overrides: dict[str, Any]) -> tuple[nn.ModuleList, 
 
 
 class TransformersEncoder(TextEncoder):
-    """A Hugging Face encoder with the interface of `TextTransformer`; see `transformers_backbone`."""
+    """A Hugging Face encoder with the interface of `TextTransformer`; see `transformers_backbone`.
 
-    def __init__(self, model: Any, pool: str, grad_checkpointing: bool, pad_id: int):
+    Args:
+        model: of transformers.
+        pool: mean, cls or max.
+        grad_checkpointing: recompute activations in the backward pass to save memory.
+        pad_id: id of padding.
+        prefix: ids that the model expects before each text, such as [CLS]. They take part in the pooling.
+        suffix: ids that it expects after each text, such as [SEP].
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        pool: str,
+        grad_checkpointing: bool,
+        pad_id: int,
+        prefix: Sequence[int] = (),
+        suffix: Sequence[int] = (),
+    ):
         super().__init__(pool, pad_id)
         self.model = model
+        self.prefix = list(prefix)
+        self.suffix = list(suffix)
         self.num_features = model.config.hidden_size
         self.depth = model.config.num_hidden_layers
         if "pooler" in dict(model.named_children()):
@@ -244,12 +264,28 @@ class TransformersEncoder(TextEncoder):
             raise ValueError(
                 "backbone: this method leaves tokens out, which Hugging Face encoders cannot; use text_small"
             )
+        added = bool(self.prefix or self.suffix)
+        if added and embeddings is not None:
+            raise ValueError("backbone: this encoder adds tokens of its own to a text, which embeddings cannot replace")
+        length, valid = ids.shape[1], self.valid(ids)
+        if added:
+            ids, valid = self._with_added_tokens(ids, valid)
         inputs = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
-        valid = self.valid(ids)
         out = self.model(**inputs, attention_mask=valid.long(), output_hidden_states=True)
-        return EncodedTokens(
-            self._pooled(out.last_hidden_state, valid), out.last_hidden_state, list(out.hidden_states[1:])
-        )
+        own = slice(len(self.prefix), len(self.prefix) + length)
+        layers = [layer[:, own] for layer in out.hidden_states[1:]]
+        return EncodedTokens(self._pooled(out.last_hidden_state, valid), out.last_hidden_state[:, own], layers)
+
+    def _with_added_tokens(self, ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts `prefix` before and `suffix` right after the text of each row: (B, L + added) ids and valid."""
+        lengths = valid.sum(1)
+        rows = ids.new_full((len(ids), ids.shape[1] + len(self.prefix) + len(self.suffix)), self.pad_id)
+        rows[:, : len(self.prefix)] = ids.new_tensor(self.prefix)
+        rows[:, len(self.prefix) : len(self.prefix) + ids.shape[1]] = ids
+        columns = len(self.prefix) + lengths[:, None] + torch.arange(len(self.suffix), device=ids.device)
+        rows.scatter_(1, columns, ids.new_tensor(self.suffix).expand(len(ids), -1))
+        width = lengths[:, None] + len(self.prefix) + len(self.suffix)
+        return rows, torch.arange(rows.shape[1], device=ids.device) < width
 
 
 def transformers_backbone(
@@ -310,26 +346,3 @@ def transformers_backbone(
             f"backbone.name={name}: vocabulary, padding {of_model}, the data's {of_data}. Set data.tokenizer={name}."
         )
     return TransformersEncoder(model, pool, grad_checkpointing, pad_id)
-
-
-def transformers_from_config(config: dict[str, Any], pool: str = "mean", pad_id: int = 0) -> TransformersEncoder:
-    """Creates a Hugging Face encoder with random weights from a configuration, without any file or network.
-
-    Args:
-        config: as `PretrainedConfig.to_dict` returns it; `model_type` names the architecture.
-        pool: mean, cls or max.
-        pad_id: id of padding.
-
-    Raises:
-        ValueError: for an architecture that transformers does not have.
-    """
-    try:
-        from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
-    except ImportError as error:
-        raise ValueError("this encoder needs transformers: pip install 'ssl_zoo[transformers]'") from error
-    settings = dict(config)
-    kind = settings.pop("model_type", None)
-    if kind not in CONFIG_MAPPING:
-        raise ValueError(f"the encoder's architecture {kind} is not one of transformers. Update transformers")
-    model = AutoModel.from_config(AutoConfig.for_model(kind, **settings), attn_implementation="sdpa")
-    return TransformersEncoder(model, pool, False, pad_id)

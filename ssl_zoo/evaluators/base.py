@@ -35,7 +35,10 @@ class Features(NamedTuple):
 
 
 class Evaluator(Protocol):
-    """Computes metrics from a context. It knows no particular method and leaves the method unchanged."""
+    """Computes metrics from a context. It knows no particular method and leaves the method unchanged.
+
+    One that needs more of a method than its encoder names a runtime-checkable protocol as its attribute `needs_method`.
+    """
 
     needs_labels: bool
 
@@ -53,6 +56,9 @@ class EvalContext:
         precision: makes the autocast context that the encoder runs under.
         batch_size: examples per forward pass.
         loaded: whether the run started from weights trained elsewhere.
+
+    Attributes:
+        probe: the `StandardizedProbe` that the evaluator `linear` has fitted, None before; it is kept with the encoder.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class EvalContext:
         self.precision = precision
         self.batch_size = batch_size
         self.loaded = loaded
+        self.probe: Any = None
 
     @property
     def device(self) -> torch.device:
@@ -121,7 +128,7 @@ class EvalContext:
         return features
 
 
-def evaluate(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
+def run_evaluators(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
     """Runs all evaluators and leaves the method, its mode and every random state as they were.
 
     An evaluator that needs labels or a test split that the data does not have is skipped, with a message.

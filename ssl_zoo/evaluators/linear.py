@@ -34,12 +34,35 @@ class Probe(NamedTuple):
         return Proportion((predictions == y).double().mean().item(), len(y))
 
 
-def standardize_features(train: Tensor, *others: Tensor) -> list[Tensor]:
-    """Standardises each feature by its mean and deviation over train (N, D), in all tensors; constants become 0."""
+class StandardizedProbe(NamedTuple):
+    """A linear classifier of features as the encoder gives them.
+
+    Attributes:
+        mean: (D,), subtracted from the features.
+        scale: (D,), by which they are multiplied then.
+        probe: the classifier of the result.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    probe: Probe
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Maps features (N, D) to (N, C)."""
+        return F.linear((x - self.mean) * self.scale, self.probe.weight, self.probe.bias)
+
+
+def mean_and_scale(train: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and inverse deviation of each feature over train (N, D), (D,) both; the scale of a constant is 0."""
     variance, mean = torch.var_mean(train, dim=0, correction=0)
     deviation = variance.sqrt()
     alive = deviation > 1e-6 * deviation.max()
-    scale = torch.where(alive, 1 / deviation.where(alive, torch.ones_like(deviation)), 0)
+    return mean, torch.where(alive, 1 / deviation.where(alive, torch.ones_like(deviation)), 0)
+
+
+def standardize_features(train: Tensor, *others: Tensor) -> list[Tensor]:
+    """Standardises each feature by its mean and deviation over train (N, D), in all tensors; constants become 0."""
+    mean, scale = mean_and_scale(train)
     return [(x - mean) * scale for x in (train, *others)]
 
 
@@ -130,10 +153,13 @@ class Linear:
         self.validation = validation
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
-        """Accuracy and penalty."""
+        """Accuracy and penalty. The probe is left as `context.probe`."""
         train, test = context.train, context.test
         x, queries = standardize_features(train.x.to(context.device), test.x.to(context.device))
         l2, probe = self.choose(x, train.y.to(context.device))
+        kept = Probe(*(tensor.cpu() for tensor in probe))
+        mean, scale = mean_and_scale(train.x.to(context.device))
+        context.probe = StandardizedProbe(mean.cpu(), scale.cpu(), kept)
         return {"linear/top1": probe.accuracy(queries, test.y.to(context.device)), "linear/l2": l2}
 
     def choose(self, x: Tensor, y: Tensor) -> tuple[float, Probe]:

@@ -58,6 +58,7 @@ class Mask:
     """
 
     needs_labels = False
+    needs_method = PredictsTokens
 
     def __init__(self, mask_ratio: float, max_rows: int, batch_size: int):
         """Keeps the settings.

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, frozen, print_note
+from ssl_zoo.evaluators.base import EvalContext, frozen, warn_once
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.zero_shot import TwoTowers
 
@@ -87,7 +87,7 @@ class Retrieval:
                 "evaluators=[retrieval] needs images with captions: leave retrieval out, or choose data=captions"
             )
         if not data.facts["num_test"]:
-            print_note("retrieval skipped: this data has no test split; give data.splits.test")
+            warn_once("retrieval skipped: this data has no test split; give data.splits.test")
             return {}
 
         # ---- Embeddings; captions with the same tokens have the same one, to the last bit ----

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, frozen, print_note
+from ssl_zoo.evaluators.base import EvalContext, frozen, warn_once
 from ssl_zoo.evaluators.zero_shot import Tokenises, TwoTowers
 
 
@@ -59,7 +59,7 @@ def find_sets(
             f"Put the set there, name others, or give {key}.root"
         )
     if missing:
-        print_note(f"{key.rpartition('.')[2]}: not below {base}, so skipped: {', '.join(missing)}")
+        warn_once(f"{key.rpartition('.')[2]}: not below {base}, so skipped: {', '.join(missing)}")
     return {name: place for name, place in places.items() if name not in missing}
 
 

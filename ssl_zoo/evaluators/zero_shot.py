@@ -41,6 +41,7 @@ class ZeroShot:
     """
 
     needs_labels = False  # missing labels raise an error here: the user asked for this evaluator by name
+    needs_method = TwoTowers
 
     def __init__(self, templates: list[str]):
         """Keeps the settings.

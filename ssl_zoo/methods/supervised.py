@@ -31,7 +31,12 @@ class Supervised(Method):
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Cross-entropy and accuracy, mean over the batch and all views."""
-        logits = torch.cat([self.head(self.backbone(view)) for view in batch.views]).float()  # (VB, classes)
+        logits = torch.cat([self.classify(view) for view in batch.views])  # (VB, classes)
         labels = batch.labels.repeat(len(batch.views))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(dim=1) == labels).float().mean()}
+
+    def classify(self, view: Tensor) -> Tensor:
+        """Maps a view (B, ...) to logits (B, num_classes) float32."""
+        logits: Tensor = self.head(self.backbone(view))
+        return logits.float()

@@ -57,6 +57,43 @@ def plot_run_picture(
     return content.getvalue()
 
 
+def plot_confusion(matrices: Mapping[str, Tensor], class_names: Sequence[str]) -> bytes:
+    """Plots confusion matrices beside each other, in per cent of each class.
+
+    Args:
+        matrices: (C, C) counts by title, rows are classes and columns predictions.
+        class_names: of the C classes; written up to 40 of them.
+
+    Returns:
+        The content of a PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(class_names)
+    side = min(max(3.0 + 0.3 * count, 4.5), 14)
+    figure = Figure(figsize=(side * len(matrices), side), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    names = [display.escape_figure_text(name) for name in class_names]
+    for axes, (title, counts) in zip(
+        figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True
+    ):
+        shares = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+        axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
+        axes.set(title=title, xlabel="predicted", ylabel="class, per cent")
+        axes.set_xticks(range(count), names, rotation=90) if count <= 40 else axes.set_xticks([])
+        axes.set_yticks(range(count), names) if count <= 40 else axes.set_yticks([])
+        for row, column in counts.nonzero().tolist() if count <= 20 else ():
+            share = shares[row, column].item()
+            colour = "white" if share > 50 else "black"
+            axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(content, format="png")
+    return content.getvalue()
+
+
 def _plot_few_labels(axes: "Axes", columns: list[str], rows: list[FewLabelsRow]) -> None:
     thickness = 0.85 / len(rows)
     for place, row in enumerate(rows):

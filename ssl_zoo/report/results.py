@@ -11,6 +11,11 @@
      "environment": {"torch": "2.11.0", "device": "cpu", "precision": "bf16-mixed", "git": "1a2b3c"},
      "config": {"method": {"temperature": 0.2}},
      "checkpoint_step": 19500,        optional: the optimizer step of the run's last checkpoint
+     "data_content": "5e1f...",       optional: sha256 of what identifies the content of the data
+     "evaluations": [{"when": "2026-11-28T10:15:00", "command": "...", "metrics": ["knn/top1"]}],
+                                      optional: metrics that `task=evaluate` has added or replaced since
+     "confusion": {"classes": ["cat", "dog"], "finetuned": [[9, 1], [2, 8]]},
+                                      optional: of `task=finetune`, test examples by [class][predicted class]
      "overrides": ["method=simclr", "seed=0"],                       optional: the words on the command line
      "error": {"type": "ValueError", "message": "...", "traceback": "..."}}          of a failed run; traceback optional
 

@@ -4,6 +4,7 @@ While it is made, complete parts lie in `embeddings.parts/`, so that a command t
 """
 
 import json
+import logging
 import shutil
 import tempfile
 from collections import deque
@@ -37,6 +38,8 @@ from ssl_zoo.encoder import Encoder, hash_weights, load
 from ssl_zoo.encoder_data import take_inputs
 from ssl_zoo.evaluators.base import frozen
 from ssl_zoo.training import environment, hardware, run_folder, transcript
+
+log = logging.getLogger(__name__)
 
 PARTS_NAME = "embeddings.parts"
 ROWS_PER_PART = 1024
@@ -169,7 +172,7 @@ def _embed_parts(
     skipped = [why for part in done for why in read_skipped(part)]
     start = len(done) * ROWS_PER_PART
     if done:
-        print(f"{parts.parent}: goes on after {start:,} of {len(examples):,} examples", flush=True)
+        log.info(f"{parts.parent}: goes on after {start:,} of {len(examples):,} examples")
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with frozen(encoder), ThreadPoolExecutor() as pool, Progress(*columns) as progress:
         bar = progress.add_task("embedding", total=len(examples), completed=start)
@@ -190,7 +193,7 @@ def _embed_parts(
                 )
             write_part(parts / f"{number:06d}.parquet", part, embedded, failed, examples.have_paths, half)
     if skipped:
-        print(f"skipped {len(skipped):,} of {len(examples):,} images, unreadable: {abbreviate(skipped)}")
+        log.warning(f"skipped {len(skipped):,} of {len(examples):,} images, unreadable: {abbreviate(skipped)}")
     return skipped
 
 
@@ -240,7 +243,7 @@ def open_task(cfg: DictConfig, folder: Path) -> tuple[Encoder, Examples]:
     take_inputs(cfg, encoder, [str(o) for o in HydraConfig.get().overrides.task])
     reading = {key: cfg.data[key] for key in _READING if key in cfg.data}
     examples = open_examples(encoder.modality, **reading)
-    print(f"{cfg.task}: {describe(examples)} of {examples.place}, {encoder.num_features} features", flush=True)
+    log.info(f"{cfg.task}: {describe(examples)} of {examples.place}, {encoder.num_features} features")
     return encoder, examples
 
 
@@ -264,4 +267,4 @@ def embed(cfg: DictConfig, folder: Path) -> None:
         path = embed_for_task(cfg, folder, encoder, examples)
     rows, width = shape_of(path)
     kind = "float16" if cfg.half else "float32"
-    print(f"embeddings: {path} ({rows:,} x {width} {kind}, {path.stat().st_size / 1e6:,.1f} MB)")
+    log.info(f"embeddings: {path} ({rows:,} x {width} {kind}, {path.stat().st_size / 1e6:,.1f} MB)")

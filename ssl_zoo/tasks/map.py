@@ -1,5 +1,6 @@
 """`task=map`: a page that shows all examples of a data set as points, similar ones close to one another."""
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,8 @@ from ssl_zoo.similarity import clusters as find_clusters
 from ssl_zoo.similarity import normalized
 from ssl_zoo.tasks.embed import embed_data, embed_for_task, open_task
 from ssl_zoo.training import run_folder
+
+log = logging.getLogger(__name__)
 
 MAP_NAME = "map.html"
 COMPONENTS = 50
@@ -99,10 +102,10 @@ def write_map(
     """
     rows = np.unique(np.linspace(0, len(embeddings) - 1, points).astype(int)).tolist()
     unit = normalized(embeddings.vectors[rows])
-    print(f"map: t-SNE of {len(rows):,} examples ...", end=" ", flush=True)
+    log.info(f"map: t-SNE of {len(rows):,} examples ...")
     started = time.perf_counter()
     xy = place_points(unit)
-    print(f"{time.perf_counter() - started:.1f} s", flush=True)
+    log.info(f"map: placed in {time.perf_counter() - started:.1f} s")
 
     labels, splits = [embeddings.labels[row] for row in rows], [embeddings.splits[row] for row in rows]
     colourings = [colour_by("label", labels)] if any(label is not None for label in labels) else []
@@ -190,4 +193,4 @@ def map(cfg: DictConfig, folder: Path) -> None:
         encoder, examples = open_task(cfg, folder)
         embeddings = read_embeddings(embed_for_task(cfg, folder, encoder, examples))
         path = write_map(folder / MAP_NAME, encoder, examples, embeddings, cfg.map.points, cfg.map.clusters)
-    print(f"map: {path} ({path.stat().st_size / 1e6:,.1f} MB). Open it in a browser")
+    log.info(f"map: {path} ({path.stat().st_size / 1e6:,.1f} MB). Open it in a browser")

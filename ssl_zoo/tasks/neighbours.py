@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,8 @@ from ssl_zoo.report.sheet import NUM_QUERIES, SHEET_NAME, SIDE, Picture, draw_sh
 from ssl_zoo.similarity import mean_similarities, nearest_rows, normalized, similar_pairs, spread_rows
 from ssl_zoo.tasks.embed import embed_data, embed_for_task, open_task
 from ssl_zoo.training import run_folder
+
+log = logging.getLogger(__name__)
 
 TABLE_NAME = "neighbours.csv"
 MAX_PAIRS = 10_000  # of near-duplicates that are listed
@@ -320,7 +323,7 @@ def _print_rows(title: str, names: Sequence[str], rows: Sequence[Sequence[Any]])
         table.add_row(*(Text(to_plain_text(cell)) for cell in cells))
     Console().print(table)
     if len(rows) > SHOWN:
-        print(f"and {len(rows) - SHOWN:,} more, in the file")
+        log.info(f"and {len(rows) - SHOWN:,} more, in the file")
 
 
 def neighbours(cfg: DictConfig, folder: Path) -> None:
@@ -347,4 +350,4 @@ def neighbours(cfg: DictConfig, folder: Path) -> None:
         for name, columns, rows in lists:
             _print_rows(name, columns, rows)
         written = [TABLE_NAME, *([SHEET_NAME] if not any(texts) else []), *(f"{name}.csv" for name, *_ in lists)]
-        print(f"neighbours: {', '.join(str(folder / name) for name in written)}")
+        log.info(f"neighbours: {', '.join(str(folder / name) for name in written)}")

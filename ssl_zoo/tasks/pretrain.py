@@ -12,23 +12,26 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from ssl_zoo import auto, ending, files
+from ssl_zoo import auto, encoder_file, ending, files
 from ssl_zoo.build import build_data, build_learner, build_method, build_trainer, views_name
 from ssl_zoo.config import STARTED, Run
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.data.order import check_batch
 from ssl_zoo.dry_run import dry_run
 from ssl_zoo.encoder import save_encoder
+from ssl_zoo.evaluators.classifier import ClassifierAccuracy, Classifies
+from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.zero_shot import TwoTowers
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
+from ssl_zoo.probe_file import PROBE_KIND, PROBE_NAME, keep_probe
 from ssl_zoo.report import display, results
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
 from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
-from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
+from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, hash_content
 from ssl_zoo.training.neighbour_sheet import show_neighbours
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, first_line, show_metrics
 
@@ -89,6 +92,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         data.train_on_labelled()
     check_method(method, data)
     evaluators = hydra.utils.instantiate(cfg.get("evaluators") or {}, _convert_="all")
+    if evaluators and isinstance(method, Classifies):
+        evaluators["classifier"] = ClassifierAccuracy()
 
     first_batch = next(iter(data.train_dataloader()))
     flops = flops_per_example(method, data, first_batch)
@@ -173,15 +178,22 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         "environment": around,
         "config": masked(OmegaConf.to_container(cfg, resolve=True)),
         "checkpoint_step": learner.global_step,
+        "data_content": hash_content(data.content),
         "started": STARTED,
         "finished": time.time(),
     }
     record = results.empty_results("completed", **(run.record() | completed))
     file = keep_encoder(cfg, folder, run, learner.method, data, record)
+    if context.probe is not None:
+        weights, accuracy = encoder_file.read_manifest(file)["weights_hash"], metrics["linear/top1"]
+        assert isinstance(accuracy, Proportion)
+        keep_probe(weights, folder, context.probe, data.facts["class_names"], PROBE_KIND, accuracy)
     results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
         log.info("results: %s", folder / results.RESULTS_NAME)
         log.info(f"encoder: {file} ({file.stat().st_size / 1e6:,.1f} MB). To use it: ssl_zoo.load({str(folder)!r})")
+        if context.probe is not None:
+            log.info(f"probe: {folder / PROBE_NAME}. To classify files: task=predict encoder={folder} data.path=...")
         size = f"{sum(path.stat().st_size for path in checkpoints.list_checkpoints(folder)) / 1e6:,.1f} MB"
         log.info("checkpoints: %s (%s), needed only to go on with the training", folder / "checkpoints", size)
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from torch import Tensor, nn
 
 from ssl_zoo import __version__, encoder_file
+from ssl_zoo.backbones.transformers_config import plain_config
 from ssl_zoo.config import CONF
 from ssl_zoo.training import checkpoints
 from ssl_zoo.untrusted import check_plain
@@ -19,10 +20,6 @@ TOKENIZER_NAME = "tokenizer.json"
 """Copy of the tokenizer in the folder of a text run; the checkpoint is useless without it."""
 IMAGE_INPUT_FACTS = ("image_size", "in_chans", "mean", "std")
 TEXT_INPUT_FACTS = ("tokenizer_hash",)
-UNUSED_SETTINGS = {
-    "_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "transformers_version",
-}  # fmt: skip
-"""Settings of a transformers configuration that say where it came from, or belong to a classifier."""
 
 
 def make_encoder_card(
@@ -103,9 +100,8 @@ def make_manifest(
     """
     arguments, facts, of_network = dict(card["arguments"]), card["facts"], cast(Any, network)
     if target == encoder_file.TRANSFORMERS_BUILDER:  # whatever the Hub says of that name later
-        config = of_network.model.config.to_dict()
-        config = {key: value for key, value in config.items() if key not in UNUSED_SETTINGS and value is not None}
-        arguments = {"config": config, "pool": of_network.pool, "pad_id": of_network.pad_id}
+        arguments = {"pool": of_network.pool, "pad_id": of_network.pad_id}
+        arguments["config"] = plain_config(of_network.model.config)
     pooling = getattr(network, "pool", getattr(network, "global_pool", None))
     if not isinstance(pooling, str):
         pooling = getattr(pooling, "pool_type", None)

@@ -24,6 +24,19 @@ def device_type(accelerator: str) -> str:
     return "cuda" if wants_gpu else "cpu"
 
 
+def single_device(accelerator: str, precision: str) -> Trainer:
+    """Returns a Trainer that stands for one device and its precision, for work that is no training run."""
+    return Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision=precision,  # type: ignore[arg-type]  # one of Lightning's names
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
 def describe_environment(trainer: Trainer, precision: str) -> dict[str, Any]:
     """Returns what results depend on besides the configuration: versions, device, processes, precision, commit."""
     device = trainer.strategy.root_device

@@ -1,5 +1,6 @@
 """Periodic evaluation during training and the context that evaluators receive."""
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ssl_zoo.data.base import EvalData
-from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, evaluate
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, run_evaluators
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
@@ -21,6 +22,11 @@ def eval_context(trainer: Trainer, method: Method, data: EvalData, phase: Phase,
     """Returns the context for evaluators, on the trainer's device and precision; `loaded` as in `EvalContext`."""
     method.to(trainer.strategy.root_device)
     return EvalContext(method, data, phase, trainer.precision_plugin.forward_context, loaded=loaded)
+
+
+def hash_content(content: str) -> str:
+    """The sha256 of what identifies the content of the data, in results.json; `task=evaluate` compares it."""
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 class PeriodicEvaluation(Callback):
@@ -45,7 +51,7 @@ class PeriodicEvaluation(Callback):
             return
         self.evaluated_at, started = step, time.perf_counter()
         if trainer.is_global_zero:
-            metrics = evaluate(self.evaluators, eval_context(trainer, learner.method, self.data, "periodic"))
+            metrics = run_evaluators(self.evaluators, eval_context(trainer, learner.method, self.data, "periodic"))
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
             accuracies = [f"{name} {value.percent}" for name, value in metrics.items() if isinstance(value, Proportion)]

@@ -1,5 +1,6 @@
 """The sheet of nearest neighbours at the end of a run: it shows what is similar to the encoder, without any label."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ssl_zoo.evaluators.base import EvalContext, Features
 from ssl_zoo.report.display import warn_if_display_fails
 from ssl_zoo.report.sheet import NUM_QUERIES, SHEET_NAME, SIDE, Picture, draw_sheet
 from ssl_zoo.similarity import nearest_rows, normalized, spread_rows
+
+log = logging.getLogger(__name__)
 
 MAX_EXAMPLES = 2000
 """Images that neighbours are searched among."""
@@ -35,7 +38,7 @@ def show_neighbours(folder: Path, context: EvalContext) -> None:
     if sheet:
         files.write_atomically(folder / SHEET_NAME, sheet)
         with warn_if_display_fails("where the sheet is"):
-            print(f"nearest neighbours: {folder / SHEET_NAME}")
+            log.info(f"nearest neighbours: {folder / SHEET_NAME}")
 
 
 def run_sheet(context: EvalContext, split: str) -> bytes:

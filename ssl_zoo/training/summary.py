@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from ssl_zoo import files
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.evaluators import few_labels
-from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, evaluate
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, run_evaluators
 from ssl_zoo.evaluators.correlation import Correlation
 from ssl_zoo.evaluators.proportion import Proportion, is_greater
 from ssl_zoo.method import Method
@@ -60,7 +60,7 @@ def first_line(
 
 
 def evaluate_and_log(when: str, evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:
-    """Calls `evaluate` and logs one line with the evaluators and the time taken.
+    """Calls `run_evaluators` and logs one line with the evaluators and the time taken.
 
     What the evaluators log follows that line. A terminal shows the line without the time until then.
     """
@@ -74,7 +74,7 @@ def evaluate_and_log(when: str, evaluators: Mapping[str, Evaluator], context: Ev
         sys.stdout.flush()
     with _held_back(logging.getLogger("ssl_zoo.evaluators")):
         try:
-            return evaluate(evaluators, context)
+            return run_evaluators(evaluators, context)
         finally:
             log.info("%s %.1f s", line, time.perf_counter() - started)
 

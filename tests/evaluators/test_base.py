@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.base import EvalContext, evaluate, frozen, same_rng, warn_once
+from ssl_zoo.evaluators.base import EvalContext, frozen, run_evaluators, same_rng, warn_once
 from tests.evaluators.fakes import FakeData, blobs, judge
 
 
@@ -49,7 +49,7 @@ def test_features_are_the_encoders_output_in_order_of_the_indices() -> None:
 def test_one_pass_serves_all_evaluators() -> None:
     data = small()
     judged = judge(data)
-    evaluate({"a": Constant(a=1.0), "b": Constant()}, judged)
+    run_evaluators({"a": Constant(a=1.0), "b": Constant()}, judged)
     assert judged.test is judged.test
     assert data.passes == {"train": 1, "test": 1}
 
@@ -81,7 +81,7 @@ def test_training_goes_on_as_if_nothing_had_been_judged() -> None:
     torch.manual_seed(3), np.random.seed(3), random.seed(3)
     expected = torch.rand(1).item(), np.random.rand(), random.random()
     torch.manual_seed(3), np.random.seed(3), random.seed(3)
-    evaluate({"a": Constant()}, judged)
+    run_evaluators({"a": Constant()}, judged)
     assert (torch.rand(1).item(), np.random.rand(), random.random()) == expected
     assert [module.training for module in encoder.modules()] == [True, True, True, False]
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
@@ -100,9 +100,9 @@ def test_modes_and_random_states_return_after_an_error_too() -> None:
 
 
 def test_metrics_of_all_evaluators_are_merged() -> None:
-    assert evaluate({"a": Constant(a=1.0), "b": Free(b=2.0)}, judge(small())) == {"a": 1.0, "b": 2.0}
+    assert run_evaluators({"a": Constant(a=1.0), "b": Free(b=2.0)}, judge(small())) == {"a": 1.0, "b": 2.0}
     with pytest.raises(ValueError, match=r"evaluators=\['a', 'b'\].*top1"):
-        evaluate({"a": Constant(top1=1.0), "b": Constant(top1=2.0)}, judge(small()))
+        run_evaluators({"a": Constant(top1=1.0), "b": Constant(top1=2.0)}, judge(small()))
 
 
 def test_without_labels_what_needs_them_is_left_out_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -112,7 +112,7 @@ def test_without_labels_what_needs_them_is_left_out_and_said_once(caplog: pytest
         (FakeData(blobs(50, 6, 5, 1.0), (x[:0], torch.empty(0, dtype=torch.int64))), "labelled test split"),
     ):
         for _ in range(2):
-            assert evaluate({"a": Constant(a=1.0), "b": Free(b=2.0)}, judge(data)) == {"b": 2.0}
+            assert run_evaluators({"a": Constant(a=1.0), "b": Free(b=2.0)}, judge(data)) == {"b": 2.0}
         assert caplog.messages == [f"a skipped: this data has no {lack}"]
         caplog.clear()
 

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from ssl_zoo.evaluators.base import evaluate, warn_once
+from ssl_zoo.evaluators.base import run_evaluators, warn_once
 from ssl_zoo.evaluators.few_labels import FewLabels, few_labels_table, sample_labels, summarize
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit_probe, standardize_features
@@ -51,12 +51,12 @@ def test_more_labels_than_a_class_has_are_refused_with_its_name() -> None:
 
 def test_all_rows_of_the_table_are_measured() -> None:
     evaluator, data, network = few_labels(), digits(), encoder()
-    before = evaluate({"few_labels": evaluator}, judge(data, "init", network))
+    before = run_evaluators({"few_labels": evaluator}, judge(data, "init", network))
     assert before.keys() == {f"few/{n}/{kind}" for n in ("1", "5", "all") for kind in ("linear", "knn")} | {
         f"few/{n}/{kind}_std" for n in ("1", "5") for kind in ("linear", "knn")
     }
     assert evaluator(judge(data, "periodic", network)) == {}
-    after = evaluate({"few_labels": evaluator}, judge(data, "final", network))
+    after = run_evaluators({"few_labels": evaluator}, judge(data, "final", network))
     added = ("pixels_linear", "pixels_knn", "scratch")
     assert after.keys() - before.keys() == {f"few/{n}/{kind}" for n in ("1", "5", "all") for kind in added} | {
         f"few/{n}/{kind}_std" for n in ("1", "5") for kind in added

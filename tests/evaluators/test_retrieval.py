@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from ssl_zoo.evaluators.base import EvalContext, evaluate
+from ssl_zoo.evaluators.base import EvalContext, run_evaluators
 from ssl_zoo.evaluators.retrieval import Retrieval, ranks
 from ssl_zoo.method import Method
 from tests.evaluators.fakes import FakeData
@@ -48,7 +48,7 @@ class Towers(Method):
 
 
 def recalls(method: Method, data: Any, k: list[int], batch_size: int = 256) -> dict[str, float]:
-    return evaluate({"retrieval": Retrieval(k)}, EvalContext(method, data, "final", batch_size=batch_size))
+    return run_evaluators({"retrieval": Retrieval(k)}, EvalContext(method, data, "final", batch_size=batch_size))
 
 
 def test_equals_a_loop() -> None:
@@ -119,7 +119,7 @@ def test_bad_k_is_refused(k: list[int]) -> None:
         Retrieval(k)
 
 
-def test_what_cannot_be_evaluated_is_refused_or_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_evaluated_is_refused_or_named() -> None:
     data = Captioned(torch.eye(3), torch.arange(3)[:, None], torch.arange(3))
     with pytest.raises(ValueError, match=r"needs a method with a text tower, and Method has none.*method=clip"):
         recalls(Method(nn.Linear(1, 1)), data, [1])

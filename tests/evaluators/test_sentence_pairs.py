@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from scipy.stats import pearsonr, rankdata
 
-from ssl_zoo.evaluators.base import evaluate
+from ssl_zoo.evaluators.base import run_evaluators
 from ssl_zoo.evaluators.correlation import Correlation
 from ssl_zoo.evaluators.sentence_pairs import PAIR_SETS, SentencePairs, spearman
 from ssl_zoo.evaluators.tfidf import tfidf_cosines
@@ -37,7 +37,7 @@ def test_equals_a_loop(root: Path) -> None:
     expected = pearsonr(rankdata(np.round(cosines, 9)), rankdata(scores)).statistic  # equal values: the mean rank
     evaluator = SentencePairs(["stsb", "sts13"], str(root))
     for batch_size in (256, 2):
-        found = evaluate({"pairs": evaluator}, letters_context(phase="init", batch_size=batch_size))
+        found = run_evaluators({"pairs": evaluator}, letters_context(phase="init", batch_size=batch_size))
         assert found.keys() == {"sentence_pairs/stsb/spearman", "sentence_pairs/sts13/spearman"}
         assert found["sentence_pairs/stsb/spearman"] == pytest.approx(expected)
         assert [value.n for value in found.values() if isinstance(value, Correlation)] == [5, 4]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_zoo.evaluators.base import EvalContext, print_note
+from ssl_zoo.evaluators.base import EvalContext, warn_once
 from ssl_zoo.evaluators.sentences import SetSplit, embed_texts, find_sets, read_columns
 from ssl_zoo.method import Method
 from tests.evaluators.fakes import FakeData
@@ -16,15 +16,15 @@ KNOWN = {"first": ("one", "test"), "second": ("two", "sts13")}
 
 
 def test_missing_sets_are_named_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    print_note.cache_clear()
+    warn_once.cache_clear()
     (tmp_path / "one").mkdir()
     found = {"second": SetSplit(write_split(tmp_path / "two" / "data", "sts13", text=["a"]).parent, "sts13")}
     monkeypatch.setenv("SSL_ZOO_DATA", str(tmp_path))
     for _ in range(2):
         assert find_sets("evaluators.pairs", KNOWN, None, None) == found
-    assert capsys.readouterr().out == f"pairs: not below {tmp_path}, so skipped: first\n"
+    assert caplog.messages == [f"pairs: not below {tmp_path}, so skipped: first"]
     monkeypatch.delenv("SSL_ZOO_DATA")
     assert find_sets("evaluators.pairs", KNOWN, ["second"], str(tmp_path)) == found
 

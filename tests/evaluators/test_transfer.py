@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import evaluate
+from ssl_zoo.evaluators.base import run_evaluators
 from ssl_zoo.evaluators.linear import Linear
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.evaluators.transfer import Transfer, fold_numbers, read_examples
@@ -43,7 +43,7 @@ def test_cross_validation_equals_a_loop(tmp_path: Path) -> None:
         rows = [i for i, fold in enumerate(folds) if (fold > 0) == wanted]
         picked = {key: [values[i] for i in rows] for key, values in columns.items()}
         write_split(tmp_path / "cr", split, **picked, fold=[folds[i] for i in rows])
-    found = evaluate({"transfer": Transfer(["cr"], str(tmp_path), PROBE)}, letters_context(phase="init"))
+    found = run_evaluators({"transfer": Transfer(["cr"], str(tmp_path), PROBE)}, letters_context(phase="init"))
     x = torch.tensor([[text.count("a"), text.count("b")] for text in columns["text"]], dtype=torch.float64)
     y, where = torch.tensor(columns["label"]), torch.tensor(folds)
     hits = 0

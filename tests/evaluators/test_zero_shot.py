@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from ssl_zoo.evaluators.base import EvalContext, evaluate
+from ssl_zoo.evaluators.base import EvalContext, run_evaluators
 from ssl_zoo.evaluators.zero_shot import ZeroShot
 from ssl_zoo.method import Method
 from tests.evaluators.fakes import FakeData, blobs
@@ -63,7 +63,7 @@ def test_equals_a_loop() -> None:
                 cosines.append(float(image @ mean / (image.norm() * mean.norm())))
             right += cosines.index(max(cosines)) == int(label)
     for batch_size in (256, 7):  # chunks of prompts and images change nothing
-        found = evaluate({"zero_shot": ZeroShot(TEMPLATES)}, judged(method, data, batch_size))
+        found = run_evaluators({"zero_shot": ZeroShot(TEMPLATES)}, judged(method, data, batch_size))
         assert found == {"zero_shot/top1": pytest.approx(right / 60)}
     assert method.training
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_judged_is_refused_at_once() -> None:
     judge = ZeroShot(TEMPLATES)
     method = Method(nn.Linear(1, 1))
     with pytest.raises(ValueError, match=r"needs a method with a text tower, and Method has none.*method=clip"):
-        evaluate({"zero_shot": judge}, judged(method, pairs()))
+        run_evaluators({"zero_shot": judge}, judged(method, pairs()))
     with pytest.raises(ValueError, match="needs data with captions"):
         judge(judged(Towers(6), FakeData(blobs(10, 6, 3, 1.0), blobs(10, 6, 3, 1.0))))
     with pytest.raises(ValueError, match="this data has no class names"):

@@ -91,7 +91,7 @@ def test_a_folder_with_other_embeddings_is_left_as_it_is(change: str, tmp_path: 
 
 
 def test_unreadable_images_are_named_and_skipped_only_on_request(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write(tmp_path / "pets", 6)
     (tmp_path / "pets" / "0003.png").write_bytes(b"broken")
@@ -102,7 +102,7 @@ def test_unreadable_images_are_named_and_skipped_only_on_request(
     found = embed_data(colour_encoder(), tmp_path / "pets", on_error="skip", max_skipped=0.2)
     assert found.paths == ["0000.png", "0001.png", "0002.png", "0004.png", "0005.png"]
     assert found.about["skipped"] == 1
-    assert "skipped 1 of 6 images, unreadable" in capsys.readouterr().out
+    assert "skipped 1 of 6 images, unreadable" in caplog.text
 
 
 def test_other_channels_are_refused_before_the_work(tmp_path: Path) -> None:

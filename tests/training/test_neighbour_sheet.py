@@ -42,11 +42,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_run_on_unlabelled_images(flat: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_on_unlabelled_images(flat: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     show_neighbours(tmp_path, context(flat))
     sheet = Image.open(tmp_path / "neighbours.png")
     assert sheet.height > 8 * neighbour_sheet.SIDE
-    assert "nearest neighbours: " in capsys.readouterr().out
+    assert "nearest neighbours: " in caplog.text
 
 
 def test_the_images_are_those_of_the_rows(flat: Path) -> None:

@@ -107,13 +107,13 @@ def test_counts_are_of_accuracies() -> None:
 
 
 def test_evaluators_report_how_many_examples_an_accuracy_is_of() -> None:
-    from ssl_zoo.evaluators.base import evaluate
+    from ssl_zoo.evaluators.base import run_evaluators
     from ssl_zoo.evaluators.knn import KNN
     from ssl_zoo.evaluators.linear import Linear
 
     data = FakeData(blobs(60, 8, 3, 3.0), blobs(45, 8, 3, 3.0, seed=1))
     evaluators = {"knn": KNN([5, 20], 0.07, False), "linear": Linear([1e-2], 0.2)}
-    found = evaluate(evaluators, judge(data, encoder=nn.Linear(8, 8, dtype=torch.float32)))
+    found = run_evaluators(evaluators, judge(data, encoder=nn.Linear(8, 8, dtype=torch.float32)))
     assert summary.example_counts(found) == {"knn/top1": 45, "knn20/top1": 45, "linear/top1": 45}
 
 

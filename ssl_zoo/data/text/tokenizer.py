@@ -54,18 +54,7 @@ class TextTokenizer:
         Raises:
             ValueError: when it is no tokenizer, lacks a special token or has one among ordinary ones.
         """
-        self.path = path
-        self.content = path.read_bytes() if content is None else content
-        content = self.content
-        self.identity = hashlib.sha256(content).hexdigest()
-        try:
-            self._tokenizer = Tokenizer.from_buffer(content)
-        except Exception as error:  # the Rust library raises nothing more specific
-            raise ValueError(f"data.tokenizer: {path} is not a tokenizer.json ({error})") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self.vocab_size: int = self._tokenizer.get_vocab_size()
-        self._decoder: str = (json.loads(content)["decoder"] or {}).get("type", "")
+        self.read(path, path.read_bytes() if content is None else content)
         ids = {role: self._special_id(*names) for role, names in SPECIAL_TOKENS.items()}
         self.pad_id = ids["pad"]
         self.unk_id = ids["unk"]
@@ -79,6 +68,24 @@ class TextTokenizer:
                 "cannot be distinguished from words. Choose another (BERT's has them first), or train one: "
                 "data.tokenizer.kind=bpe"
             )
+
+    def read(self, path: Path, content: bytes) -> None:
+        """Reads the file, without looking for special tokens.
+
+        Raises:
+            ValueError: when it is no tokenizer.
+        """
+        self.path = path
+        self.content = content
+        self.identity = hashlib.sha256(content).hexdigest()
+        try:
+            self._tokenizer = Tokenizer.from_buffer(content)
+        except Exception as error:  # the Rust library raises nothing more specific
+            raise ValueError(f"data.tokenizer: {path} is not a tokenizer.json ({error})") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+        self._decoder: str = (json.loads(content)["decoder"] or {}).get("type", "")
 
     def _special_id(self, *names: str) -> int:
         found = [id_ for name in names if (id_ := self._tokenizer.token_to_id(name)) is not None]

@@ -1,0 +1,35 @@
+"""What the predictions of a classifier are worth: accuracy, macro F1 and the confusion matrix."""
+
+from torch import Tensor
+
+from ssl_zoo.evaluators.proportion import Proportion
+
+
+def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Counts examples by class and prediction.
+
+    Args:
+        truth: (N,) int64.
+        predicted: (N,) int64.
+        num_classes: C.
+
+    Returns:
+        (C, C) int64, rows are classes and columns predictions.
+    """
+    counts = (truth * num_classes + predicted).bincount(minlength=num_classes**2)
+    return counts.view(num_classes, num_classes)
+
+
+def accuracy_of(confusion: Tensor) -> Proportion:
+    """The share of right predictions."""
+    return Proportion(confusion.diag().sum().item() / confusion.sum().item(), int(confusion.sum()))
+
+
+def macro_f1(confusion: Tensor) -> float:
+    """The mean over classes of F1, the harmonic mean of precision and recall, as scikit-learn computes it.
+
+    Classes that neither occur nor are predicted are left out.
+    """
+    right, occurrences = confusion.diag(), confusion.sum(1) + confusion.sum(0)
+    used = occurrences > 0
+    return (2 * right[used] / occurrences[used]).double().mean().item()
