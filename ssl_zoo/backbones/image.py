@@ -107,7 +107,7 @@ def create_timm_model(key: str, name: str, pretrained: bool, kwargs: dict[str, A
         if option.endswith("_rate") and not (isinstance(value, int | float) and 0 <= value < 1):
             raise ValueError(f"{section}.{option}={value} is a share to drop: give a number from 0 to less than 1")
     try:
-        model = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
+        model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, **kwargs)
     except (
         TypeError,
         ArithmeticError,

@@ -24,7 +24,7 @@ TRANSFER_SETS = {name: (name, "train") for name in (*FOLDED, "sst2", "trec", "mr
 NUM_FOLDS = 10
 
 
-class Examples(NamedTuple):
+class SentenceSet(NamedTuple):
     """The examples of a set.
 
     Attributes:
@@ -48,7 +48,7 @@ def fold_numbers(labels: Tensor) -> Tensor:
     return folds
 
 
-def read_examples(name: str, folder: Path) -> Examples:
+def read_examples(name: str, folder: Path) -> SentenceSet:
     """Reads a set from the columns text and label, for mrpc sentence1, sentence2 and label.
 
     Folds are those of the column `fold`, if there is one.
@@ -68,7 +68,7 @@ def read_examples(name: str, folder: Path) -> Examples:
         raise ValueError(f"evaluators.transfer.sets: {folder} has empty cells in {empty[0]}. Fill them or remove them")
     labels = torch.tensor(columns["label"], dtype=torch.int64)
     parts = torch.tensor(columns["fold"], dtype=torch.int64) if "fold" in columns else fold_numbers(labels)
-    return Examples([columns[key] for key in texts], labels, parts)
+    return SentenceSet([columns[key] for key in texts], labels, parts)
 
 
 class Transfer:
@@ -110,11 +110,11 @@ class Transfer:
                 metrics[f"tfidf/{name}/top1"] = tfidf_accuracy(examples)
         return metrics
 
-    def _features(self, context: EvalContext, examples: Examples) -> Tensor:
+    def _features(self, context: EvalContext, examples: SentenceSet) -> Tensor:
         u, *others = [embed_texts("transfer", context, column) for column in examples.columns]
         return torch.cat([(u - others[0]).abs(), u * others[0]], dim=1) if others else u
 
-    def _accuracy(self, x: Tensor, examples: Examples) -> Proportion:
+    def _accuracy(self, x: Tensor, examples: SentenceSet) -> Proportion:
         """Share of the examples with features x (n, D) that are classified right when their part is tested."""
         labels = examples.labels.to(x.device)
         hits, count = 0, 0
@@ -127,7 +127,7 @@ class Transfer:
         return Proportion(hits / count, count)
 
 
-def tfidf_accuracy(examples: Examples) -> Proportion:
+def tfidf_accuracy(examples: SentenceSet) -> Proportion:
     """What logistic regression on TF-IDF reaches with the same parts."""
     counts, labels = word_counts(examples.columns), examples.labels.numpy()
     hits, count = 0, 0
@@ -137,6 +137,6 @@ def tfidf_accuracy(examples: Examples) -> Proportion:
     return Proportion(hits / count, count)
 
 
-def _tested(examples: Examples) -> list[Tensor]:
+def _tested(examples: SentenceSet) -> list[Tensor]:
     """For each part that is tested, which examples belong to it: (n,) bool."""
     return [examples.parts == part for part in examples.parts[examples.parts >= 0].unique()]

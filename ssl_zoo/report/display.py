@@ -6,14 +6,19 @@ of which gives some characters a meaning. Apply `to_plain_text` first, then the 
 `warn_if_display_fails`.
 """
 
+import csv
+import io
 import logging
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from ssl_zoo import files
 
 log = logging.getLogger(__name__)
 
@@ -82,3 +87,13 @@ def warn_if_display_fails(what: str) -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         log.warning("%s could not be shown (%s: %s)", what, type(error).__name__, error)
+
+
+def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Writes a CSV file; texts are escaped for spreadsheets."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([escape_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row])
+    files.write_atomically(path, text.getvalue())

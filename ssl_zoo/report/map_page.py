@@ -16,7 +16,7 @@ from ssl_zoo.report.display import to_plain_text
 TEMPLATE = Path(__file__).with_name("map.html")
 PIXELS = 32_000_000
 """Of all small pictures together, which bounds the size of the page to some 25 MB."""
-SIDES = (16, 96)
+PICTURE_SIDES = (16, 96)
 """Smallest and largest side of a small picture."""
 SHEET_SIDE = 2048
 LETTERS = 12_000_000
@@ -77,7 +77,7 @@ def _by_value(label: str) -> list[tuple[int, int, str]]:
 
 def picture_side(count: int) -> int:
     """Side of the small pictures of `count` points."""
-    return int(np.clip((PIXELS / count) ** 0.5, *SIDES))
+    return int(np.clip((PIXELS / count) ** 0.5, *PICTURE_SIDES))
 
 
 def pack_pictures(images: Sequence[Image.Image]) -> SmallPictures:

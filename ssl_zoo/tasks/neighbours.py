@@ -1,7 +1,5 @@
 """`task=neighbours`: the examples that an encoder finds most similar to a query, and near-duplicates and outliers."""
 
-import csv
-import io
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
@@ -17,7 +15,7 @@ from ssl_zoo import files
 from ssl_zoo.data.embeddings import Embeddings, read_embeddings
 from ssl_zoo.data.examples import Example, Examples, open_examples, thumbnail
 from ssl_zoo.encoder import Encoder, load
-from ssl_zoo.report.display import escape_spreadsheet, to_plain_text, warn_if_display_fails
+from ssl_zoo.report.display import to_plain_text, warn_if_display_fails, write_rows
 from ssl_zoo.report.sheet import NUM_QUERIES, SHEET_NAME, SIDE, Picture, draw_sheet
 from ssl_zoo.similarity import mean_similarities, nearest_rows, normalized, similar_pairs, spread_rows
 from ssl_zoo.tasks.embed import embed_data, embed_for_task, open_task
@@ -197,7 +195,7 @@ def check_lists(duplicates: Any, outliers: Any) -> None:
         raise ValueError(f"neighbours.outliers={outliers}: give a whole number, 1 or more, or null")
 
 
-def find_duplicates(embeddings: Embeddings, examples: Examples, threshold: float) -> list[Duplicate]:
+def find_near_duplicates(embeddings: Embeddings, examples: Examples, threshold: float) -> list[Duplicate]:
     """Pairs of examples whose cosine is at least `threshold`, the most similar first; at most `MAX_PAIRS` of them.
 
     Raises:
@@ -242,16 +240,6 @@ def find_outliers(embeddings: Embeddings, count: int, k: int = 8) -> list[Outlie
 
 
 # ---- What is shown and written ----
-
-
-def write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes a CSV file; texts are escaped for spreadsheets."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([escape_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row])
-    files.write_atomically(path, text.getvalue())
 
 
 def _write_neighbours(
@@ -338,7 +326,7 @@ def neighbours(cfg: DictConfig, folder: Path) -> None:
         texts = _write_neighbours(folder, encoder, examples, embeddings, found)
         lists: list[tuple[str, Sequence[str], Sequence[Sequence[Any]]]] = []
         if settings.duplicates is not None:
-            pairs = find_duplicates(embeddings, examples, settings.duplicates)
+            pairs = find_near_duplicates(embeddings, examples, settings.duplicates)
             lists.append(("duplicates", Duplicate._fields, pairs))
         if settings.outliers is not None:
             lists.append(("outliers", Outlier._fields, find_outliers(embeddings, settings.outliers, settings.k)))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_zoo.data.examples import open_examples
 from ssl_zoo.tasks.embed import embed_data
-from ssl_zoo.tasks.neighbours import find_duplicates, find_neighbours, find_outliers
+from ssl_zoo.tasks.neighbours import find_near_duplicates, find_neighbours, find_outliers
 from tests.conftest import Ended
 from tests.data.pictures import write
 from tests.tasks.encoders import colour_encoder, saved_encoder, word_encoder
@@ -89,7 +89,7 @@ def test_duplicates_and_outliers(swatches: Path) -> None:
     Image.new("RGB", (9, 9), COLOURS["red"]).save(swatches / "red_larger.png")
     examples = open_examples("image", swatches)
     embeddings = embed_data(colour_encoder(), examples)
-    pairs = {(pair.name, pair.other_name): pair.exact for pair in find_duplicates(embeddings, examples, 0.9999)}
+    pairs = {(pair.name, pair.other_name): pair.exact for pair in find_near_duplicates(embeddings, examples, 0.9999)}
     assert pairs == {
         ("red.png", "red_copy.png"): True,
         ("red.png", "red_larger.png"): False,

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ssl_zoo.data.image import stores
-from ssl_zoo.data.image.checks import check_image_settings
+from ssl_zoo.data.image.checks import check_catalogue, check_image_settings
 from ssl_zoo.data.image.loaders import (
     Crops,
     EncodedSplit,
@@ -26,15 +26,12 @@ from ssl_zoo.data.image.loaders import (
 from ssl_zoo.data.image.sources import open_images
 from ssl_zoo.data.image.splits import ImageSplit, choose_splits, read_splits
 from ssl_zoo.data.labels import describe_labels, limit_labels
-from ssl_zoo.data.layout import abbreviate
 from ssl_zoo.data.locate import as_path
 from ssl_zoo.data.order import BatchShare, check_batch, stratified
 from ssl_zoo.method import Batch
 from ssl_zoo.views import Views
 
 log = logging.getLogger(__name__)
-BRIGHT = 2**14
-"""16-bit images with all values below this use fewer bits and would be nearly black."""
 
 
 class ImageData(LightningDataModule):
@@ -211,8 +208,7 @@ class ImageData(LightningDataModule):
 
         # ---- What the data is, and whether it matches the settings ----
         catalogue = stores.load_catalogue(open_splits, key, self.in_chans, splits_to_read)
-        self._check_classes(catalogue)
-        self._check_range(catalogue)
+        check_catalogue(self, catalogue)
 
         # ---- Pixels and labels of the readable images ----
         if self.store == "auto":
@@ -242,24 +238,6 @@ class ImageData(LightningDataModule):
         for note in [*transparency, *source.notes(catalogue.splits)]:
             rank_zero_only(log.info)("%s: %s", self.path, note)
         self.facts = self._describe(catalogue.class_names, sum(map(len, unreadable.values())))
-
-    def _check_classes(self, catalogue: stores.Catalogue) -> None:
-        names = catalogue.class_names
-        if self.num_classes is not None and self.num_classes != len(names):
-            raise ValueError(
-                f"data.num_classes={self.num_classes}: {self.path} has {len(names)} "
-                f"({abbreviate(names) or 'no labels'}). Give data.num_classes=null to take it as it is, "
-                "or another data.label_column"
-            )
-
-    def _check_range(self, catalogue: stores.Catalogue) -> None:
-        if self.bits is None and catalogue.brightest is not None and catalogue.brightest < BRIGHT:
-            fitting = max(9, catalogue.brightest.bit_length())
-            raise ValueError(
-                f"data.bits=null: the images of {self.path} have 16 bits, and their values go to "
-                f"{catalogue.brightest:,} only, so they would be nearly black. Give data.bits={fitting}, which makes "
-                f"{2**fitting - 1:,} white, or data.bits=16 to keep them as they are"
-            )
 
     def _describe(self, class_names: list[str], num_skipped: int) -> dict[str, Any]:
         num_train, num_test = len(self.labels["train"]), len(self._eval_examples("test"))

@@ -173,7 +173,11 @@ class TextData(LightningDataModule):
             "num_indices": max(len(tokens.labels), tokens.num_rows(self.row_length)),
             "num_tokens": int(tokens.counts.sum()),
             "has_labels": self._has_labels,
-            **self._token_baselines(),
+            **(
+                tokens.baselines(self.heldout_rows().numpy(), tokenizer.num_special)
+                if len(tokens.splits["test"])
+                else {}
+            ),
         }
 
     def _describe(self, tokens: TokenStore) -> None:
@@ -208,21 +212,6 @@ class TextData(LightningDataModule):
         """Whether at least two classes occur among the training documents, and some test documents have a label."""
         known = self._tokens.labels[self._tokens.labelled("train")]
         return len(np.unique(known)) > 1 and len(self._tokens.labelled("test")) > 0
-
-    def _token_baselines(self) -> dict[str, float]:
-        """What predicting each masked token of the held-out rows by its frequency alone would reach."""
-        if not len(self._tokens.splits["test"]):
-            return {}
-        counts = self._tokens.counts.copy()
-        counts[: self.tokenizer.num_special] = 0
-        targets = self.heldout_rows().numpy()
-        targets = targets[targets >= self.tokenizer.num_special]
-        ordinary = len(counts) - self.tokenizer.num_special
-        share = (counts[targets] + 1) / (counts.sum() + ordinary)  # add-one smoothing, so that none is impossible
-        return {
-            "majority_token_top1": float((targets == counts.argmax()).mean()),
-            "unigram_perplexity": float(np.exp(-np.log(share).mean())),
-        }
 
     @property
     def _tokens(self) -> TokenStore:

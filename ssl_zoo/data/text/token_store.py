@@ -117,3 +117,19 @@ class TokenStore:
         text = np.concatenate(pieces) if pieces else self.ids[:0]
         rows = min(len(text) // length, limit)
         return text[: rows * length].reshape(rows, length).astype(np.int64)
+
+    def baselines(self, rows: np.ndarray, num_special: int) -> dict[str, float]:
+        """What predicting each token of `rows` (N, L) int64 by its frequency in the training text alone would reach.
+
+        Args:
+            rows: held-out text.
+            num_special: ids below it are special, and are neither counted nor predicted.
+        """
+        counts = self.counts.copy()
+        counts[:num_special] = 0
+        targets = rows[rows >= num_special]
+        share = (counts[targets] + 1) / (counts.sum() + len(counts) - num_special)  # so that none is impossible
+        return {
+            "majority_token_top1": float((targets == counts.argmax()).mean()),
+            "unigram_perplexity": float(np.exp(-np.log(share).mean())),
+        }
