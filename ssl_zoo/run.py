@@ -11,6 +11,7 @@ from pathlib import Path
 from ssl_zoo import ending
 from ssl_zoo.config import CONF, check_config, explain, quoted
 from ssl_zoo.encoder_data import with_encoder_data
+from ssl_zoo.method_choice import with_methods
 from ssl_zoo.report import display
 from ssl_zoo.training import hardware, transcript
 from ssl_zoo.training.credentials import MaskCredentials, masked_text
@@ -36,6 +37,7 @@ def main() -> None:
     display.replace_unencodable()
     if ONLY_PRINT & set(sys.argv):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends silently
+    sys.argv[1:] = with_methods(sys.argv[1:])
     is_sweep = bool({"-m", "--multirun"} & set(sys.argv))
     sys.argv = [quoted(argument, is_sweep) for argument in sys.argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raises errors instead of printing them

@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "pretrained": {"backbones", "data", "encoder", "encoder_file"},
     "probe_file": {"encoder_file", "evaluators", "files"},
     "similarity": set(),
+    "method_choice": {"config"},
     "untrusted": set(),
     "build": {"clock", "config", "data.base", "learner", "method", "training"},
     "dry_run": {"backbones", "build", "data.order", "method", "nn.queue", "settings", "training"},
@@ -52,7 +53,8 @@ MAY_IMPORT = {
     "settings": set(),
     "ending": {"config", "report.results", "training"},
     "files": set(),
-    "run": {"config", "encoder_data", "ending", "report.display", "training"},  # a task is imported by its name
+    # A task is imported by its name.
+    "run": {"config", "encoder_data", "ending", "method_choice", "report.display", "training"},
     # After the run.
     "report": {"evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
     "sweep": {"config", "files", "report", "training.stop_signals"},
