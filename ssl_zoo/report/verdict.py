@@ -38,7 +38,8 @@ def verdict(runs: Sequence[dict[str, Any]]) -> str | None:
     means = {name: statistics.fmean(found) for name, found in values.items()}
     best, second = sorted(means, key=lambda name: means[name], reverse=True)[:2]
     count = min(run.get("counts", {}).get(metric, 0) for run in completed)
-    sentence = f"{best} has the highest {metric}, {means[best]:.1%}, {100 * (means[best] - means[second]):.1f} points above {second}"
+    ahead = f"{100 * (means[best] - means[second]):.1f} points above {second}"
+    sentence = f"{best} has the highest {metric}, {means[best]:.1%}, {ahead}"
     if count and wilson(means[best], count)[0] <= means[second]:
         return f"{sentence}; by {count:,} test examples the two cannot be told apart"
     if min(map(len, values.values())) < 2:
