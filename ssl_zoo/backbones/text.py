@@ -164,18 +164,14 @@ class TextTransformer(TextEncoder):
         x = self.norm(x)
         return EncodedTokens(self._pooled(x, valid), x, layers)
 
-    def _mask_and_positions(self, ids: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Attention mask, (B, 1, 1 or L, L) bool or None for all, and positions, (L,) or (B, L) int64."""
+    def _mask_and_positions(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention mask, (B, 1, 1 or L, L) bool, and positions, (L,) or (B, L) int64."""
         valid, length = self.valid(ids), ids.shape[1]
         if self.position is not None and length > self.max_length:
             raise ValueError(f"backbone.max_length={self.max_length}: too short for the positions of {length} tokens.")
         positions = torch.arange(length, device=ids.device)
         if not (self.isolate_documents or self.causal):
-            # Attention without a mask is faster; on the CPU, testing for padding causes no synchronisation. There is no
-            # value to test in a fake tensor, and an exported program serves all inputs.
-            may_test = type(ids) is Tensor and ids.device.type == "cpu" and not torch.compiler.is_exporting()
-            all_valid = may_test and bool(valid.all())
-            return None if all_valid else valid[:, None, None, :], positions
+            return valid[:, None, None, :], positions
         visible = valid[:, None, :].expand(-1, length, -1)
         if self.causal:
             visible = visible.tril()
@@ -189,10 +185,8 @@ class TextTransformer(TextEncoder):
         return (visible | torch.eye(length, dtype=torch.bool, device=ids.device)).unsqueeze(1), positions
 
 
-def _keep_in_mask(mask: Tensor | None, keep: Tensor) -> Tensor | None:
+def _keep_in_mask(mask: Tensor, keep: Tensor) -> Tensor:
     """Restricts an attention mask (B, 1, 1 or L, L) to the columns `keep` (B, M): (B, 1, 1 or M, M)."""
-    if mask is None:
-        return None
     mask = mask.gather(3, keep[:, None, None, :].expand(-1, -1, mask.shape[2], -1))
     return mask if mask.shape[2] == 1 else mask.gather(2, keep[:, None, :, None].expand(-1, -1, -1, keep.shape[1]))
 
