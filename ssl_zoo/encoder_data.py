@@ -12,6 +12,8 @@ from ssl_zoo import encoder_file, files
 if TYPE_CHECKING:  # imports torch, which a mistake on the command line does not wait for
     from ssl_zoo.encoder import Encoder
 
+OPEN_BATCH_SIZE = 64
+"""Examples per forward pass where `data.batch_size` leaves it open."""
 IMAGE_SETTINGS = ("image_size", "in_chans", "mean", "std", "bits")
 """Settings of image data that an encoder brings."""
 _OF_DATA = re.compile(r"\+{0,2}(experiment|data(\.[A-Za-z]\w*)*)=", re.ASCII)
@@ -86,6 +88,8 @@ def take_inputs(cfg: DictConfig, encoder: "Encoder", given: Sequence[str]) -> No
         if f"data.{key}" in keys and cfg.data.get(key) != value:
             raise ValueError(f"data.{key}={cfg.data.get(key)}: the encoder is for {value}. Leave data.{key} out")
         cfg.data[key] = value
+    if cfg.data.get("batch_size") == "auto":  # chosen by the number of examples, for training alone
+        cfg.data.batch_size = OPEN_BATCH_SIZE
 
 
 def fit_data_to_encoder(cfg: DictConfig, encoder: "Encoder", given: Sequence[str], folder: Path) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ssl_zoo
 from ssl_zoo import api
@@ -64,3 +66,33 @@ def test_mistakes_are_raised_with_their_remedy(tmp_path: Path, monkeypatch: pyte
         ssl_zoo.pretrain("moco", **{"method.queue_size": 16})
     with pytest.raises(ValueError, match="no such file or folder"):
         ssl_zoo.evaluate("nowhere")
+
+
+def test_a_folder_of_ones_own_from_training_to_predictions(cli: Callable[..., Ended]) -> None:
+    """One command each, with nothing given that the folder or the encoder can tell."""
+    rng = np.random.default_rng(0)
+    for name, tint in (("rain", 40), ("snow", 120), ("sun", 200)):
+        Path("weather", name).mkdir(parents=True)
+        for i in range(20):
+            pixels = np.clip(rng.normal(tint, 30, (20 + i, 24, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(Path("weather", name, f"{i:02}.png"))
+    small = ("backbone=resnet10t", "logger=csv", "evaluators=[linear]")
+    ended = cli("data=folder", "data.path=weather", *small, "budget.steps=2", "hydra.run.dir=run")
+    assert ended.status == 0, ended.err
+    assert "48 to train, 12 to test" in ended.out
+    ended = cli("task=evaluate", "encoder=run", "evaluators=[knn]", "logger=csv", "hydra.run.dir=evaluated")
+    assert ended.status == 0, ended.err
+    metrics = ssl_zoo.api.TaskRun(Path("run")).metrics
+    assert metrics.keys() >= {"knn/top1", "linear/top1", "init/linear/top1"}
+    quick = ("finetune.scratch=false", "finetune.min_steps=2", "finetune.epochs=1", "finetune.mode=linear")
+    ended = cli("task=finetune", "encoder=run", "data.labels_per_class=4", *quick, "logger=csv", "hydra.run.dir=tuned")
+    assert ended.status == 0, ended.err
+    assert ssl_zoo.api.TaskRun(Path("tuned")).results["labels"] == 12
+    ended = cli("task=predict", "encoder=run", "data.path=weather/sun", "logger=csv", "hydra.run.dir=predicted")
+    assert ended.status == 0, ended.err
+    rows = Path("predicted/predictions.csv").read_text().splitlines()
+    assert rows[0] == "path,class,probability,rain,snow,sun"
+    assert len(rows) == 21
+    ended = cli("task=embed", "encoder=run", "data.path=weather", "logger=csv", "hydra.run.dir=embedded")
+    assert ended.status == 0, ended.err
+    assert len(ssl_zoo.embed("run", "weather").paths) == 60

@@ -254,7 +254,7 @@ def embed_for_task(cfg: DictConfig, folder: Path, encoder: Encoder, examples: Ex
         examples,
         folder,
         cfg.half,
-        64 if cfg.data.batch_size == "auto" else cfg.data.batch_size,
+        cfg.data.batch_size,
         cfg.data.get("on_error", "raise"),
         cfg.data.get("max_skipped", 0.0),
     )

@@ -54,7 +54,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     if cfg.encoder is None:
         raise ValueError("encoder: task=evaluate needs one. Give a run folder, an encoder file, timm:NAME or hf:NAME")
     given = [str(o) for o in HydraConfig.get().overrides.task]
-    check_settings(cfg)
     device = device_type(cfg.trainer.accelerator)
     precision, _ = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
@@ -66,6 +65,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     if origin is None or origin.resolve() != folder.resolve():
         refuse_other_results(folder)
     plain_data(cfg, encoder, given, folder)
+    check_settings(cfg)
     transcript.write_transcript(folder)
 
     # ---- 2. Evaluate as at the end of a run ----

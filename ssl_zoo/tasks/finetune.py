@@ -77,7 +77,6 @@ def _finetune(cfg: DictConfig, folder: Path) -> None:
     if (folder / results.RESULTS_NAME).exists():
         raise ValueError(f"hydra.run.dir={folder}: there are results already. Give another folder")
     given = [str(o) for o in HydraConfig.get().overrides.task]
-    check_settings(cfg)
     settings: Any = OmegaConf.to_container(cfg.finetune)
     with_scratch = settings.pop("scratch")
     recipe = Recipe(**settings)
@@ -91,6 +90,7 @@ def _finetune(cfg: DictConfig, folder: Path) -> None:
     fit_data_to_encoder(cfg, encoder, given, folder)
     recorded: Any = OmegaConf.to_container(cfg.data, resolve=True)
     cfg.data.batch_size = 1  # until the number of labels is known
+    check_settings(cfg)
     transcript.write_transcript(folder)
 
     # ---- 2. Data: the labelled examples alone ----

@@ -63,12 +63,12 @@ def predict(cfg: DictConfig, folder: Path) -> None:
     quiet_lightning()
     if cfg.encoder is None:
         raise ValueError("encoder: task=predict needs one. Give a run folder, or an encoder file beside a probe")
-    check_settings(cfg)
     device = device_type(cfg.trainer.accelerator)
     precision, _ = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
     encoder, kept = load_classifier(str(cfg.encoder), cfg.probe)
     take_inputs(cfg, encoder, [str(o) for o in HydraConfig.get().overrides.task])
+    check_settings(cfg)
     examples = open_examples(encoder.modality, **{key: cfg.data[key] for key in READING if key in cfg.data})
     transcript.write_transcript(folder)
     about = kept.about
