@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ssl_zoo.config import CONF, quoted
+from ssl_zoo.method_choice import with_methods
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,7 +58,7 @@ def test_commands_are_found() -> None:
 def test_command_composes(line: str, my_conf: Path) -> None:
     found = RUN.search(re.sub(r"<\w+>", "simclr", line))
     assert found is not None
-    arguments = shlex.split(found[1])
+    arguments = with_methods(shlex.split(found[1]))
     search = []
     if "--config-dir" in arguments:
         position = arguments.index("--config-dir")

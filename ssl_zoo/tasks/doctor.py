@@ -311,15 +311,19 @@ def data_rows(root: str | None) -> list[Row]:
             rows.append(Row(name, f"{value}: no such folder", f"set {name} to the folder that has your data sets"))
         else:
             rows.append(Row(name, value or "not set"))
-    places: dict[str, list[str]] = {"here": [], "built in": [], "to be downloaded": []}
+    places: dict[str, list[str]] = {"here": [], "built in": [], "to be downloaded": [], "missing": []}
     for file in sorted((CONF / "data").glob("*.yaml")):
         path = str(yaml.safe_load(file.read_text(encoding="utf-8")).get("path", "???"))
         if path == "???":
             continue  # the user's own data
         if path.startswith(("sklearn:", "python:")):
             places["built in"].append(file.stem)
-        else:
-            places["here" if isinstance(locate(path, root), Path) else "to be downloaded"].append(file.stem)
+            continue
+        try:
+            place = "here" if isinstance(locate(path, root), Path) else "to be downloaded"
+        except ValueError:  # neither a folder here nor the id of a data set on the Hub
+            place = "missing"
+        places[place].append(file.stem)
     return [*rows, *(Row(f"data {place}", ", ".join(names) or "none") for place, names in places.items())]
 
 
