@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -200,17 +201,19 @@ def trained(
     if cfg.trainer.channels_last:
         model.to(memory_format=torch.channels_last)
     half = trainer.precision == "16-mixed"
-
-    def batches(start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        data.start_step = start
-        for loaded in data.train_dataloader():
-            batch = data.on_after_batch_transfer(data.transfer_batch_to_device(loaded, device, 0), 0)
-            yield batch.views[0], batch.labels
-
+    batches = partial(batches_from, data, device)
     name = checkpoint.path.stem
     with same_rng():
         train_classifier(model, batches, recipe, steps, layer_decay, precision, half, cfg.seed, checkpoint, name)
     return FineTuned(model.network, model.probe(), measured(model, data, precision))
+
+
+def batches_from(data: Any, device: torch.device, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The first view and the labels of each training batch, after `start` of them."""
+    data.start_batch = start
+    for loaded in data.train_dataloader():
+        batch = data.on_after_batch_transfer(data.transfer_batch_to_device(loaded, device, 0), 0)
+        yield batch.views[0], batch.labels
 
 
 def measured(model: LinearClassifier, data: Any, precision: Callable[[], AbstractContextManager[Any]]) -> Tensor:

@@ -2,12 +2,15 @@
 
 import csv
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ssl_zoo.build import build_data
+from ssl_zoo.conformance.subjects import compose_config
 from ssl_zoo.data.text.tokenizer import TextTokenizer
 from ssl_zoo.encoder import load
 from ssl_zoo.report import results
@@ -101,3 +104,13 @@ def test_networks_of_the_recipe(tmp_path: Path) -> None:
     drops: Any = [module.drop_prob for module in tuned.modules() if type(module).__name__ == "DropPath"]
     assert max(drops) == pytest.approx(0.2)
     assert torch.equal(finetune.networks("vit", encoder, recipe(), 5)[1].eval()(x), scratch(x))
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_resumed_fine_tuning_goes_on_in_the_data(start: int) -> None:
+    data = build_data(compose_config("supervised", "data=digits", "data.batch_size=32"))
+    every = finetune.batches_from(data, torch.device("cpu"), 0)
+    expected, expected_labels = next(islice(every, start, None))
+    view, labels = next(finetune.batches_from(data, torch.device("cpu"), start))
+    assert torch.equal(view, expected)
+    assert torch.equal(labels, expected_labels)
