@@ -28,13 +28,9 @@ ADDED_KEYS: dict[str, Any] = {
     "data.heldout": None,
     "data.label_fraction": None,
     "data.labels_per_class": None,
-    "half": False,
-    "map.clusters": 10,
-    "map.points": 10_000,
     "method.hidden_norm": True,
     "method.last_norm": False,
     "method.views_per_batch_norm": "joint",
-    "neighbours.k": 8,
     "optimizer.decay_norms_and_biases": False,
 }
 """Keys that earlier versions did not have -> the value that corresponds to their behaviour."""

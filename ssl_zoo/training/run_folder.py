@@ -20,12 +20,14 @@ CONFIG_NAME = "config.json"
 RUN_FILES = (CONFIG_NAME, results.RESULTS_NAME, "metrics.jsonl", "tokenizer.json")
 """Files that a run writes into its folder, besides checkpoints."""
 MAY_DIFFER = (
-    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "logger", "name",
+    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "finetune.", "half", "logger",
+    "map.", "name", "neighbours.",
     "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
     "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.num_nodes",
     "trainer.precision", "trainer.strategy",
 )  # fmt: skip
-"""Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same.
+"""Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same, or only
+other tasks read the key.
 
 Data in another place must have the same content and a new budget must be larger (see
 `tasks.pretrain.check_budget_left`); `resume_differences` reports what changes."""

@@ -13,7 +13,13 @@ from ssl_zoo.training.checkpoints import SafeCheckpointIO
 from ssl_zoo.training.run_folder import FolderState, FolderTaken, inspect_folder, may_record, resume_differences
 from tests.training.test_checkpoints import contents, damage_empty, save
 
-CONFIG = {"method": {"lr": 1.0}, "logger": {}, "budget": {"steps": 7}, "trainer": {"devices": 1, "precision": "auto"}}
+CONFIG = {
+    "method": {"lr": 1.0},
+    "logger": {},
+    "finetune": {},
+    "budget": {"steps": 7},
+    "trainer": {"devices": 1, "precision": "auto"},
+}
 
 
 def changed(**groups: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +58,7 @@ def test_a_fresh_folder_is_anyones(tmp_path: Path) -> None:
         {"budget": {"steps": 9}},
         {"trainer": {"devices": 2}},
         {"trainer": {"precision": "32-true"}},
+        {"finetune": {"lr": 0.1}},  # of another task
     ],
 )
 def test_what_leaves_order_and_views_alone_may_differ(interrupted: Path, groups: dict[str, Any]) -> None:
