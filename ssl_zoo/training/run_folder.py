@@ -218,7 +218,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     with held:
         try:
             yield
-        except ValueError:
+        except Exception:  # Hydra wraps what a part raises in an exception of its own
             if is_new:  # a rejected command leaves no files
                 lock.unlink(missing_ok=True)
             raise
