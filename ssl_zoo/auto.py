@@ -81,7 +81,7 @@ def _cuts_windows(cfg: DictConfig) -> bool:
 
 
 def _pick_views(cfg: DictConfig, given: Sequence[str], choices: Any) -> list[Pick]:
-    """Takes the views of digits for grey images as small as theirs, unless views or an experiment were chosen."""
+    """Chooses the views of digits for grey images of their size, unless views or an experiment were chosen."""
     is_tiny = cfg.data.get("in_chans") == 1 and cfg.data.image_size <= SIDES[0]
     chosen = any(argument.startswith("views") for argument in given) or choices.get("experiment")
     if not is_tiny or chosen or choices["views"] != "auto" or "digits" not in cfg.get("paper_views", {}):

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_zoo.evaluators.proportion import wilson
 
 METRICS = ("linear/top1", "knn/top1")
-"""Accuracies to judge by, the first that all runs have."""
+"""Accuracies to compare by; the first that all runs have is used."""
 WITHOUT_LABELS = (
     "No accuracy to choose by. Scores without labels are not reliable across methods: on our own runs the rank "
     "correlation of RankMe with the linear probe is +0.70 for ResNets, -0.16 for ViTs and +0.25 for text. Look at the "
@@ -41,7 +41,7 @@ def verdict(runs: Sequence[dict[str, Any]]) -> str | None:
     ahead = f"{100 * (means[best] - means[second]):.1f} points above {second}"
     sentence = f"{best} has the highest {metric}, {means[best]:.1%}, {ahead}"
     if count and wilson(means[best], count)[0] <= means[second]:
-        return f"{sentence}; by {count:,} test examples the two cannot be told apart"
+        return f"{sentence}; with {count:,} test examples this difference may be chance"
     if min(map(len, values.values())) < 2:
         return f"{sentence}; one seed does not say how much of this is chance: add seed=0,1,2"
     return sentence

@@ -70,8 +70,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 
     # ---- 2. Evaluate as at the end of a run ----
     data = build_data(cfg)
-    if encoder.modality == "image" and (mine := {key: encoder.inputs.get(key) for key in INPUT}) != INPUT:
-        log.info(f"images are resized by {INPUT}; the encoder's own transform has {mine}")
+    if encoder.modality == "image" and (own := {key: encoder.inputs.get(key) for key in INPUT}) != INPUT:
+        log.info(f"images are resized by {INPUT}; the encoder's own transform has {own}")
     trainer = single_device(cfg.trainer.accelerator, precision)
     if cfg.trainer.channels_last:
         method = method.to(memory_format=torch.channels_last)

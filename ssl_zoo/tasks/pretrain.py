@@ -71,7 +71,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     device = device_type(cfg.trainer.accelerator)
     precision, why = hardware.choose_precision(cfg.trainer.precision, device)
     hardware.prepare_torch(device, precision)
-    rehearsed = dry_run(cfg)
+    checked = dry_run(cfg)
     auto.pick_run_budget(cfg, given, choices, survey, recorded)
     run = Run.of(cfg)
     found = run_folder.inspect_folder(folder, run.config)
@@ -79,7 +79,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if found.is_over:
         log.info("%s: this run is complete. Give another hydra.run.dir to run it anew", folder)
         return
-    saving.check_disk_space(folder, rehearsed)
+    saving.check_disk_space(folder, checked)
     if resume is None:
         write_first_files(cfg, folder, found, run)  # what is left if the process is killed while it prepares the data
 
