@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_zoo import encoder_file, ending
-from ssl_zoo.config import CONF, check_config, explain, quote
+from ssl_zoo.config import CONF, check_config, explain, quote, shipped_conf
 from ssl_zoo.data import layout
 from ssl_zoo.data.image.splits import IMAGE_ENDINGS
+from ssl_zoo.data.text.files import TEXT_ENDINGS
 from ssl_zoo.encoder import Encoder, load
 from ssl_zoo.encoder_data import with_encoder_data
 from ssl_zoo.report import results
@@ -131,7 +131,7 @@ def choose_data(data: str | Path | None) -> dict[str, str]:
     """Returns the overrides that choose `data`: a name in conf/data, or the path of one's own images or texts.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is neither, or holds tables only, which may name images or hold texts.
     """
     if data is None:
         return {}
@@ -141,8 +141,13 @@ def choose_data(data: str | Path | None) -> dict[str, str]:
     if not path.exists():
         raise ValueError(f"data={data}: no such data set in conf/data, and no such folder or file")
     files = layout.Walk(path).files if path.is_dir() else [path]
-    has_images = any(layout.ending(file) in IMAGE_ENDINGS for file in files)
-    return {"data": "folder" if has_images else "text_folder", "data.path": str(path)}
+    endings = {layout.ending(file) for file in files}
+    if not endings & (IMAGE_ENDINGS | TEXT_ENDINGS):
+        raise ValueError(
+            f"data={data}: holds neither image files nor .txt files, so that it does not tell whether it is of images "
+            "or of text. Give data='folder' or data='text_folder', and its path as **{'data.path': ...}"
+        )
+    return {"data": "folder" if endings & IMAGE_ENDINGS else "text_folder", "data.path": str(path)}
 
 
 def as_overrides(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -185,9 +190,7 @@ def _run(task: str, folder: str | Path | None, settings: Mapping[str, Any]) -> T
             raise KeyboardInterrupt from end
         except Exception as error:
             cause = ending.root_cause(error)
-            if task == "pretrain":
-                about = {"type": type(cause).__name__, "message": str(cause)}
-                ending.record_ending(cfg, place, "failed", error=about)
+            ending.record_failure(cfg, place, cause)
             raise cause from error
         finally:
             transcript.stop_transcript()
@@ -198,8 +201,7 @@ def _run(task: str, folder: str | Path | None, settings: Mapping[str, Any]) -> T
 def _composed(overrides: list[str]) -> Iterator[DictConfig]:
     """Composes the configuration, and stands in for Hydra's main function while it is used."""
     importlib.import_module("ssl_zoo.run")  # registers what the configuration interpolates
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with shipped_conf():
         try:
             cfg = hydra.compose("config", overrides, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as error:

@@ -7,13 +7,15 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -91,6 +93,18 @@ class Run:
     def record(self) -> dict[str, Any]:
         """Its keys in results.json."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "choices"}
+
+
+@contextmanager
+def shipped_conf() -> Iterator[None]:
+    """`hydra.compose` reads `conf/` inside, whatever other Hydra application is running."""
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None  # its search path may have the user's own folders
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -50,14 +50,23 @@ def handle_failure(cfg: DictConfig, folder: Path, error: BaseException) -> int:
     if run_folder.may_record(folder) and not cfg.data.get("check"):
         transcript.write_transcript(folder)
     mistake = isinstance(error, ValueError | ImportError | FileNotFoundError | OmegaConfBaseException)
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    trace = masked_text("".join(traceback.format_exception(error)))
-    if not mistake and not is_full and not type(error).__module__.startswith("ssl_zoo"):
-        print(trace, file=sys.stderr)
+    if not mistake and not _is_full(error) and not type(error).__module__.startswith("ssl_zoo"):
+        print(masked_text("".join(traceback.format_exception(error))), file=sys.stderr)
     message = explain(error, CONF) if isinstance(error, OmegaConfBaseException) else error or type(error).__name__
     print(f"error: {masked_text(str(message))}", file=sys.stderr)  # first, because a full disk may refuse the record
-    if cfg.task == "pretrain" and not cfg.data.get("check"):
-        details = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
-        unsaved = is_full or type(error).__name__ == "CheckpointNotWritten"
-        record_ending(cfg, folder, "interrupted" if unsaved else "failed", error=details)
+    record_failure(cfg, folder, error)
     return 2 if mistake else 1
+
+
+def record_failure(cfg: DictConfig, folder: Path, error: BaseException) -> None:
+    """Writes the results of a training that failed; one that the disk kept from saving is only interrupted."""
+    if cfg.task != "pretrain" or cfg.data.get("check"):
+        return
+    trace = masked_text("".join(traceback.format_exception(error)))
+    details = {"type": type(error).__name__, "message": masked_text(str(error)), "traceback": trace}
+    unsaved = _is_full(error) or type(error).__name__ == "CheckpointNotWritten"
+    record_ending(cfg, folder, "interrupted" if unsaved else "failed", error=details)
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

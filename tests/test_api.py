@@ -40,6 +40,9 @@ def test_data_is_a_name_or_a_path(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "b.JPG").write_text("x")
     assert api.choose_data(str(tmp_path)) == {"data": "folder", "data.path": str(tmp_path)}
+    (tmp_path / "table.csv").write_text("file,label\n")
+    with pytest.raises(ValueError, match="does not tell whether it is of images or of text"):
+        api.choose_data(tmp_path / "table.csv")
     with pytest.raises(ValueError, match="data=cifar11: no such data set in conf/data, and no such folder"):
         api.choose_data("cifar11")
 
@@ -96,3 +99,13 @@ def test_a_folder_of_ones_own_from_training_to_predictions(cli: Callable[..., En
     ended = cli("task=embed", "encoder=run", "data.path=weather", "logger=csv", "hydra.run.dir=embedded")
     assert ended.status == 0, ended.err
     assert len(ssl_zoo.embed("run", "weather").paths) == 60
+
+
+def test_it_runs_within_another_application_of_hydra(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    (tmp_path / "other.yaml").write_text("value: 3\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        with pytest.raises(ValueError, match="no such choice"):
+            ssl_zoo.pretrain("byoll")
+        assert compose("other").value == 3

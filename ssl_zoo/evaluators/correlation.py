@@ -1,16 +1,15 @@
 """Rank correlations with the number of pairs they were measured on, and intervals that stay within -1 and 1."""
 
 import math
+from typing import Self
 
-from ssl_zoo.evaluators.proportion import Z
+from ssl_zoo.evaluators.proportion import Counted, Z
 
 
-class Correlation(float):
-    """Spearman's correlation over n pairs, in [-1, 1] or NaN: a float with two more attributes, `n` and `interval`."""
+class Correlation(Counted):
+    """Spearman's correlation over n pairs, in [-1, 1] or NaN, with its `interval`."""
 
-    n: int
-
-    def __new__(cls, value: float, n: int) -> "Correlation":
+    def __new__(cls, value: float, n: int) -> Self:
         """Makes the number.
 
         Raises:
@@ -18,12 +17,7 @@ class Correlation(float):
         """
         if abs(value) > 1 or n < 2:
             raise ValueError(f"{value} of {n} pairs is no correlation")
-        self = super().__new__(cls, value)
-        self.n = n
-        return self
-
-    def __getnewargs__(self) -> tuple[float, int]:  # type: ignore[override]  # for copies and pickles
-        return float(self), self.n
+        return super().__new__(cls, value, n)
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -1,17 +1,31 @@
 """Accuracies with the number of examples they were measured on, and binomial intervals that stay within 0 and 1."""
 
 import math
+from typing import Self
 
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution, for two-sided intervals of 95 %."""
 
 
-class Proportion(float):
-    """A share of n examples or tokens, in [0, 1]: a float with two more attributes, `n` and `interval`."""
+class Counted(float):
+    """A float with one more attribute, `n`, the number of examples it was measured on."""
 
     n: int
 
-    def __new__(cls, value: float, n: int) -> "Proportion":
+    def __new__(cls, value: float, n: int) -> Self:
+        """Makes the number."""
+        self = super().__new__(cls, value)
+        self.n = n
+        return self
+
+    def __getnewargs__(self) -> tuple[float, int]:  # type: ignore[override]  # for copies and pickles
+        return float(self), self.n
+
+
+class Proportion(Counted):
+    """A share of n examples or tokens, in [0, 1], with its `interval`."""
+
+    def __new__(cls, value: float, n: int) -> Self:
         """Makes the number.
 
         Raises:
@@ -19,12 +33,7 @@ class Proportion(float):
         """
         if not 0 <= value <= 1 or n < 1:
             raise ValueError(f"{value} of {n} examples is no proportion")
-        self = super().__new__(cls, value)
-        self.n = n
-        return self
-
-    def __getnewargs__(self) -> tuple[float, int]:  # type: ignore[override]  # for copies and pickles
-        return float(self), self.n
+        return super().__new__(cls, value, n)
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssl_zoo.evaluators.base import EvalContext, frozen, warn_once
 from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.evaluators.zero_shot import TwoTowers
+from ssl_zoo.evaluators.zero_shot import require_towers
 
 TIE = 1e-6
 """Cosines that are closer than this count as equal: they differ by the rounding of float32 only."""
@@ -76,12 +76,7 @@ class Retrieval:
         Raises:
             ValueError: when the method embeds no text, or the data has no captions.
         """
-        method, data = context.method, context.data
-        if not isinstance(method, TwoTowers):
-            raise ValueError(
-                f"evaluators=[retrieval] needs a method with a text tower, and {type(method).__name__} has none: "
-                "leave retrieval out, or choose method=clip or method=siglip"
-            )
+        method, data = require_towers(context.method, "retrieval"), context.data
         if not isinstance(data, HoldsCaptions):
             raise ValueError(
                 "evaluators=[retrieval] needs images with captions: leave retrieval out, or choose data=captions"

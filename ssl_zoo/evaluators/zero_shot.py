@@ -34,6 +34,16 @@ class Tokenises(Protocol):
         """Token ids of n texts, (n, L) int64."""
 
 
+def require_towers(method: object, evaluator: str) -> TwoTowers:
+    """Returns `method`, which the named evaluator needs to embed text. Raises ValueError if it does not."""
+    if not isinstance(method, TwoTowers):
+        raise ValueError(
+            f"evaluators=[{evaluator}] needs a method with a text tower, and {type(method).__name__} has none: "
+            f"leave {evaluator} out, or choose method=clip or method=siglip"
+        )
+    return method
+
+
 class ZeroShot:
     """Reports `zero_shot/top1`, the share of test examples whose nearest class, by cosine, is their own.
 
@@ -64,12 +74,7 @@ class ZeroShot:
         Raises:
             ValueError: when the method embeds no text, or the data has no class names or no test split.
         """
-        method, data = context.method, context.data
-        if not isinstance(method, TwoTowers):
-            raise ValueError(
-                f"evaluators=[zero_shot] needs a method with a text tower, and {type(method).__name__} has none: "
-                "leave zero_shot out, or choose method=clip or method=siglip"
-            )
+        method, data = require_towers(context.method, "zero_shot"), context.data
         if not isinstance(data, Tokenises):
             raise ValueError(
                 "evaluators=[zero_shot] needs data with captions, which give the tokenizer: leave zero_shot out, "

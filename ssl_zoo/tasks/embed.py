@@ -75,11 +75,16 @@ def embed_data(
     Raises:
         ValueError: for an encoder or data that cannot be used, or a folder that holds other embeddings.
     """
-    encoder = encoder if isinstance(encoder, Encoder) else load(encoder)
-    examples = open_examples(encoder.modality, data, **reading) if isinstance(data, str | Path) else data
+    encoder, examples = open_inputs(encoder, data, **reading)
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary) if folder is None else Path(folder)
         return read_embeddings(write_embeddings(encoder, examples, place, half, batch_size, on_error, max_skipped))
+
+
+def open_inputs(encoder: Encoder | str | Path, data: str | Path | Examples, **reading: Any) -> tuple[Encoder, Examples]:
+    """The encoder and the examples that a caller gives by name or as they are; see `embed_data`."""
+    encoder = encoder if isinstance(encoder, Encoder) else load(encoder)
+    return encoder, open_examples(encoder.modality, data, **reading) if isinstance(data, str | Path) else data
 
 
 def write_embeddings(

@@ -7,10 +7,12 @@ python run.py task=export encoder=<run folder> format=onnx push=<user>/<name>
 import importlib.util
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -34,6 +36,8 @@ FORMATS: dict[str, Callable[[Encoder, Path], str]] = {
 """By the name of the format: writes the encoder to a folder, and returns the Python code that loads it."""
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "hf": ("transformers",)}
 """Packages that a format needs beyond those of ssl_zoo."""
+_PLACE = re.compile(r"[^=]*(path|root|dir|checkpoint|pretrained|tokenizer\.name)=")
+"""Overrides whose value is a file or a folder."""
 EXTRA_OF = {"onnx": "onnx", "hf": "transformers"}
 """The extra of ssl_zoo that brings them."""
 
@@ -76,9 +80,17 @@ def export_encoder(encoder: Encoder, kind: str, folder: str | Path) -> Path:
     encoder.eval()
     with _replaced_at_the_end(Path(folder) / kind) as part:
         usage = FORMATS[kind](encoder, part)
-        (part / "README.md").write_text(model_card(encoder.manifest, kind, usage))
-        (part / encoder_file.MANIFEST_NAME).write_text(json.dumps(encoder.manifest, indent=1) + "\n")
+        manifest = without_paths(encoder.manifest)
+        (part / "README.md").write_text(model_card(manifest, kind, usage))
+        (part / encoder_file.MANIFEST_NAME).write_text(json.dumps(manifest, indent=1) + "\n")
     return Path(folder) / kind
+
+
+def without_paths(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest to publish: its command line without the values that name places on this machine."""
+    training = dict(manifest.get("training") or {})
+    words = [text for text in training.get("overrides", []) if not _PLACE.match(text)]
+    return {**manifest, "training": {**training, "overrides": words}} if training else manifest
 
 
 @contextmanager

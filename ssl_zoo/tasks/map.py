@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 
 from ssl_zoo import files
 from ssl_zoo.data.embeddings import Embeddings, read_embeddings
-from ssl_zoo.data.examples import Example, Examples, open_examples, thumbnail
-from ssl_zoo.encoder import Encoder, load
+from ssl_zoo.data.examples import Example, Examples, thumbnail
+from ssl_zoo.encoder import Encoder
 from ssl_zoo.report.map_page import (
     Colouring,
     SmallPictures,
@@ -25,7 +25,7 @@ from ssl_zoo.report.map_page import (
 )
 from ssl_zoo.similarity import clusters as find_clusters
 from ssl_zoo.similarity import normalized
-from ssl_zoo.tasks.embed import embed_data, embed_for_task, open_task
+from ssl_zoo.tasks.embed import embed_data, embed_for_task, open_inputs, open_task
 from ssl_zoo.training import run_folder
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ def make_map(
         ValueError: for an encoder or data that cannot be used.
     """
     check_map(points, clusters)
-    encoder = encoder if isinstance(encoder, Encoder) else load(encoder)
-    examples = open_examples(encoder.modality, data, **reading) if isinstance(data, str | Path) else data
+    encoder, examples = open_inputs(encoder, data, **reading)
     embeddings = embed_data(encoder, examples, folder, half, batch_size, on_error, max_skipped)
     return write_map(Path(folder) / MAP_NAME, encoder, examples, embeddings, points, clusters)
 

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from ssl_zoo import files
 from ssl_zoo.data.embeddings import Embeddings, read_embeddings
-from ssl_zoo.data.examples import Example, Examples, open_examples, thumbnail
-from ssl_zoo.encoder import Encoder, load
+from ssl_zoo.data.examples import Example, Examples, thumbnail
+from ssl_zoo.encoder import Encoder
 from ssl_zoo.report.display import to_plain_text, warn_if_display_fails, write_rows
 from ssl_zoo.report.sheet import NUM_QUERIES, SHEET_NAME, SIDE, Picture, draw_sheet
 from ssl_zoo.similarity import mean_similarities, nearest_rows, normalized, similar_pairs, spread_rows
-from ssl_zoo.tasks.embed import embed_data, embed_for_task, open_task
+from ssl_zoo.tasks.embed import embed_data, embed_for_task, open_inputs, open_task
 from ssl_zoo.training import run_folder
 
 log = logging.getLogger(__name__)
@@ -105,8 +105,7 @@ def find_neighbours(
     Raises:
         ValueError: for a query, an encoder or data that cannot be used.
     """
-    encoder = encoder if isinstance(encoder, Encoder) else load(encoder)
-    examples = open_examples(encoder.modality, data, **reading) if isinstance(data, str | Path) else data
+    encoder, examples = open_inputs(encoder, data, **reading)
     _check_query(encoder, examples, query, k)
     embeddings = embed_data(encoder, examples, folder, half, batch_size, on_error, max_skipped)
     found = _search(encoder, examples, embeddings, query, k)

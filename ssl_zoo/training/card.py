@@ -13,12 +13,11 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssl_zoo.backbones.image import LOADING_OPTIONS
-from ssl_zoo.config import CONF
+from ssl_zoo.config import CONF, shipped_conf
 from ssl_zoo.training import moved
 from ssl_zoo.untrusted import check_plain
 
@@ -53,7 +52,8 @@ def compose_from_card(card: Mapping[str, Any], groups: Sequence[str] = ("backbon
         ValueError: if a component is not in `conf/` or a value is not plain; names the key.
     """
     names = {group: shipped_name(group, card) for group in groups}
-    config = _compose_shipped([f"{group}={name}" for group, name in names.items()])
+    with shipped_conf():
+        config = hydra.compose("config", [f"{group}={name}" for group, name in names.items()])
     for group in groups:
         raw: Any = OmegaConf.to_container(config[group])
         stored = card["config"].get(group, {})
@@ -91,16 +91,6 @@ def shipped_name(group: str, card: Mapping[str, Any]) -> str:
             "checkpoint names is never run"
         )
     return min(same, key=lambda name: len(set(same[name]) ^ set(stored)))
-
-
-def _compose_shipped(overrides: list[str]) -> DictConfig:
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().hydra = None  # the one of the current run may also search the user's config folders
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("config", overrides)
-    finally:
-        GlobalHydra.instance().hydra = running
 
 
 def _merge(shipped: dict[str, Any], stored: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -35,6 +35,14 @@ def test_a_folder_appears_when_it_is_complete(tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.glob(".*part"))
 
 
+def test_no_place_on_this_machine_is_published() -> None:
+    words = ["method=byol", "data.path=/home/me/pictures", "+data.root='/x'", "hydra.run.dir=out", "seed=1"]
+    words += ["backbone.pretrained=/home/me/w.pt", "checkpoint=runs/1", "data.tokenizer.name=/home/me/t.json"]
+    found = export.without_paths({"training": {"method": "byol", "overrides": words}})
+    assert found["training"] == {"method": "byol", "overrides": ["method=byol", "seed=1"]}
+    assert export.without_paths({"modality": "image"}) == {"modality": "image"}
+
+
 @pytest.mark.parametrize(
     ("encoder", "kind", "push", "message"),
     [
