@@ -90,7 +90,7 @@ class Retrieval:
         if not len(ids):
             raise ValueError("evaluators=[retrieval]: all captions of the test split are empty. Leave retrieval out")
         distinct, which = ids.unique(dim=0, return_inverse=True)
-        with frozen(method), context.precision():
+        with frozen(context.method), context.precision():
             batches = distinct.to(context.device).split(context.batch_size)
             texts = torch.cat([method.embed_text(rows).float() for rows in batches]).cpu()[which]  # (M, D)
             images = context.collect("test", method.embed_image)

@@ -86,7 +86,7 @@ class ZeroShot:
 
             raise ValueError(f"evaluators=[zero_shot]: this data has no {missing}; give it one or leave zero_shot out")
         prompts = [template.replace("{}", name) for name in names for template in self.templates]
-        with frozen(method), context.precision():
+        with frozen(context.method), context.precision():
             rows = data.tokenise(prompts).to(context.device).split(context.batch_size)
             texts = torch.cat([method.embed_text(ids).float() for ids in rows]).cpu()  # (C * T, D)
             images = context.collect("test", method.embed_image)
