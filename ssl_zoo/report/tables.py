@@ -47,8 +47,10 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Formats the comparison as Markdown: the table, the notes, and the runs that did not complete."""
+    """Formats the comparison as Markdown: table, verdicts, notes, and the runs that did not complete."""
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
+    if comparison.verdicts:
+        parts.append("\n".join(f"- {display.escape_markdown(line)}" for line in comparison.verdicts))
     parts.append("\n".join(f"- {display.escape_markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
@@ -133,8 +135,8 @@ def print_tables(comparison: Comparison) -> None:
             for line in lines:
                 table.add_row(*map(Text, line))
             console.print(table)
-    for note in comparison.notes:
-        console.print(Text(note))
+    for line in (*comparison.verdicts, *comparison.notes):
+        console.print(Text(line))
 
 
 def _markdown(lines: list[list[str]]) -> str:
@@ -161,9 +163,9 @@ BODY
 """
 
 
-def write_report(runs: Sequence[dict[str, Any]], out: Path) -> None:
-    """Prints the comparison of `runs` and writes report.md, report.csv and report.html to `out`."""
-    comparison = compare(runs)
+def write_report(runs: Sequence[dict[str, Any]], out: Path, baseline: str | None = None, across: bool = False) -> None:
+    """Prints the comparison of `runs`, see `compare`, and writes report.md, report.csv and report.html to `out`."""
+    comparison = compare(runs, baseline, across)
     print_tables(comparison)
     out.mkdir(parents=True, exist_ok=True)
     files.write_atomically(out / "report.md", to_markdown(comparison))
@@ -177,13 +179,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m ssl_zoo.report", description="Compare runs by their results.json.")
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
+    parser.add_argument(
+        "--baseline", help="method, settings or label of the row to compare with; the best if not given"
+    )
+    parser.add_argument("--across", action="store_true", help="compare rows of other data, evaluation, views or budget")
     given = parser.parse_args(arguments)
     display.replace_unencodable()
+    first = given.folders[0]
+    out = given.out or (first if first.is_dir() else first.parent)
     try:
-        runs = load_runs(given.folders)
+        write_report(load_runs(given.folders), out, given.baseline, given.across)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    first = given.folders[0]
-    write_report(runs, given.out or (first if first.is_dir() else first.parent))
     return 0
