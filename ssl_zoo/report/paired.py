@@ -7,6 +7,7 @@ hold the true difference.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -151,17 +152,21 @@ def seeds_needed(difference: float, deviation: float, comparisons: int = 1) -> i
     from scipy import stats
 
     def power(n: int) -> float:
-        # The noncentral t as a mean over quantiles of the deviation; scipy's own has no number far from 0.
-        deviations = np.sqrt(stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, n - 1) / (n - 1))
         limit, away = stats.t.isf(0.025 / comparisons, n - 1), difference / deviation * math.sqrt(n)
-        return float(stats.norm.sf(limit * deviations - away).mean())
+        # The noncentral t as a mean over quantiles of the deviation; scipy's own has no number far from 0.
+        return float(stats.norm.sf(limit * _deviations(n) - away).mean())
 
-    low, high = 1, 2  # power(low) is too little
-    while power(high) < POWER:
-        if high == MAX_SEEDS:
-            return None
-        low, high = high, min(2 * high, MAX_SEEDS)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
-    return high
+    # With a known deviation, by the normal distribution, fewer would do.
+    least = (stats.norm.isf(0.025 / comparisons) + stats.norm.ppf(POWER)) * deviation / difference
+    n = max(2, math.ceil(min(least, MAX_SEEDS) ** 2))
+    while n <= MAX_SEEDS and power(n) < POWER:
+        n += 1
+    return n if n <= MAX_SEEDS else None
+
+
+@lru_cache(maxsize=MAX_SEEDS)
+def _deviations(n: int) -> np.ndarray:
+    """1,000 equally probable standard deviations of n draws from the standard normal distribution."""
+    from scipy.stats import chi2
+
+    return np.sqrt(chi2.ppf((np.arange(1000) + 0.5) / 1000, n - 1) / (n - 1))
