@@ -189,9 +189,8 @@ class Comparison:
         (least, cheap), (most, dear) = (choose(flops, default=(0.0, "")) for choose in (min, max))
         if not 0 < 1.1 * least < most:
             return []
-        return [
-            f"Training FLOPs differ by a factor of up to {most / least:.1f}: {least:.2g} ({cheap}), {most:.2g} ({dear})."
-        ]
+        factor = f"by a factor of up to {most / least:.1f}"
+        return [f"Training FLOPs differ {factor}: {least:.2g} ({cheap}), {most:.2g} ({dear})."]
 
     def table(self, metrics: Sequence[str]) -> list[list[str]]:
         """Returns a header and one line per row: names, each metric and its value before training, n, costs."""
