@@ -47,8 +47,10 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Formats the comparison as Markdown: the table, the notes, and the runs that did not complete."""
+    """Formats the comparison as Markdown: table, verdicts, notes, and the runs that did not complete."""
     parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
+    if comparison.verdicts:
+        parts.append("\n".join(f"- {display.escape_markdown(line)}" for line in comparison.verdicts))
     parts.append("\n".join(f"- {display.escape_markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
@@ -58,14 +60,16 @@ def to_markdown(comparison: Comparison) -> str:
 def to_csv(comparison: Comparison) -> str:
     """Formats the comparison as CSV with plain numbers.
 
-    For each metric: the mean, the half width and the bounds of its 95 % interval, the number of runs, and for
-    accuracies the number of test examples.
+    For each metric: the mean, half the width and the bounds of its 95 % interval, the number of runs, and for
+    accuracies the number of test examples. At the end the difference of the first headline metric to the baseline.
     """
     keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{key}{suffix}" for key in keys for suffix in ("", " ci95", " low", " high", " n", " examples")]
+    columns += [f"difference {name}".rstrip() for name in ("", "low", "high", "p", "p_holm", "effect", "n", "test")]
     writer.writerow([*NAME_COLUMNS, "settings", "seeds", "n", *map(display.escape_spreadsheet, columns)])
+    differences = comparison.differences(comparison.headline) if comparison.headline else []
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
@@ -73,11 +77,15 @@ def to_csv(comparison: Comparison) -> str:
             if estimate is None:
                 numbers += [None, None, None, None, 0, None]
                 continue
-            ends = estimate.interval(is_accuracy(key)) or (None, None)
-            numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
+            ends = estimate.interval(is_accuracy(key))
+            low, high, half = (*ends, (ends[1] - ends[0]) / 2) if ends else (None, None, None)
+            numbers += [estimate.mean, half, low, high, len(estimate.values), estimate.examples]
         seeds = " ".join(str(seed) for seed in row.seeds)
         names = (display.escape_spreadsheet(row.names[name]) for name in (*NAME_COLUMNS, "settings"))
-        writer.writerow([*names, seeds, len(row.seeds), *numbers])
+        found = next((each for each in differences if each.row is row), None)
+        fields = (found.mean, found.low, found.high, found.p, found.p_holm, found.effect, found.n) if found else ()
+        texts = (found.test,) if found else ()
+        writer.writerow([*names, seeds, len(row.seeds), *numbers, *fields, *texts])
     return text.getvalue()
 
 
@@ -133,8 +141,8 @@ def print_tables(comparison: Comparison) -> None:
             for line in lines:
                 table.add_row(*map(Text, line))
             console.print(table)
-    for note in comparison.notes:
-        console.print(Text(note))
+    for line in (*comparison.verdicts, *comparison.notes):
+        console.print(Text(line))
 
 
 def _markdown(lines: list[list[str]]) -> str:
@@ -161,9 +169,9 @@ BODY
 """
 
 
-def write_report(runs: Sequence[dict[str, Any]], out: Path) -> None:
-    """Prints the comparison of `runs` and writes report.md, report.csv and report.html to `out`."""
-    comparison = compare(runs)
+def write_report(runs: Sequence[dict[str, Any]], out: Path, baseline: str | None = None, across: bool = False) -> None:
+    """Prints the comparison of `runs`, see `compare`, and writes report.md, report.csv and report.html to `out`."""
+    comparison = compare(runs, baseline, across)
     print_tables(comparison)
     out.mkdir(parents=True, exist_ok=True)
     files.write_atomically(out / "report.md", to_markdown(comparison))
@@ -177,13 +185,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m ssl_zoo.report", description="Compare runs by their results.json.")
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
     parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
+    parser.add_argument(
+        "--baseline", help="method, settings or label of the row to compare with; the best if not given"
+    )
+    parser.add_argument("--across", action="store_true", help="compare rows of other data, evaluation, views or budget")
     given = parser.parse_args(arguments)
     display.replace_unencodable()
+    first = given.folders[0]
+    out = given.out or (first if first.is_dir() else first.parent)
     try:
-        runs = load_runs(given.folders)
+        write_report(load_runs(given.folders), out, given.baseline, given.across)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    first = given.folders[0]
-    write_report(runs, given.out or (first if first.is_dir() else first.parent))
     return 0

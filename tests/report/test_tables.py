@@ -80,8 +80,10 @@ def test_load_names_what_is_missing(tmp_path: Path) -> None:
 
 def test_markdown(sweep: Path) -> None:
     text = tables.to_markdown(compare(tables.load_runs([sweep])))
-    assert "| simclr | 81.0 ± 2.5 | 30.0 ± 0.0 | 3 | 1,234 | 971 |" in text
-    assert "| byol | 81.0 ± 12.7 | 30.0 ± 0.0 | 2 | 1,234 | 971 |" in text
+    assert "| simclr | 81.0 (78.4 to 83.4) | 30.0 ± 0.0 | 3 | 1,234 | 971 |" in text
+    assert "| byol | 81.0 (65.1 to 90.7) | 30.0 ± 0.0 | 2 | 1,234 | 971 |" in text
+    assert "- simclr has the highest knn/top1, 81.0 (78.4 to 83.4) %." in text
+    assert "- byol and simclr (0.0 points apart) cannot be tested: the difference is the same in every seed" in text
     assert "## Not completed" in text
     assert r"killed by SIGKILL \| &lt;b>" in text
     parsed = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
@@ -94,19 +96,21 @@ def test_csv_holds_plain_numbers(sweep: Path) -> None:
     }
     simclr = rows["simclr"]
     assert float(simclr["knn/top1"]) == pytest.approx(0.81)
-    assert float(simclr["knn/top1 ci95"]) == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-5)
+    assert float(simclr["knn/top1 ci95"]) == pytest.approx((0.83361 - 0.78391) / 2, abs=1e-5)
     ends = [float(simclr[f"knn/top1 {end}"]) for end in ("low", "high")]
-    assert ends == pytest.approx([0.81 - 0.024841, 0.81 + 0.024841], abs=1e-5)
+    assert ends == pytest.approx([0.78391, 0.83361], abs=1e-5)  # on the logit scale
     assert (simclr["seeds"], simclr["n"], simclr["budget"]) == ("0 1 2", "3", "40 epochs")
     assert rows["byol"]["knn/top1 n"] == "2"
     assert float(simclr["rankme"]) == 41.0
+    assert simclr["difference"] is None  # the best row has no other to be compared with
+    assert (float(rows["byol"]["difference"]), rows["byol"]["difference p"]) == (pytest.approx(0, abs=1e-9), "")
 
 
 def test_html_is_whole_and_needs_no_other_file(sweep: Path) -> None:
     page = tables.to_html(compare(tables.load_runs([sweep])))
     tags = Tags(page)
     assert tags.open == []
-    assert "81.0 ± 2.5" in tags.cells
+    assert "81.0 (78.4 to 83.4)" in tags.cells
     assert "killed by SIGKILL | <b>" in "".join(tags.cells)  # escaped, so read as text
     assert len(tags.images) == 1  # knn/top1; rankme is in the table of all metrics
     assert "41.0 ± 2.5" in tags.cells
@@ -193,9 +197,11 @@ def test_every_format_serves_when_all_failed(tmp_path: Path, capsys: pytest.Capt
 def test_command_line_prints_and_writes(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tables.main([str(sweep)]) == 0
     printed = capsys.readouterr().out
-    assert "81.0 ± 2.5" in printed
+    assert "simclr has the highest knn/top1, 81.0 (78.4 to 83.4) %." in printed
     assert "killed by SIGKILL" in printed
     assert "Test metrics are of the last epoch." in printed
     assert tables.main([str(sweep / "0"), str(sweep / "1"), "--out", str(tmp_path / "new" / "place")]) == 0
+    assert tables.main([str(sweep), "--baseline", "none"]) == 2
+    assert "error: baseline=none: no row is called so. There are: simclr, byol" in capsys.readouterr().err
     for folder in (sweep, tmp_path / "new" / "place"):
         assert {file.name for file in folder.glob("report.*")} == {"report.md", "report.csv", "report.html"}
