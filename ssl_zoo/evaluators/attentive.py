@@ -133,22 +133,15 @@ class Attentive:
 
     def _tokens(self, context: EvalContext) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (n, N, D) float32 of at most `max_train` training examples, which of them are valid, and labels."""
-        encoder, everything = context.method.encoder, context.train.indices
-        order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))
-        chosen = everything[order[: self.max_train]]
+        encoder = context.method.encoder
         found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         with frozen(encoder), context.precision():
-            for batch in context.data.eval_batches("train", context.batch_size):
-                wanted = torch.isin(batch.indices.cpu(), chosen)
-                if not wanted.any():
-                    continue
-                view = batch.views[0][wanted.to(batch.views[0].device)].to(context.device)
+            for batch in context.sample("train", self.max_train):
                 try:
-                    features, _, valid = token_features(encoder, view)
+                    features, _, valid = token_features(encoder, batch.views[0].to(context.device))
                 except ValueError as error:
                     raise ValueError(f"evaluators=[attentive] needs the tokens of an encoder: {error}") from error
-                labels, indices = (x.cpu()[wanted] for x in (batch.labels, batch.indices))
-                found.append((features.float().cpu(), valid.cpu(), labels, indices))
+                found.append((features.float().cpu(), valid.cpu(), batch.labels.cpu(), batch.indices.cpu()))
         longest = max(features.shape[1] for features, *_ in found)  # texts come in batches of similar length
         tokens = torch.cat([F.pad(features, (0, 0, 0, longest - features.shape[1])) for features, *_ in found])
         known = torch.cat([F.pad(valid, (0, longest - valid.shape[1])) for _, valid, *_ in found])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, warn_once
+from ssl_zoo.evaluators.base import EvalContext, random_rows, warn_once
 
 
 def rankme(x: Tensor) -> float:
@@ -59,7 +59,7 @@ class Spread:
         """Both numbers."""
         x = context.train.x
         if len(x) > self.samples:
-            x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: self.samples]]
+            x = x[random_rows(len(x), self.samples)]
         rank, std = rankme(x.to(context.device)), feature_std(x)
         if context.phase == "init":
             self.first_std = std

@@ -1,7 +1,8 @@
 """The validation split: examples of the training split that are held out to choose a setting, never test examples."""
 
-import torch
 from torch import Tensor
+
+from ssl_zoo.evaluators.base import random_rows
 
 
 def validation_split(count: int, share: float) -> tuple[Tensor, Tensor]:
@@ -14,7 +15,7 @@ def validation_split(count: int, share: float) -> tuple[Tensor, Tensor]:
     Returns:
         Rows to train on and rows to hold out, int64 each.
     """
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    order = random_rows(count, count)
     held = min(max(round(share * count), 1), count - 1)
     return order[held:], order[:held]
 
