@@ -80,6 +80,10 @@ class EvalContext:
         self.labelled: dict[str, tuple[Tensor, Tensor]] = {}
         self.probe: Any = None
 
+    def on(self, data: EvalData) -> "EvalContext":
+        """The same method at the same moment, with other data."""
+        return EvalContext(self.method, data, self.phase, self.precision, self.batch_size, self.loaded)
+
     @property
     def device(self) -> torch.device:
         """The device of the method's parameters."""

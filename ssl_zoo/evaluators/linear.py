@@ -177,3 +177,8 @@ class Linear:
                 break
         chosen = self.l2[accuracies.index(max(accuracies))]
         return chosen, fit_probe(x, y, chosen)
+
+    def standardized(self, x: Tensor, y: Tensor) -> StandardizedProbe:
+        """The probe of features x (N, D) as the encoder gives them and labels y (N,), with the penalty of `choose`."""
+        mean, scale = mean_and_scale(x)
+        return StandardizedProbe(mean, scale, self.choose((x - mean) * scale, y)[1])
