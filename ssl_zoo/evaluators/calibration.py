@@ -44,7 +44,8 @@ class Calibration:
     """Reports `calibration/error` and `calibration/loss` of the probe's probabilities on the test split.
 
     `calibration_scaled/error`, `calibration_scaled/loss` are those after temperature scaling, and
-    `calibration_scaled/temperature` the temperature: above 1 where the probe is overconfident. Only at the end of a run.
+    `calibration_scaled/temperature` the temperature: above 1 where the probe is overconfident. Measured at the end of a
+    run only.
     """
 
     needs_labels = True
