@@ -69,7 +69,7 @@ def correlations() -> dict[str, tuple[float, int]]:
     found = {}
     for kind, runs in recorded_runs().items():
         each = [(str(i), metrics) for i, (_, metrics) in enumerate(runs)]  # every run for itself
-        found[kind] = choosing.across(scored_runs(each, "rankme", ACCURACY))
+        found[kind] = choosing.across_methods(scored_runs(each, "rankme", ACCURACY))
     return found
 
 
@@ -80,7 +80,7 @@ def rows(runs: Sequence[tuple[str, Metrics]]) -> list[list[str]]:
         scored = scored_runs(runs, score, ACCURACY)
         if len(scored) < 3:
             continue
-        (rho, methods), (tau, pairs) = choosing.across(scored), choosing.within(scored)
+        (rho, methods), (tau, pairs) = choosing.across_methods(scored), choosing.within_methods(scored)
         cells = [f"{rho:+.2f} ({methods})", f"{tau:+.2f} ({pairs})" if pairs else ""]
         table.append([score, *cells, f"{100 * regret(scored):.1f}", f"{100 * regret_of_chance(scored):.1f}"])
     return table
@@ -103,7 +103,8 @@ def devised_rule(runs: Sequence[tuple[str, Metrics]]) -> tuple[float, float] | N
     for seed in range(SPLITS):
         first, second = choosing.halves(names, seed)
         found = {
-            score: choosing.across(run for run in scored if run.method in first)[0] for score, scored in known.items()
+            score: choosing.across_methods(run for run in scored if run.method in first)[0]
+            for score, scored in known.items()
         }
         found = {score: 0.0 if math.isnan(rho) else rho for score, rho in found.items()}
         best = max(found, key=lambda score: abs(found[score]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_zoo.evaluators.spread import feature_std, rankme
 
-MIN_STD = 0.2
+COLLAPSED_STD = 0.2
 """Below it, and below what it was before training, features have shrunk to a point."""
 MIN_RATIO = 0.5
 """Of the highest rank, or of the most live features, so far: below it, directions or features were lost."""
@@ -105,7 +105,7 @@ class CollapseWatch:
         spread = (x - x.mean(dim=0)).norm(dim=1).max().item()
         if spread <= CONSTANT * x.norm(dim=1).mean().item():
             return "output", "the output has collapsed: every example gets the same vector"
-        if std < min(MIN_STD, first_std):
+        if std < min(COLLAPSED_STD, first_std):
             return "output", (
                 f"the output has collapsed to a point: feature_std is {std:.2g}, {first_std:.2g} before training, and "
                 "healthy up to 1"

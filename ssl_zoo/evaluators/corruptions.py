@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-SMALL = 64
+SMALL_SIDE = 64
 """Side of images in pixels up to which CIFAR-10-C's constants are used."""
 
 Corruption = Callable[[Tensor, Any, torch.Generator], Tensor]
@@ -184,5 +184,5 @@ def corrupt(x: Tensor, name: str, severity: int, random: torch.Generator) -> Ten
         (B, C, H, W) of the dtype of x, multiples of 1 / 255 in [0, 1].
     """
     function, small, large = CORRUPTIONS[name]
-    constants = (small if max(x.shape[2:]) <= SMALL else large)[severity - 1]
+    constants = (small if max(x.shape[2:]) <= SMALL_SIDE else large)[severity - 1]
     return to_bytes(function(x, constants, random)).to(x) / 255

@@ -79,7 +79,7 @@ def scored_runs(runs: Sequence[tuple[str, Mapping[str, float | None]]], score: s
     return found
 
 
-def across(runs: Iterable[ScoredRun]) -> tuple[float, int]:
+def across_methods(runs: Iterable[ScoredRun]) -> tuple[float, int]:
     """Spearman's correlation over methods, each with its mean score and accuracy, and the number of methods.
 
     Returns:
@@ -95,7 +95,7 @@ def across(runs: Iterable[ScoredRun]) -> tuple[float, int]:
     return float(spearmanr(scores, accuracies)[0]), len(scores)
 
 
-def within(runs: Iterable[ScoredRun]) -> tuple[float, int]:
+def within_methods(runs: Iterable[ScoredRun]) -> tuple[float, int]:
     """Kendall's tau over the pairs of runs of one method, and their number.
 
     It is the share of pairs that the score orders as the accuracy does, minus the share that it orders the other way; a

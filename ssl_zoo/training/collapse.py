@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 LOOKS = 10
 """In a run, besides the one before training."""
-MAX_EXAMPLES = 256
+WATCHED_EXAMPLES = 256
 
 
 class Collapsed(RuntimeError):
@@ -42,7 +42,7 @@ class CollapseAlarm(Callback):
 
     def __init__(self, data: DataModule, raw: Any, stops: bool):
         self.data = data
-        self.raw = tree_map_only(Tensor, lambda rows: rows[:MAX_EXAMPLES], raw)
+        self.raw = tree_map_only(Tensor, lambda rows: rows[:WATCHED_EXAMPLES], raw)
         self.stops = stops
         self.watch = CollapseWatch()
         self.found: Collapse | None = None

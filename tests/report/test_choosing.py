@@ -7,13 +7,13 @@ from scipy.stats import kendalltau, spearmanr
 from ssl_zoo.report.choosing import (
     SCORES,
     ScoredRun,
-    across,
+    across_methods,
     clid_scores,
     halves,
     regret,
     regret_of_chance,
     scored_runs,
-    within,
+    within_methods,
 )
 
 
@@ -28,14 +28,14 @@ def test_across_is_spearmans_correlation_of_the_means() -> None:
         [sum(run[key] for run in runs if run.method == f"m{m}") / 4 for m in range(6)]  # type: ignore[misc]
         for key in (1, 2)
     ]
-    assert across(runs) == (pytest.approx(spearmanr(*means)[0]), 6)
-    assert math.isnan(across(runs[:2])[0])
-    assert math.isnan(across([run._replace(score=1.0) for run in runs])[0])
+    assert across_methods(runs) == (pytest.approx(spearmanr(*means)[0]), 6)
+    assert math.isnan(across_methods(runs[:2])[0])
+    assert math.isnan(across_methods([run._replace(score=1.0) for run in runs])[0])
 
 
 def test_within_is_kendalls_tau_where_there_is_one_method() -> None:
     runs = some_runs(methods=1)
-    tau, pairs = within(runs)
+    tau, pairs = within_methods(runs)
     assert tau == pytest.approx(kendalltau([run.score for run in runs], [run.accuracy for run in runs])[0])
     assert pairs == 24 * 23 // 2
 
@@ -43,11 +43,11 @@ def test_within_is_kendalls_tau_where_there_is_one_method() -> None:
 def test_within_knows_nothing_of_differences_between_methods() -> None:
     """Simpson: across methods the score is right, within each it is wrong."""
     runs = [ScoredRun(f"m{m}", 10 * m - step, 10 * m + step) for m in range(3) for step in range(3)]
-    assert across(runs) == (1, 3)
-    assert within(runs) == (-1, 9)
-    assert math.isnan(within(runs[::3])[0])
-    assert within([ScoredRun("m", 1, 0.5), ScoredRun("m", 2, 0.5)])[1] == 0
-    assert within([ScoredRun("m", 1, 0.5), ScoredRun("m", 1, 0.6)]) == (0, 1)
+    assert across_methods(runs) == (1, 3)
+    assert within_methods(runs) == (-1, 9)
+    assert math.isnan(within_methods(runs[::3])[0])
+    assert within_methods([ScoredRun("m", 1, 0.5), ScoredRun("m", 2, 0.5)])[1] == 0
+    assert within_methods([ScoredRun("m", 1, 0.5), ScoredRun("m", 1, 0.6)]) == (0, 1)
 
 
 def test_regret_is_what_the_choice_costs() -> None:
