@@ -141,7 +141,7 @@ class Segmentation:
         return metrics
 
     def _pictures(self, context: EvalContext, split: str) -> Iterator[tuple[Tensor, tuple[int, int], Tensor]]:
-        """Of each picture the features of its patches (h * w, D), on the device, the grid (h, w) and the mask (H, W)."""
+        """Of each picture the features of its patches (h * w, D) on the device, the grid (h, w) and the mask (H, W)."""
         columns = read_columns(self.place._replace(split=split), ["image", "mask"])
         encoder, facts = context.method.encoder, context.data.facts
         size, (rows, cols) = facts["image_size"], self.tiles
