@@ -128,8 +128,8 @@ class Attentive:
 
         with frozen(encoder), frozen(head), context.precision():
             test = context.collect("test", classify)
-        hits = (classes[test.x.argmax(dim=1)] == test.y).double().mean().item()
-        return {"attentive/top1": Proportion(hits, len(test.y)), "attentive/lr": rate}
+        right = classes[test.x.argmax(dim=1)] == test.y
+        return {"attentive/top1": Proportion.of(right), "attentive/lr": rate}
 
     def _tokens(self, context: EvalContext) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (n, N, D) float32 of at most `max_train` training examples, which of them are valid, and labels."""

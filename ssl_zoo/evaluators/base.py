@@ -128,7 +128,7 @@ class EvalContext:
         return Features(x[order], y[order], indices[order])
 
     def sample(self, split: str, count: int) -> Iterator[Batch]:
-        """The plain views of at most `count` examples of a split, the same random ones each time.
+        """The evaluation views of at most `count` examples of a split, the same random ones each time.
 
         They come in the order in which the data has them; for their positions see `random_rows`.
 
@@ -141,7 +141,8 @@ class EvalContext:
         for batch in self.data.eval_batches(split, self.batch_size):
             wanted = torch.isin(batch.indices.cpu(), chosen)
             if wanted.any():
-                yield Batch([batch.views[0][wanted]], batch.labels[wanted], batch.indices[wanted])
+                views = [view[wanted] for view in batch.views]
+                yield Batch(views, batch.labels[wanted], batch.indices[wanted])
 
     def _encode(self, split: str) -> Features:
         with same_rng(), frozen(self.method), self.precision():

@@ -75,5 +75,5 @@ class KNNSpaces:
         metrics: dict[str, float] = {}
         for name, (bank, queries) in spaces(train.x.to(context.device), test.x.to(context.device)).items():
             hits = nearest_label(bank, labels, queries, min(self.k, len(bank))) == truth
-            metrics[f"knn_spaces/{name}/top1"] = Proportion(hits.double().mean().item(), len(truth))
+            metrics[f"knn_spaces/{name}/top1"] = Proportion.of(hits.cpu())
         return metrics

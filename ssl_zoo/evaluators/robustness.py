@@ -60,18 +60,21 @@ class Robustness:
             warn_once("robustness skipped: corruptions are of images")
             return {}
         probe = self.linear.standardized(context.train.x.to(context.device), context.train.y.to(context.device))
-        batches = [(batch.views[0].cpu(), batch.labels.cpu()) for batch in context.sample("test", self.examples)]
-        truth = torch.cat([labels for _, labels in batches])
+        batches = [([v.cpu() for v in batch.views], batch.labels) for batch in context.sample("test", self.examples)]
+        truth = torch.cat([labels.cpu() for _, labels in batches])
 
         def accuracy(name: str | None, severity: int) -> float:
             random = torch.Generator().manual_seed(severity)
             predictions = []
             with frozen(context.method.encoder), context.precision():
-                for view, _ in batches:
-                    x = view.to(context.device)
-                    if name is not None:
-                        x = from_pixels(facts, corrupt(to_pixels(facts, x), name, severity, random))
-                    predictions.append(predict(probe, context.method.encoder(x).float()).cpu())
+                for views, _ in batches:
+                    features = []
+                    for view in views:
+                        x = view.to(context.device)
+                        if name is not None:
+                            x = from_pixels(facts, corrupt(to_pixels(facts, x), name, severity, random))
+                        features.append(context.method.encoder(x).float())
+                    predictions.append(predict(probe, torch.stack(features).mean(dim=0)).cpu())
             return (torch.cat(predictions) == truth).double().mean().item()
 
         count = len(truth)

@@ -11,6 +11,7 @@ from ssl_zoo.evaluators.base import EvalContext, warn_once
 from ssl_zoo.evaluators.image_sets import ImageSets
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear
+from ssl_zoo.evaluators.proportion import Proportion, hash_examples
 
 
 class TransferImages:
@@ -62,8 +63,11 @@ class TransferImages:
             other = context.on(data)
             x, y, queries, truth = (t.to(context.device) for t in (*other.train[:2], *other.test[:2]))
             probe = self.linear.standardized(x, y)
-            metrics[f"transfer/{name}/top1"] = probe.probe.accuracy((queries - probe.mean) * probe.scale, truth)
-            metrics[f"transfer_knn/{name}/top1"] = self.knn.accuracies(x, y, queries, truth)[0]
+            tested = hash_examples(name, data.content, other.test.y, other.test.indices)
+            by_probe = probe.probe.accuracy((queries - probe.mean) * probe.scale, truth)
+            by_neighbours = self.knn.accuracies(x, y, queries, truth)[0]
+            metrics[f"transfer/{name}/top1"] = Proportion.of(by_probe.right, tested)
+            metrics[f"transfer_knn/{name}/top1"] = Proportion.of(by_neighbours.right, tested)
         accuracies = [value for key, value in metrics.items() if key.startswith("transfer/")]
         if len(accuracies) > 1:
             metrics["transfer/mean/top1"] = statistics.fmean(accuracies)
