@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # these import torch, which a mistake on the command line doe
 
 OURS = {
     "checkpoint_every": int, "evaluate_before": bool, "evaluate_every": float | None, "compile": bool,
-    "channels_last": bool,
+    "channels_last": bool, "on_collapse": Literal["warn", "stop"] | None,
 }  # fmt: skip
 """Keys of `trainer` that are not Lightning's, and their types."""
 

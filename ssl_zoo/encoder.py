@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from ssl_zoo import encoder_file, files
 from ssl_zoo.backbones.image import LOADING_OPTIONS, image_backbone
 from ssl_zoo.backbones.image_transformers import image_transformers_from_config
-from ssl_zoo.backbones.text import TextEncoder, TextTransformer, transformers_backbone
+from ssl_zoo.backbones.text import TextTransformer, transformers_backbone
+from ssl_zoo.backbones.token_features import TokenFeatures, token_features
 from ssl_zoo.backbones.transformers_config import transformers_from_config
 from ssl_zoo.data.image.decode import open_image, resize_and_crop
 from ssl_zoo.data.text.documents import clean
@@ -36,20 +37,6 @@ from ssl_zoo.views.colour import Normalize
 
 Item = str | Path | bytes | Image.Image | np.ndarray
 """An image: its path, the bytes of its file, pixels (H, W) or (H, W, C) uint8, or Pillow's; or a text, as str."""
-
-
-class TokenFeatures(NamedTuple):
-    """Features per position of the input.
-
-    Attributes:
-        features: (B, N, D) float.
-        grid: (rows, columns) with rows * columns = N for images; (1, N) for texts.
-        valid: (B, N) bool, False at the padding of texts.
-    """
-
-    features: Tensor
-    grid: tuple[int, int]
-    valid: Tensor
 
 
 class Encoder(nn.Module):
@@ -189,21 +176,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: for a network that gives one vector per image only.
         """
-        network: Any = self.network
-        if isinstance(network, TextEncoder):
-            return TokenFeatures(network.encode(x).tokens, (1, x.shape[1]), network.valid(x))
-        if not hasattr(network, "forward_features"):
-            raise ValueError(f"{type(network).__name__} gives no features per patch")
-        features = network.forward_features(x)
-        if features.ndim == 4:  # convolutional: (B, D, h, w), or channels last
-            if getattr(network, "output_fmt", "NCHW") != "NHWC":
-                features = features.permute(0, 2, 3, 1)
-            grid = features.shape[1], features.shape[2]
-            features = features.flatten(1, 2)
-        else:
-            features = features[:, getattr(network, "num_prefix_tokens", 0) :]
-            grid = network.patch_embed.dynamic_feat_size(x.shape[-2:])
-        return TokenFeatures(features, grid, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device))
+        return token_features(self.network, x)
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

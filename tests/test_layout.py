@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "views": set(),
     # Data and evaluation know no method.
     "data": {"checks", "files", "method", "views"},
-    "evaluators": {"data", "method", "nn.masks"},
+    "evaluators": {"backbones.token_features", "data", "method", "nn.masks", "views"},
     # The run.
     "learner": {"clock", "distributed", "method"},
     "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",

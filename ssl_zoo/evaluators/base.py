@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_zoo.data.base import EvalData
-from ssl_zoo.method import Method
+from ssl_zoo.method import Batch, Method
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,10 @@ class EvalContext:
         self.labelled: dict[str, tuple[Tensor, Tensor]] = {}
         self.probe: Any = None
 
+    def on(self, data: EvalData) -> "EvalContext":
+        """The same method at the same moment, with other data."""
+        return EvalContext(self.method, data, self.phase, self.precision, self.batch_size, self.loaded)
+
     @property
     def device(self) -> torch.device:
         """The device of the method's parameters."""
@@ -123,12 +127,34 @@ class EvalContext:
         self.labelled[split] = y[order], indices[order]
         return Features(x[order], y[order], indices[order])
 
+    def sample(self, split: str, count: int) -> Iterator[Batch]:
+        """The evaluation views of at most `count` examples of a split, the same random ones each time.
+
+        They come in the order in which the data has them; for their positions see `random_rows`.
+
+        Args:
+            split: "train" or "test".
+            count: number of examples.
+        """
+        indices = (self.train if split == "train" else self.test).indices
+        chosen = indices[random_rows(len(indices), count)]
+        for batch in self.data.eval_batches(split, self.batch_size):
+            wanted = torch.isin(batch.indices.cpu(), chosen)
+            if wanted.any():
+                views = [view[wanted] for view in batch.views]
+                yield Batch(views, batch.labels[wanted], batch.indices[wanted])
+
     def _encode(self, split: str) -> Features:
         with same_rng(), frozen(self.method), self.precision():
             features = self.collect(split, self.method.encoder)
         if not features.x.isfinite().all():
             raise FloatingPointError(f"the encoder's features of the {split} split hold NaN or Inf")
         return features
+
+
+def random_rows(total: int, count: int) -> Tensor:
+    """At most `count` different rows out of `total`, (n,) int64 in random order, the same each time."""
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
 
 
 def run_evaluators(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:

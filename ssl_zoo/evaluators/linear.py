@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssl_zoo.evaluators.base import EvalContext
 from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.evaluators.validation import check_validation, validation_split
 
 
 class Probe(NamedTuple):
@@ -147,8 +148,7 @@ class Linear:
             raise ValueError(
                 f"evaluators.linear.l2={l2} must be one or more positive penalties, [1e-3, 1e-2] for example"
             )
-        if not 0 < validation < 1:
-            raise ValueError(f"evaluators.linear.validation={validation} must lie between 0 and 1, 0.2 for example")
+        check_validation("evaluators.linear", validation)
         self.l2 = sorted(l2, reverse=True)
         self.validation = validation
 
@@ -168,9 +168,7 @@ class Linear:
         Penalties are tried from the greatest, each fit starting from the one before; the search stops after two that
         are no better, since fits with small penalties take longest.
         """
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
-        count = min(max(round(self.validation * len(x)), 1), len(x) - 1)
-        (held, truth), (rest, labels) = ((x[rows], y[rows]) for rows in (order[:count], order[count:]))
+        (rest, labels), (held, truth) = ((x[rows], y[rows]) for rows in validation_split(len(x), self.validation))
         probe, accuracies = None, []
         for l2 in self.l2:
             probe = fit_probe(rest, labels, l2, start=probe)
@@ -179,3 +177,8 @@ class Linear:
                 break
         chosen = self.l2[accuracies.index(max(accuracies))]
         return chosen, fit_probe(x, y, chosen)
+
+    def standardized(self, x: Tensor, y: Tensor) -> StandardizedProbe:
+        """The probe of features x (N, D) as the encoder gives them and labels y (N,), with the penalty of `choose`."""
+        mean, scale = mean_and_scale(x)
+        return StandardizedProbe(mean, scale, self.choose((x - mean) * scale, y)[1])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.data.order import epoch_order
 from ssl_zoo.evaluators.base import EvalContext, Features, frozen
+from ssl_zoo.evaluators.pixels import to_pixels
 from ssl_zoo.evaluators.proportion import Proportion
 
 
@@ -60,11 +61,9 @@ class Scratch:
         return Proportion.of(torch.cat(logits).argmax(dim=1) == test.y)
 
     def _fit(self, model: nn.Module, context: EvalContext, train: Features) -> None:
-        facts = context.data.facts
         count = len(train.y)
         # ---- The examples as images in [0, 1], and the order to train in ----
-        mean, std = (torch.tensor(facts[key]).view(-1, 1, 1) for key in ("mean", "std"))
-        images = (_images(context, train.x) * std + mean).clamp(0, 1).to(context.device)
+        images = to_pixels(context.data.facts, _images(context, train.x)).to(context.device)
         labels, indices = train.y.to(context.device), train.indices.to(context.device)
         epochs = torch.arange(self.steps * self.batch_size) // count
         orders = [epoch_order(count, 0, epoch) for epoch in range(int(epochs[-1]) + 1)]

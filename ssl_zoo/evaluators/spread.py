@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.evaluators.base import EvalContext, warn_once
+from ssl_zoo.evaluators.base import EvalContext, random_rows
 
 
 def rankme(x: Tensor) -> float:
@@ -28,17 +28,9 @@ def feature_std(x: Tensor) -> float:
 
 
 class Spread:
-    """Reports `rankme` and `feature_std` of the training features, and warns when they have collapsed.
-
-    Neither number suffices alone: features that shrink to a point keep some rank in what is left, and features that
-    lose directions keep their deviation where a BatchNorm restores it. On a small SimSiam, with a rank of 11 before
-    training, the two were 9 and 0.99 for a healthy run, 5 and 0.98 without stop-gradient, and 3.5 and 0.12 with
-    attraction only. Networks with random weights often have small numbers too, so only the change matters.
-    """
+    """Reports `rankme` and `feature_std` of the training features; `collapse` recognises their decline in training."""
 
     needs_labels = False
-    min_std = 0.2  # below it, and below what it was before training, features have shrunk to a point
-    min_rank_ratio = 0.5  # of the highest rank so far: below it, directions were lost
 
     def __init__(self, samples: int):
         """Keeps the settings.
@@ -52,23 +44,10 @@ class Spread:
         if samples < 2:
             raise ValueError(f"evaluators.spread.samples={samples}: give at least 2, 25600 as in the paper for example")
         self.samples = samples
-        self.first_std = math.inf
-        self.max_rank = 0.0
 
     def __call__(self, context: EvalContext) -> dict[str, float]:
         """Both numbers."""
         x = context.train.x
         if len(x) > self.samples:
-            x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: self.samples]]
-        rank, std = rankme(x.to(context.device)), feature_std(x)
-        if context.phase == "init":
-            self.first_std = std
-        elif std < min(self.min_std, self.first_std):
-            warn_once(f"warning: the features have collapsed to a point: feature_std is {std:.2g}, healthy is up to 1")
-        elif rank < self.min_rank_ratio * self.max_rank:
-            warn_once(
-                f"warning: the features are collapsing: they use {rank:.1f} of {x.shape[1]} directions (rankme), "
-                f"{self.max_rank:.1f} earlier in this run"
-            )
-        self.max_rank = max(self.max_rank, rank)
-        return {"rankme": rank, "feature_std": std}
+            x = x[random_rows(len(x), self.samples)]
+        return {"rankme": rankme(x.to(context.device)), "feature_std": feature_std(x)}

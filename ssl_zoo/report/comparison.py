@@ -27,7 +27,9 @@ WITHOUT_LABELS = (
 )
 """The verdict for data without labels; `benchmarks/label_free.py` prints the correlations."""
 # Keys that do not affect what is learned. The budget is one of NAME_COLUMNS.
-_WATCHING = ("trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps")
+_WATCHING = (
+    "trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.on_collapse",
+)  # fmt: skip
 _NOT_SETTINGS = ("seed", "name", "budget", "logger", *_WATCHING)
 
 

@@ -16,6 +16,8 @@
                                       optional: metrics that `task=evaluate` has added or replaced since
      "confusion": {"classes": ["cat", "dog"], "finetuned": [[9, 1], [2, 8]]},
                                       optional: of `task=finetune`, test examples by [class][predicted class]
+     "collapse": {"what": "rank", "since": 9000},                    optional: what had collapsed at the end, and the
+                                      optimizer step of its first sign; see `ssl_zoo.evaluators.collapse`
      "overrides": ["method=simclr", "seed=0"],                       optional: the words on the command line
      "error": {"type": "ValueError", "message": "...", "traceback": "..."}}          of a failed run; traceback optional
 

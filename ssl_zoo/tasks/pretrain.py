@@ -28,6 +28,7 @@ from ssl_zoo.probe_file import PROBE_KIND, PROBE_NAME, keep_probe
 from ssl_zoo.report import display, results
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
 from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
+from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
@@ -110,7 +111,11 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if (tokenizer := getattr(data, "tokenizer", None)) is not None:  # of data with text
         files.write_atomically(folder / encoder_card.TOKENIZER_NAME, tokenizer.path.read_bytes())
 
-    callbacks = []
+    callbacks: list[Any] = []
+    alarm = None
+    if cfg.trainer.on_collapse is not None:
+        alarm = CollapseAlarm(data, first_batch, stops=cfg.trainer.on_collapse == "stop")
+        callbacks.append(alarm)
     if cfg.trainer.evaluate_every is not None:
         every = max(1, round(cfg.trainer.evaluate_every * steps_per_epoch))
         callbacks.append(PeriodicEvaluation(data, evaluators, every))
@@ -182,6 +187,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         "started": STARTED,
         "finished": time.time(),
     }
+    if alarm is not None and alarm.found is not None:
+        completed["collapse"] = {"what": alarm.found.what, "since": alarm.found.since}
     record = results.empty_results("completed", **(run.record() | completed))
     file = keep_encoder(cfg, folder, run, learner.method, data, record)
     if context.probe is not None:

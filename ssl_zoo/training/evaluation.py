@@ -16,6 +16,7 @@ from ssl_zoo.evaluators.proportion import Proportion, hash_examples
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.report import outcomes
+from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.saving import PeriodicCheckpoint
 
 log = logging.getLogger(__name__)
@@ -93,5 +94,5 @@ class PeriodicEvaluation(Callback):
         self.seconds += time.perf_counter() - started
 
 
-PAUSES = (PeriodicCheckpoint, PeriodicEvaluation)
+PAUSES = (CollapseAlarm, PeriodicCheckpoint, PeriodicEvaluation)
 """Callbacks whose `.seconds` do not count as training time."""

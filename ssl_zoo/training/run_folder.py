@@ -24,7 +24,7 @@ MAY_DIFFER = (
     "map.", "name", "neighbours.",
     "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
     "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.num_nodes",
-    "trainer.precision", "trainer.strategy",
+    "trainer.on_collapse", "trainer.precision", "trainer.strategy",
 )  # fmt: skip
 """Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same, or only
 other tasks read the key.
