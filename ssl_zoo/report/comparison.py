@@ -92,6 +92,7 @@ class ComparisonRow:
     seeds: tuple[int | None, ...]
     estimates: dict[str, Estimate]
     environment: dict[str, set[str]]
+    runs: tuple[dict[str, Any], ...] = ()
 
     def cell(self, key: str) -> str:
         """Formats a cell such as "87.1 ± 0.4"; empty if no run has the key, with its own n if only some have it.
@@ -132,6 +133,12 @@ class Comparison:
 
     rows: list[ComparisonRow]
     incomplete: list[dict[str, Any]]
+    baseline: ComparisonRow | None = None
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Sentences on the differences to the baseline."""
+        return [] if self.baseline is None else [f"{self.baseline.names['method']} is the baseline."]
 
     @property
     def metrics(self) -> list[str]:
@@ -223,7 +230,7 @@ class Comparison:
         return [key for key in keys if any(key in row.estimates for row in self.rows)]
 
 
-def compare(runs: Sequence[dict[str, Any]]) -> Comparison:
+def compare(runs: Sequence[dict[str, Any]], baseline: str | None = None, across: bool = False) -> Comparison:
     """Groups the results that `load_runs` returns by everything except the seed."""
     groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -240,6 +247,11 @@ def compare(runs: Sequence[dict[str, Any]]) -> Comparison:
     if comparison.headlines:
         first = comparison.headlines[0]
         rows.sort(key=lambda row: (row.names["data"], _rank(row, first)))
+    if baseline is not None:
+        named = [row for row in rows if row.names["method"] == baseline]
+        if not named:
+            raise ValueError(f"baseline={baseline}: no row is called so")
+        comparison = Comparison(rows, comparison.incomplete, named[0])
     return comparison
 
 
@@ -273,7 +285,7 @@ def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> ComparisonRow
     environment = {fact: {str(run["environment"].get(fact, "unknown")) for run in runs} for fact in ENVIRONMENT}
     alike = {key: counts.pop() if len(counts) == 1 else None for key, counts in examples.items()}
     estimates = {key: Estimate(tuple(values), alike[key]) for key, values in measured.items()}
-    return ComparisonRow(names, tuple(run["seed"] for run in runs), estimates, environment)
+    return ComparisonRow(names, tuple(run["seed"] for run in runs), estimates, environment, tuple(runs))
 
 
 def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
