@@ -1,7 +1,7 @@
 """`method=auto`: several methods on the same data at a small, equal budget, as a sweep that ends in a comparison.
 
 The command line becomes that of a sweep, so that everything about sweeps holds: one process per job, completed jobs are
-skipped when the command is given again, and a report is written at the end (see `ssl_zoo.report.verdict`).
+skipped when the command is given again, and a report is written at the end (see `Comparison.verdicts`).
 """
 
 from collections.abc import Sequence

@@ -58,6 +58,7 @@ class EvalContext:
         loaded: whether the run started from weights trained elsewhere.
 
     Attributes:
+        labelled: labels and indices, (N,) int64 each, of the splits that have been collected.
         probe: the `StandardizedProbe` that the evaluator `linear` has fitted, None before; it is kept with the encoder.
     """
 
@@ -76,6 +77,7 @@ class EvalContext:
         self.precision = precision
         self.batch_size = batch_size
         self.loaded = loaded
+        self.labelled: dict[str, tuple[Tensor, Tensor]] = {}
         self.probe: Any = None
 
     @property
@@ -118,6 +120,7 @@ class EvalContext:
         ]
         x, y, indices = (torch.cat(tensors) for tensors in zip(*outputs, strict=True))
         order = indices.argsort()  # text comes in buckets of similar length
+        self.labelled[split] = y[order], indices[order]
         return Features(x[order], y[order], indices[order])
 
     def _encode(self, split: str) -> Features:

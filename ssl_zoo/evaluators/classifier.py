@@ -31,5 +31,4 @@ class ClassifierAccuracy:
         assert isinstance(method, Classifies)
         with frozen(context.method), context.precision():
             logits = context.collect("test", method.classify)
-        hits = (logits.x.argmax(dim=1) == logits.y).double().mean().item()
-        return {"classifier/top1": Proportion(hits, len(logits.y))}
+        return {"classifier/top1": Proportion.of(logits.x.argmax(dim=1) == logits.y)}

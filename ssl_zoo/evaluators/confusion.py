@@ -1,8 +1,6 @@
-"""What the predictions of a classifier are worth: accuracy, macro F1 and the confusion matrix."""
+"""What the predictions of a classifier are worth: macro F1 and the confusion matrix."""
 
 from torch import Tensor
-
-from ssl_zoo.evaluators.proportion import Proportion
 
 
 def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
@@ -18,11 +16,6 @@ def confusion_matrix(truth: Tensor, predicted: Tensor, num_classes: int) -> Tens
     """
     counts = (truth * num_classes + predicted).bincount(minlength=num_classes**2)
     return counts.view(num_classes, num_classes)
-
-
-def accuracy_of(confusion: Tensor) -> Proportion:
-    """The share of right predictions."""
-    return Proportion(confusion.diag().sum().item() / confusion.sum().item(), int(confusion.sum()))
 
 
 def macro_f1(confusion: Tensor) -> float:

@@ -100,4 +100,4 @@ class KNN:
         ks = [min(k, len(bank)) for k in self.k]
         num_classes = int(max(labels.max(), truth.max())) + 1
         scores = votes(bank, labels, queries, ks, self.temperature, num_classes)
-        return [Proportion((score.argmax(dim=1) == truth).double().mean().item(), len(truth)) for score in scores]
+        return [Proportion.of((score.argmax(dim=1) == truth).cpu()) for score in scores]

@@ -31,7 +31,7 @@ class Probe(NamedTuple):
     def accuracy(self, x: Tensor, y: Tensor) -> Proportion:
         """Share of the examples x (N, D) that are given their label in y (N,)."""
         predictions = self.classes[F.linear(x, self.weight, self.bias).argmax(dim=1)]
-        return Proportion((predictions == y).double().mean().item(), len(y))
+        return Proportion.of((predictions == y).cpu())
 
 
 class StandardizedProbe(NamedTuple):

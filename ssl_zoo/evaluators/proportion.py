@@ -1,7 +1,11 @@
 """Accuracies with the number of examples they were measured on, and binomial intervals that stay within 0 and 1."""
 
+import hashlib
+import json
 import math
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 Z = 1.959963984540054
 """The 97.5 % quantile of the normal distribution, for two-sided intervals of 95 %."""
@@ -23,7 +27,15 @@ class Counted(float):
 
 
 class Proportion(Counted):
-    """A share of n examples or tokens, in [0, 1], with its `interval`."""
+    """A share of n examples or tokens, in [0, 1], with its `interval`.
+
+    Attributes:
+        right: (n,) bool, for each example whether it is among the share; None where that is not kept.
+        examples: identifies these examples and their order; "" for the labelled test split in the order of its indices.
+    """
+
+    right: np.ndarray | None = None
+    examples: str = ""
 
     def __new__(cls, value: float, n: int) -> Self:
         """Makes the number.
@@ -35,6 +47,22 @@ class Proportion(Counted):
             raise ValueError(f"{value} of {n} examples is no proportion")
         return super().__new__(cls, value, n)
 
+    @classmethod
+    def of(cls, right: Any, examples: str = "") -> Self:
+        """The share of True in `right`, which is kept so that runs can be compared example by example.
+
+        Args:
+            right: (n,) bool, an array or a tensor on the CPU.
+            examples: see the attribute.
+
+        Raises:
+            ValueError: for no examples.
+        """
+        right = np.asarray(right, dtype=bool)
+        self = cls(float(right.mean()) if len(right) else math.nan, len(right))
+        self.right, self.examples = right, examples
+        return self
+
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of Wilson (1927) for n independent examples; it does not cover variation between seeds."""
@@ -45,6 +73,15 @@ class Proportion(Counted):
         """The value and its interval, such as "94.0 % (91.2 to 95.9)"."""
         low, high = self.interval
         return f"{100 * self:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def hash_examples(*parts: Any) -> str:
+    """A hash of what determines test examples and their order: arrays, tensors on the CPU, or JSON values."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = np.asarray(part).tobytes() if hasattr(part, "dtype") else json.dumps(part, sort_keys=True).encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()[:32]
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

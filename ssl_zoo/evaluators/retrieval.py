@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.evaluators.base import EvalContext, frozen, warn_once
-from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.evaluators.proportion import Proportion, hash_examples
 from ssl_zoo.evaluators.zero_shot import require_towers
 
 TIE = 1e-6
@@ -105,9 +105,10 @@ class Retrieval:
         captioned = relevant.any(dim=1)  # images without any caption are candidates, not queries
         to_text = ranks(images.x[captioned], texts, relevant[captioned])
         to_image = ranks(texts, images.x, relevant.T)
-        found = {"image_to_text": to_text, "text_to_image": to_image}
-        return {
-            f"retrieval/{direction}/recall{k}": Proportion((rank < k).double().mean().item(), len(rank))
-            for direction, rank in found.items()
-            for k in self.k
-        }
+        images_and_captions = hash_examples(ids, indices)
+        found: dict[str, float] = {}
+        for k in self.k:
+            found[f"retrieval/image_to_text/recall{k}"] = Proportion.of(to_text < k, images_and_captions)
+            # Not kept per query: several captions of one image are no independent examples.
+            found[f"retrieval/text_to_image/recall{k}"] = Proportion((to_image < k).double().mean().item(), len(ids))
+        return found

@@ -57,7 +57,7 @@ class Scratch:
         self._fit(model, context, train)
         with frozen(model), context.precision():
             logits = [model(x.to(context.device)).cpu() for x in _images(context, test.x).split(context.batch_size)]
-        return Proportion((torch.cat(logits).argmax(dim=1) == test.y).double().mean().item(), len(test.y))
+        return Proportion.of(torch.cat(logits).argmax(dim=1) == test.y)
 
     def _fit(self, model: nn.Module, context: EvalContext, train: Features) -> None:
         facts = context.data.facts

@@ -8,12 +8,13 @@ TREC and MRPC on their test split. The classifier is `linear.Linear`, solved to 
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_zoo.evaluators.base import EvalContext
 from ssl_zoo.evaluators.linear import Linear, standardize_features
-from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.evaluators.proportion import Proportion, hash_examples
 from ssl_zoo.evaluators.sentences import SetSplit, embed_texts, find_sets, read_columns
 from ssl_zoo.evaluators.tfidf import tfidf_predictions, word_counts
 
@@ -117,24 +118,26 @@ class Transfer:
     def _accuracy(self, x: Tensor, examples: SentenceSet) -> Proportion:
         """Share of the examples with features x (n, D) that are classified right when their part is tested."""
         labels = examples.labels.to(x.device)
-        hits, count = 0, 0
+        right = np.zeros(len(labels), dtype=bool)
         for tested in _tested(examples):
-            tested = tested.to(x.device)
-            train, test = standardize_features(x[~tested], x[tested])
-            accuracy = self.linear.choose(train, labels[~tested])[1].accuracy(test, labels[tested])
-            hits += round(accuracy * accuracy.n)
-            count += accuracy.n
-        return Proportion(hits / count, count)
+            rows = tested.to(x.device)
+            train, test = standardize_features(x[~rows], x[rows])
+            right[tested.numpy()] = self.linear.choose(train, labels[~rows])[1].accuracy(test, labels[rows]).right
+        return _share(right, examples)
 
 
 def tfidf_accuracy(examples: SentenceSet) -> Proportion:
     """What logistic regression on TF-IDF reaches with the same parts."""
     counts, labels = word_counts(examples.columns), examples.labels.numpy()
-    hits, count = 0, 0
+    right = np.zeros(len(labels), dtype=bool)
     for tested in map(Tensor.numpy, _tested(examples)):
-        hits += int((tfidf_predictions(counts, labels, tested) == labels[tested]).sum())
-        count += int(tested.sum())
-    return Proportion(hits / count, count)
+        right[tested] = tfidf_predictions(counts, labels, tested) == labels[tested]
+    return _share(right, examples)
+
+
+def _share(right: np.ndarray, examples: SentenceSet) -> Proportion:
+    """The share of the tested examples that are right, of all (n,) bool."""
+    return Proportion.of(right[examples.parts.numpy() >= 0], hash_examples(*examples.columns, examples.labels))
 
 
 def _tested(examples: SentenceSet) -> list[Tensor]:

@@ -91,5 +91,4 @@ class ZeroShot:
             texts = torch.cat([method.embed_text(ids).float() for ids in rows]).cpu()  # (C * T, D)
             images = context.collect("test", method.embed_image)
         classes = F.normalize(texts.unflatten(0, (len(names), -1)).mean(dim=1), dim=1)
-        hits = ((images.x @ classes.T).argmax(dim=1) == images.y).double().mean().item()
-        return {"zero_shot/top1": Proportion(hits, len(images.y))}
+        return {"zero_shot/top1": Proportion.of((images.x @ classes.T).argmax(dim=1) == images.y)}

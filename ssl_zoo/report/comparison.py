@@ -1,125 +1,34 @@
-"""Groups runs into rows: means over seeds, intervals, baselines before training, and notes on comparability.
+"""Groups runs into rows: means over seeds, intervals, baselines before training, differences, notes on comparability.
 
 Runs that differ only in their seed form one row, with the mean over the seeds and its 95 % interval by Student's t.
-Next to each metric is its value before training, measured by the same runs before their first step. The notes list
-where the rows differ: budgets, devices, precision.
+Next to each metric is its value before training, measured by the same runs before their first step. Each row is
+compared with a baseline, paired by seed. The notes list where the rows differ: budgets, devices, precision.
 """
 
 import math
-import re
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from ssl_zoo.evaluators.correlation import fisher
 from ssl_zoo.evaluators.proportion import wilson
+from ssl_zoo.report.comparable import differing_conditions, flat
+from ssl_zoo.report.difference import Difference, find_differences
+from ssl_zoo.report.estimate import Estimate, is_accuracy, is_better_low, is_correlation
+from ssl_zoo.report.row import COMPUTE, COSTS, ENVIRONMENT, NAME_COLUMNS, ComparisonRow
 
-NAME_COLUMNS = ("data", "method", "backbone", "experiment", "budget")
-COSTS = ("seconds", "examples/s")
-ENVIRONMENT = ("device", "precision", "torch")
+DECISIVE = ("linear/top1", "knn/top1")
+"""Accuracies to order and judge rows by: the first that all rows have, or else the one that most rows have."""
+WITHOUT_LABELS = (
+    "No accuracy to choose by. Scores without labels are not reliable across methods: on our own runs the rank "
+    "correlation of RankMe with the linear probe is +0.70 for ResNets, -0.16 for ViTs and +0.25 for text. Look at the "
+    "neighbours.png of each run, or make a map of it: python run.py task=map encoder=<run folder>"
+)
+"""The verdict for data without labels; `benchmarks/label_free.py` prints the correlations."""
 # Keys that do not affect what is learned. The budget is one of NAME_COLUMNS.
 _WATCHING = ("trainer.checkpoint_every", "trainer.evaluate_every", "trainer.log_every_n_steps")
 _NOT_SETTINGS = ("seed", "name", "budget", "logger", *_WATCHING)
-
-
-def is_accuracy(key: str) -> bool:
-    """Whether a metric is an accuracy, a fraction that is shown in percent."""
-    return bool(re.fullmatch(r"top[15]|recall\d+", key.rpartition("/")[2]))
-
-
-def is_correlation(key: str) -> bool:
-    """Whether a metric is a rank correlation, a number in [-1, 1]."""
-    return key.rpartition("/")[2] == "spearman"
-
-
-def is_better_low(key: str) -> bool:
-    """Whether a lower value of a metric is better."""
-    return key.rpartition("/")[2] in ("perplexity", "loss")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean and 95 % interval of a quantity measured once per run.
-
-    Attributes:
-        values: one value per run.
-        examples: number of test examples of an accuracy, None if unknown or not the same in all runs.
-    """
-
-    values: tuple[float, ...]
-    examples: int | None = None
-
-    @property
-    def mean(self) -> float:
-        """Mean over the runs."""
-        return statistics.fmean(self.values)
-
-    @property
-    def half_width(self) -> float | None:
-        """Half the width of the 95 % interval of the mean by Student's t; None for one run."""
-        n = len(self.values)
-        if n < 2:
-            return None
-        from scipy.special import stdtrit
-
-        return float(stdtrit(n - 1, 0.975)) * statistics.stdev(self.values) / math.sqrt(n)
-
-    def interval(self, is_share: bool) -> tuple[float, float] | None:
-        """Returns the bounds of the 95 % interval: by Student's t over the runs, clipped to [0, 1] for a share.
-
-        For a single run, the binomial interval of an accuracy over its test examples; None if neither is available.
-        """
-        if self.half_width is None:
-            return wilson(self.mean, self.examples) if is_share and self.examples and 0 <= self.mean <= 1 else None
-        low, high = self.mean - self.half_width, self.mean + self.half_width
-        return (max(low, 0.0), min(high, 1.0)) if is_share else (low, high)
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """The runs that differ only in their seed.
-
-    Attributes:
-        names: values of `NAME_COLUMNS`, and "settings": other differences from rows of the same names.
-        seeds: one per run.
-        estimates: metrics and `COSTS`.
-        environment: the values of each key of `ENVIRONMENT`.
-    """
-
-    names: dict[str, str]
-    seeds: tuple[int | None, ...]
-    estimates: dict[str, Estimate]
-    environment: dict[str, set[str]]
-    runs: tuple[dict[str, Any], ...] = ()
-
-    def cell(self, key: str) -> str:
-        """Formats a cell such as "87.1 ± 0.4"; empty if no run has the key, with its own n if only some have it.
-
-        "98.1 (93.3 to 100.0)" if the interval is clipped at 0 or 100 % or is the binomial one of a single run.
-        """
-        if key not in self.estimates:
-            return ""
-        estimate = self.estimates[key]
-        mean, half = estimate.mean, None if key in COSTS else estimate.half_width
-        if key in COSTS:
-            text = f"{mean:,.0f}"
-        elif is_accuracy(key):
-            text, ends = f"{100 * mean:.1f}", estimate.interval(is_share=True)
-            if half is not None and half <= min(mean, 1 - mean):
-                text += f" ± {100 * half:.1f}"
-            elif ends is not None:
-                text += f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
-        elif is_correlation(key) and half is None and estimate.examples and abs(mean) <= 1:
-            low, high = fisher(mean, estimate.examples)
-            text = f"{mean:.3f} ({low:.3f} to {high:.3f})"
-        elif half:  # two significant digits of the interval
-            decimals = max(0, 1 - math.floor(math.log10(half)))
-            text = f"{mean:.{decimals}f} ± {half:.{decimals}f}"
-        else:
-            text = f"{mean:.4g}"
-        return text if len(estimate.values) == len(self.seeds) else f"{text} (n={len(estimate.values)})"
 
 
 @dataclass(frozen=True)
@@ -129,28 +38,88 @@ class Comparison:
     Attributes:
         rows: completed runs by row, best first within a data set.
         incomplete: results of the other runs, each with its "folder".
+        named: rows that were named as the baseline: one, or one per data set, backbone, experiment and budget.
+        across: whether rows that differ in data, evaluation, views or budget are compared all the same.
     """
 
     rows: list[ComparisonRow]
     incomplete: list[dict[str, Any]]
-    baseline: ComparisonRow | None = None
-
-    @property
-    def verdicts(self) -> list[str]:
-        """Sentences on the differences to the baseline."""
-        return [] if self.baseline is None else [f"{self.baseline.names['method']} is the baseline."]
+    named: list[ComparisonRow] = field(default_factory=list)
+    across: bool = False
 
     @property
     def metrics(self) -> list[str]:
         """All metrics of trained networks, accuracies first."""
-        found = {key for row in self.rows for key in row.estimates if not key.startswith("init/")} - {*COSTS}
+        found = {key for row in self.rows for key in row.estimates if not key.startswith("init/")} - {*COSTS, *COMPUTE}
         return sorted(found, key=lambda key: (not is_accuracy(key), key))
 
     @property
+    def headline(self) -> str | None:
+        """The first of the `headlines`, None if nothing was measured."""
+        return next(iter(self.headlines), None)
+
+    @property
     def headlines(self) -> list[str]:
-        """The metrics of the short table."""
+        """The metrics of the short table; the first is that by which rows are ordered and judged."""
         shown = [key for key in self.metrics if is_accuracy(key) or is_correlation(key) or key.endswith("/perplexity")]
-        return shown or self.metrics
+        shown = shown or self.metrics
+        having = {key: sum(key in row.estimates for row in self.rows) for key in shown}
+        decisive = next((key for key in DECISIVE if having.get(key) == len(self.rows)), None)
+        return sorted(shown, key=lambda key: (key != decisive, -having[key]))
+
+    @property
+    def baseline(self) -> ComparisonRow | None:
+        """The row that others are compared with: the first of those named, or else the best; None for a single row."""
+        return next(iter(self.named or self.rows), None) if len(self.rows) > 1 else None
+
+    def label(self, row: ComparisonRow) -> str:
+        """A row's method, followed by what else tells it from the others, such as "simclr (vit_tiny, 40 epochs)"."""
+        others = [row.names[name] for name in self.varying if name != "method" and row.names[name]]
+        return row.names["method"] + (f" ({', '.join(others)})" if others else "")
+
+    def differences(self, metric: str) -> list[Difference]:
+        """Each row less its baseline, in the order of the rows.
+
+        Without a named baseline it is the best row by `headline` of those that are comparable; so that this choice does
+        not count as a finding, p is corrected for all pairs of rows then.
+        """
+        rows = [row for row in self.rows if metric in row.estimates]
+        pairs = [(row, other) for row in rows if (other := self._baseline_of(row, rows, metric)) is not None]
+        return find_differences(pairs, metric, self.across, [] if self.named else rows, self.label)
+
+    @cached_property
+    def decisive(self) -> list[Difference]:
+        """The `differences` of the `headline`; computed once, as there may be very many pairs of rows."""
+        return [] if self.headline is None else self.differences(self.headline)
+
+    def _baseline_of(self, row: ComparisonRow, rows: list[ComparisonRow], metric: str) -> ComparisonRow | None:
+        """What to compare a row with: None for a baseline; the nearest one where none is comparable."""
+        if any(row is one for one in self.named):
+            return None
+        before = self.named or rows[: next(place for place, one in enumerate(rows) if one is row)]
+        candidates = [one for one in before if any(one is known for known in rows)]
+        if not self.across:
+            comparable = [one for one in candidates if not differing_conditions(row.runs, one.runs, metric)]
+            candidates = comparable or candidates
+        columns = [name for name in NAME_COLUMNS if name != "method"] if self.named else []
+        shared = [sum(row.names[name] == one.names[name] for name in columns) for one in candidates]
+        return candidates[shared.index(max(shared))] if candidates else None
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Sentences by the first headline metric: which row has the highest value, and what each difference says."""
+        metric, baseline = self.headline, self.baseline
+        if metric is None or baseline is None:
+            return []
+        if not is_accuracy(metric) and not is_correlation(metric):
+            return [WITHOUT_LABELS] if len({row.names["method"] for row in self.rows}) > 1 else []
+        lines = [found.sentence for found in self.decisive]
+        if metric in baseline.estimates and (self.named or "data" not in self.varying):
+            about = f"{metric}, {baseline.cell(metric)}{' %' * is_accuracy(metric)}"
+            lines.insert(
+                0, f"{self.label(baseline)} {'is the baseline:' if self.named else 'has the highest'} {about}."
+            )
+        return lines
 
     @property
     def varying(self) -> list[str]:
@@ -231,7 +200,18 @@ class Comparison:
 
 
 def compare(runs: Sequence[dict[str, Any]], baseline: str | None = None, across: bool = False) -> Comparison:
-    """Groups the results that `load_runs` returns by everything except the seed."""
+    """Groups the results that `load_runs` returns by everything except the seed.
+
+    Args:
+        runs: results, each with its "folder".
+        baseline: the method, the settings or the label (see `Comparison.label`) of the row that the others are compared
+            with; where rows of several data sets, backbones, experiments or budgets are called so, each is compared
+            with its own. None: the best row, to see whether it really is better.
+        across: compare rows, too, that differ in data, evaluation, views or budget.
+
+    Raises:
+        ValueError: for a baseline that is no row, or several with different settings.
+    """
     groups: dict[tuple[str, ...], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run["status"] == "completed":
@@ -243,16 +223,26 @@ def compare(runs: Sequence[dict[str, Any]], baseline: str | None = None, across:
         labels = _labels([group[0] for group in alike.values()])
         for label, group in zip(labels, alike.values(), strict=True):
             rows.append(_row({**dict(zip(NAME_COLUMNS, names, strict=True)), "settings": label}, group))
-    comparison = Comparison(rows, [run for run in runs if run["status"] != "completed"])
-    if comparison.headlines:
-        first = comparison.headlines[0]
-        rows.sort(key=lambda row: (row.names["data"], _rank(row, first)))
-    if baseline is not None:
-        named = [row for row in rows if row.names["method"] == baseline]
-        if not named:
-            raise ValueError(f"baseline={baseline}: no row is called so")
-        comparison = Comparison(rows, comparison.incomplete, named[0])
-    return comparison
+    incomplete = [run for run in runs if run["status"] != "completed"]
+    if headline := Comparison(rows, incomplete).headline:
+        rows.sort(key=lambda row: (row.names["data"], _rank(row, headline)))
+    found = Comparison(rows, incomplete, across=across)
+    return found if baseline is None else Comparison(rows, incomplete, _named(found, baseline), across)
+
+
+def _named(comparison: Comparison, baseline: str) -> list[ComparisonRow]:
+    called = {id(row): (comparison.label(row), row.names["settings"], row.names["method"]) for row in comparison.rows}
+    for place in range(3):  # the most specific name first
+        if named := [row for row in comparison.rows if called[id(row)][place] == baseline]:
+            break
+    else:
+        known = ", ".join(comparison.label(row) for row in comparison.rows) or "no completed run"
+        raise ValueError(f"baseline={baseline}: no row is called so. There are: {known}")
+    places = [tuple(row.names[name] for name in NAME_COLUMNS) for row in named]
+    if len(set(places)) < len(places):
+        labels = ", ".join(comparison.label(row) for row in named)
+        raise ValueError(f"baseline={baseline}: several rows are called so. Give one of: {labels}")
+    return named
 
 
 def _labels(runs: Sequence[dict[str, Any]]) -> list[str]:
@@ -277,7 +267,8 @@ def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> ComparisonRow
     measured: dict[str, list[float]] = defaultdict(list)
     examples: dict[str, set[int | None]] = defaultdict(set)
     for run in runs:
-        costs = {"seconds": run["budget"].get("seconds"), "examples/s": run["speed"].get("examples_per_second")}
+        costs = {key: run["budget"].get(key) for key in COMPUTE}
+        costs["examples/s"] = run["speed"].get("examples_per_second")
         for key, value in (run["metrics"] | costs).items():
             if value is not None:
                 measured[key].append(value)
@@ -288,11 +279,11 @@ def _row(names: dict[str, str], runs: Sequence[dict[str, Any]]) -> ComparisonRow
     return ComparisonRow(names, tuple(run["seed"] for run in runs), estimates, environment, tuple(runs))
 
 
-def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings that affect what is learned, as a flat mapping with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if name not in _NOT_SETTINGS and key != "seed":
-            flat |= _settings(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+    ignored = tuple(f"{name}." for name in _NOT_SETTINGS)
+    return {
+        key: value
+        for key, value in flat(config).items()
+        if not f"{key}.".startswith(ignored) and "seed" not in key.split(".")
+    }

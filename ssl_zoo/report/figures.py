@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ssl_zoo.report.comparison import Comparison, ComparisonRow, is_accuracy, is_better_low
+from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.curves import average_curves
+from ssl_zoo.report.estimate import is_accuracy, is_better_low
 from ssl_zoo.report.metrics import AXES, LABEL_KEYS
-from ssl_zoo.report.series import LABEL_LINE, Series, make_series, mean_costs
+from ssl_zoo.report.row import ComparisonRow
+from ssl_zoo.report.series import LABEL_LINE, Series, make_series
 from ssl_zoo.report.vega import COST_AXIS, DASHED, bounds_of, emphasize, fit, fitted, layer, specify, tooltip
 
 _ENDS = ("value", "low", "high")
@@ -57,7 +59,7 @@ def make_figures(comparison: Comparison, axis: str | None = None) -> list[Figure
         ValueError: if no run has what `axis` needs; names the remedy.
     """
     series = make_series(comparison)
-    axes = [name for name in AXES if any(mean_costs(each.row, [name]) for each in series)]
+    axes = [name for name in AXES if any(name in each.row.estimates for each in series)]
     labels = _labels(series)
     if axis == "labels" and labels is None and series:
         raise ValueError(
@@ -129,7 +131,7 @@ def _against(series: Sequence[Series], metrics: Sequence[str], axes: Sequence[st
     """Each row by what its training has cost."""
     values = []
     for each in series:
-        costs = mean_costs(each.row, axes)
+        costs = {axis: each.row.estimates[axis].mean for axis in axes if axis in each.row.estimates}
         for metric in metrics:
             if metric in each.row.estimates and costs:
                 text = each.row.cell(metric)
@@ -232,7 +234,7 @@ def _curves(series: Sequence[Series], axes: Sequence[str]) -> Figure | None:
     """Metrics during training, with the range over seeds."""
     values: list[dict[str, Any]] = []
     for each in series:
-        costs = mean_costs(each.row, axes)
+        costs = {axis: each.row.estimates[axis].mean for axis in axes if axis in each.row.estimates}
         for metric, points in average_curves(each.row.runs).items():
             for point in points:
                 mean, low, high = (_scale(metric, value) for value in point[1:4])

@@ -2,8 +2,9 @@
 
 import re
 
-from ssl_zoo.report.comparison import Comparison, is_accuracy
+from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.display import to_plain_text
+from ssl_zoo.report.estimate import is_accuracy
 
 SPECIAL = {
     "\\": r"\textbackslash{}",

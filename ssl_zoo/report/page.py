@@ -12,14 +12,19 @@ from typing import Any, NamedTuple
 
 from ssl_zoo.report import figures
 from ssl_zoo.report.appendix import answer
-from ssl_zoo.report.comparison import Comparison, ComparisonRow, is_accuracy
+from ssl_zoo.report.comparison import Comparison
+from ssl_zoo.report.difference import Difference
 from ssl_zoo.report.display import to_plain_text
+from ssl_zoo.report.estimate import is_accuracy, with_interval
 from ssl_zoo.report.metrics import AXES, meaning_of
-from ssl_zoo.report.series import SHAPES, make_series, mean_costs, row_names
+from ssl_zoo.report.row import ComparisonRow
+from ssl_zoo.report.series import SHAPES, make_series, row_names
 from ssl_zoo.report.sheet import SHEET_NAME
 from ssl_zoo.report.vega import VEGA_LITE
 
 PAGE_TEMPLATE = Path(__file__).with_name("page.html")
+MAX_VERDICTS = 9
+"""Sentences on top; further ones unfold."""
 SHEET_WIDTH = 520
 """Pixels of a sheet of neighbours in the page; the link leads to the whole one."""
 SHEET_BYTES = 300_000
@@ -44,12 +49,12 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of a table, in the colour and with the symbol that its row has in the figures."""
+    """A line of a table: cells, colour and symbol of its row in the figures, what marks it ("" for nothing)."""
 
     cells: list[Cell]
     colour: str
     symbol: str
-    is_baseline: bool
+    badge: str
 
 
 class Board(NamedTuple):
@@ -93,6 +98,7 @@ def to_page(comparison: Comparison, out: Path, axis: str | None = None, title: s
         "title": to_plain_text(title),
         "about": about(comparison),
         "verdicts": comparison.verdicts,
+        "shown": MAX_VERDICTS,
         "notes": comparison.notes,
         "board": board(comparison, comparison.headlines, "Leaderboard") if comparison.rows else None,
         "all_metrics": board(comparison, comparison.metrics, "All metrics") if others else None,
@@ -153,20 +159,25 @@ def about(comparison: Comparison) -> str:
 
 def board(comparison: Comparison, metrics: Sequence[str], caption: str) -> Board:
     """Makes the table: a line per row with its metrics, those before training below them, n and costs."""
-    costs = [axis for axis in AXES if any(axis in mean_costs(row) for row in comparison.rows)]
+    costs = comparison.present(AXES)
+    differences = {id(each.row): each for each in comparison.decisive}
     columns = [Column("row", "", False)]
     columns += [Column(f"{key} %" if is_accuracy(key) else key, meaning_of(key), True) for key in metrics]
+    columns[2:2] = [_difference_column(comparison)] if differences else []
     columns += [Column("n", "Number of runs, which differ in their seed.", True)]
     columns += [Column("FLOPs" if axis == "flops" else axis, meaning_of(axis), True) for axis in costs]
     lines = []
     for each, name in zip(make_series(comparison), row_names(comparison), strict=True):
         row = each.row
         cells = [Cell(name, "", name, False), *(_metric_cell(row, key) for key in metrics)]
+        cells[2:2] = [_difference_cell(differences.get(id(row)))] if differences else []
         cells.append(Cell(str(len(row.seeds)), "", len(row.seeds), True))
         for axis in costs:
-            mean = mean_costs(row).get(axis)
+            mean = row.estimates[axis].mean if axis in row.estimates else None
             cells.append(Cell("", "", "", True) if mean is None else Cell(short_number(mean), "", mean, True))
-        lines.append(Line(cells, each.colour, SHAPES[each.shape], row is comparison.baseline))
+        is_baseline = any(row is one for one in comparison.named) or row is comparison.baseline
+        badge = ("baseline" if comparison.named else "best") if is_baseline else ""
+        lines.append(Line(cells, each.colour, SHAPES[each.shape], badge))
     return Board(caption, columns, lines)
 
 
@@ -174,6 +185,23 @@ def _metric_cell(row: ComparisonRow, key: str) -> Cell:
     before = row.cell(f"init/{key}")
     value = row.estimates[key].mean if key in row.estimates else ""
     return Cell(row.cell(key), f"{before.partition(' ')[0]} before" if before else "", value, True)
+
+
+def _difference_column(comparison: Comparison) -> Column:
+    metric = comparison.headline or ""
+    name = f"difference of {metric}, points" if is_accuracy(metric) else f"difference of {metric}"
+    to = "the baseline" if comparison.named else "the best comparable row"
+    return Column(name, f"To {to}, over shared seeds, with its 95 % interval and p by Holm.", True)
+
+
+def _difference_cell(found: Difference | None) -> Cell:
+    if found is None or found.mean is None:
+        return Cell("", "", "", True)
+    scale = 100 if is_accuracy(found.metric) else 1
+    ends = None if found.low is None or found.high is None else (scale * found.low, scale * found.high)
+    text = with_interval(scale * found.mean, ends, 1 if scale == 100 else 3)
+    small = "no test" if found.p_holm is None else f"p = {found.p_holm:.2g}"
+    return Cell(text.replace("-", "\u2212"), small, found.mean, True)
 
 
 def short_number(value: float) -> str:

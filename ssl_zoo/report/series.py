@@ -6,11 +6,10 @@ and dash.
 """
 
 import textwrap
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ssl_zoo.report.comparison import Comparison, ComparisonRow
-from ssl_zoo.report.metrics import AXES
+from ssl_zoo.report.comparison import Comparison
+from ssl_zoo.report.row import ComparisonRow
 
 ROW_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 SHAPES = {
@@ -54,13 +53,11 @@ class Series(NamedTuple):
 
 
 def row_names(comparison: Comparison) -> list[str]:
-    """One line per row: the method and what else tells it from the other rows; no two are the same."""
+    """The labels of the rows, in one line each; no two are the same."""
     names: list[str] = []
-    for row in comparison.rows:
-        others = [row.names[name] for name in comparison.varying if name != "method" and row.names[name]]
-        name = row.names["method"] + (f" ({', '.join(others)})" if others else "")
-        same = sum(each == name or each.startswith(f"{name} #") for each in names)
-        names.append(f"{name} #{same + 1}" if same else name)
+    for label in map(comparison.label, comparison.rows):
+        same = sum(name == label or name.startswith(f"{label} #") for name in names)
+        names.append(f"{label} #{same + 1}" if same else label)
     return names
 
 
@@ -74,13 +71,3 @@ def make_series(comparison: Comparison) -> list[Series]:
             Series(number, row, label, ROW_COLOURS[number % len(ROW_COLOURS)], list(SHAPES)[turn], DASHES[turn])
         )
     return series
-
-
-def mean_costs(row: ComparisonRow, axes: Iterable[str] = AXES) -> dict[str, float]:
-    """Mean cost of the runs of a row by axis, of those axes that its runs have recorded."""
-    costs: dict[str, float] = {}
-    for axis in axes:
-        known = [cost for run in row.runs if isinstance(cost := run["budget"].get(axis), int | float) and cost > 0]
-        if known:
-            costs[axis] = sum(known) / len(known)
-    return costs

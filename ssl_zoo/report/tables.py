@@ -9,7 +9,9 @@ from typing import Any
 
 from ssl_zoo.report import display, results
 from ssl_zoo.report.appendix import answer
-from ssl_zoo.report.comparison import COSTS, NAME_COLUMNS, Comparison, is_accuracy
+from ssl_zoo.report.comparison import Comparison
+from ssl_zoo.report.estimate import is_accuracy
+from ssl_zoo.report.row import COSTS, NAME_COLUMNS
 
 
 def load_runs(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -100,8 +102,8 @@ def print_tables(comparison: Comparison) -> None:
             for line in lines:
                 table.add_row(*map(Text, line))
             console.print(table)
-    for note in comparison.notes:
-        console.print(Text(note))
+    for line in (*comparison.verdicts, *comparison.notes):
+        console.print(Text(line))
 
 
 def _markdown(lines: list[list[str]]) -> str:

@@ -21,12 +21,7 @@ class WriteReport(Callback):
             unwritten: results, each with its "folder", that replace those in the folder or could not be written to it.
             **_: what else Hydra passes on.
         """
-        from ssl_zoo.report import (  # late, because Hydra imports this module at every start
-            display,
-            report,
-            tables,
-            verdict,
-        )
+        from ssl_zoo.report import display, report, tables  # late, because Hydra imports this module at every start
 
         sweep = Path(config.hydra.sweep.dir)
         command = f"python -m ssl_zoo.report {shlex.quote(str(sweep))}"
@@ -45,6 +40,4 @@ class WriteReport(Callback):
         except OSError as error:  # the comparison was printed
             print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
             raise SystemExit(1) from error
-        if (sentence := verdict.verdict(runs)) is not None:
-            print(sentence, flush=True)
         print(f"To make it again, for example after jobs that are still queued: {command}", flush=True)

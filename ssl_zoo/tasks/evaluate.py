@@ -23,18 +23,17 @@ from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.method import Method
 from ssl_zoo.probe_file import HEAD_KIND, INPUT, PROBE_KIND, keep_probe, probe_kind
 from ssl_zoo.report import results
+from ssl_zoo.report.comparable import DATA_MAY_DIFFER
 from ssl_zoo.training import hardware, run_folder, transcript
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, quiet_lightning, single_device
-from ssl_zoo.training.evaluation import eval_context, hash_content
+from ssl_zoo.training.evaluation import eval_context, hash_content, identify_examples, keep_outcomes
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, show_metrics
 
 log = logging.getLogger(__name__)
 
 UNTRAINED_BUDGET = {"kind": "steps", "value": 0, "steps": 0, "examples": 0, "flops": 0.0, "seconds": 0.0}
 """Of an encoder that was trained elsewhere, for a budget that is not known."""
-DATA_MAY_DIFFER = ("batch_size", "check", "num_workers", "path", "root", "store", "tokenizer", "train_rows")
-"""Settings of data that do not affect which examples an encoder is evaluated on, or how."""
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
@@ -80,6 +79,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 
     # ---- 3. Record: in the results of its run, or in new ones ----
     content = hash_content(data.content)
+    examples = identify_examples(data.content, cfg.data.get("splits"), context.labelled.get("test", ()))
     about = {
         "environment": describe_environment(trainer, precision),
         "metrics": metrics,
@@ -94,10 +94,12 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     if origin is None:
         where, record = folder, new_results(cfg, encoder, about)
         refuse_other_results(folder)
+        keep_outcomes(folder, metrics, examples)
         path = results.write_results(folder, record)
     else:
         with run_folder.lock_folder(origin):
             where, record = origin, merged_results(results.read_results(origin), about, given)
+            keep_outcomes(origin, metrics, examples, merge=True)
             path = results.write_results(origin, record)
     if context.probe is not None and probe_kind(where) == HEAD_KIND:
         log.info(f"probe: not kept, since {where} has a fine-tuned head")

@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +22,15 @@ from ssl_zoo.dry_run import check_settings
 from ssl_zoo.encoder import Encoder, build_network, hash_weights, load, save_encoder
 from ssl_zoo.encoder_data import fit_data_to_encoder
 from ssl_zoo.evaluators.base import EvalContext, same_rng
-from ssl_zoo.evaluators.confusion import accuracy_of, confusion_matrix, macro_f1
+from ssl_zoo.evaluators.confusion import confusion_matrix, macro_f1
 from ssl_zoo.evaluators.linear import StandardizedProbe
+from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.method import Method
 from ssl_zoo.probe_file import HEAD_KIND, INPUT, keep_probe
 from ssl_zoo.report import display, picture, results
 from ssl_zoo.training import hardware, run_folder, transcript
 from ssl_zoo.training.environment import describe_environment, device_type, quiet_lightning, single_device
-from ssl_zoo.training.evaluation import hash_content
+from ssl_zoo.training.evaluation import hash_content, identify_examples, keep_outcomes
 from ssl_zoo.training.finetuning import Checkpoint, LinearClassifier, Recipe, origin_of, train_classifier
 from ssl_zoo.training.summary import example_counts, format_metric
 
@@ -49,11 +49,13 @@ class FineTuned(NamedTuple):
         network: the encoder.
         probe: its head.
         confusion: (C, C) int64, test examples by class and prediction.
+        accuracy: on the test split.
     """
 
     network: nn.Module
     probe: StandardizedProbe
     confusion: Tensor
+    accuracy: Proportion
 
 
 def finetune(cfg: DictConfig, folder: Path) -> None:
@@ -127,7 +129,7 @@ def _finetune(cfg: DictConfig, folder: Path) -> None:
     # ---- 4. Record: the encoder, its head and, last, the results ----
     metrics: dict[str, float] = {}
     for name, one in found.items():
-        metrics |= {f"{name}/top1": accuracy_of(one.confusion), f"{name}/macro_f1": macro_f1(one.confusion)}
+        metrics |= {f"{name}/top1": one.accuracy, f"{name}/macro_f1": macro_f1(one.confusion)}
     run, training = Run.of(cfg), encoder.manifest.get("training", {})
     examples = steps * data.batch_size
     budget = {"kind": "steps", "value": steps, "steps": steps, "examples": examples, "seconds": seconds}
@@ -150,6 +152,7 @@ def _finetune(cfg: DictConfig, folder: Path) -> None:
         known["confusion"] = {"classes": facts["class_names"], **matrices}
     record = results.empty_results("completed", **(run.record() | known))
     keep_finetuned(encoder, found["finetuned"], record, facts["class_names"], folder)
+    keep_outcomes(folder, metrics, examples="")
     results.write_results(folder, record)
     for checkpoint in checkpoints.values():
         checkpoint.delete()
@@ -205,7 +208,12 @@ def trained(
     name = checkpoint.path.stem
     with same_rng():
         train_classifier(model, batches, recipe, steps, layer_decay, precision, half, cfg.seed, checkpoint, name)
-    return FineTuned(model.network, model.probe(), measured(model, data, precision))
+    test = EvalContext(Method(model.network), data, "final", precision).test
+    probe = model.probe()
+    predicted = probe.logits(test.x).argmax(1)
+    confusion = confusion_matrix(test.y, predicted, data.facts["num_classes"])
+    examples = identify_examples(data.content, cfg.data.get("splits"), (test.y, test.indices))
+    return FineTuned(model.network, probe, confusion, Proportion.of(predicted == test.y, examples))
 
 
 def batches_from(data: Any, device: torch.device, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -214,12 +222,6 @@ def batches_from(data: Any, device: torch.device, start: int) -> Iterator[tuple[
     for loaded in data.train_dataloader():
         batch = data.on_after_batch_transfer(data.transfer_batch_to_device(loaded, device, 0), 0)
         yield batch.views[0], batch.labels
-
-
-def measured(model: LinearClassifier, data: Any, precision: Callable[[], AbstractContextManager[Any]]) -> Tensor:
-    """The confusion matrix on the test split, by the head as it is kept."""
-    test = EvalContext(Method(model.network), data, "final", precision).test
-    return confusion_matrix(test.y, model.probe().logits(test.x).argmax(1), data.facts["num_classes"])
 
 
 def keep_finetuned(
@@ -232,7 +234,7 @@ def keep_finetuned(
     manifest = {**encoder.manifest, "input": inputs, "training": training, "environment": record["environment"]}
     save_encoder(folder, tuned.network, {**manifest, "ssl_zoo": __version__}, encoder.tokenizer)
     weights = hash_weights(tuned.network.state_dict())
-    keep_probe(weights, folder, tuned.probe, class_names, HEAD_KIND, accuracy_of(tuned.confusion))
+    keep_probe(weights, folder, tuned.probe, class_names, HEAD_KIND, tuned.accuracy)
 
 
 def show(found: dict[str, FineTuned], metrics: dict[str, float], class_names: list[str], folder: Path) -> None:

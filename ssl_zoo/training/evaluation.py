@@ -3,16 +3,19 @@
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from ssl_zoo.data.base import EvalData
 from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, run_evaluators
-from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.evaluators.proportion import Proportion, hash_examples
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
+from ssl_zoo.report import outcomes
 from ssl_zoo.training.saving import PeriodicCheckpoint
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,36 @@ def eval_context(trainer: Trainer, method: Method, data: EvalData, phase: Phase,
 def hash_content(content: str) -> str:
     """The sha256 of what identifies the content of the data, in results.json; `task=evaluate` compares it."""
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def identify_examples(content: str, splits: Any, labelled: Iterable[Tensor]) -> str:
+    """A hash of the test examples that a run is evaluated on, and their order.
+
+    Args:
+        content: that of the data module.
+        splits: `data.splits` of the configuration.
+        labelled: their labels and indices, as in `EvalContext.labelled`.
+    """
+    return hash_examples(content, splits.get("test") if splits else None, *labelled)
+
+
+def keep_outcomes(folder: Path, metrics: Mapping[str, float], examples: str, merge: bool = False) -> None:
+    """Writes which test examples were right to correct.npz; to be called before the results are written.
+
+    Args:
+        folder: the run folder.
+        metrics: by name.
+        examples: see `identify_examples`.
+        merge: keep what is there of other metrics; one that is replaced loses its outcomes if it has none now.
+    """
+    found = {}
+    if merge:
+        try:
+            found = outcomes.read_outcomes(folder)
+        except ValueError as error:
+            log.warning("%s; it is written again, without the outcomes of before", error)
+    kept = {key: value for key, value in found.items() if key not in metrics}
+    outcomes.write_outcomes(folder, kept | outcomes.outcomes_of(metrics, examples))
 
 
 class PeriodicEvaluation(Callback):

@@ -7,9 +7,10 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from ssl_zoo.evaluators.proportion import Proportion, is_greater, wilson
+from ssl_zoo.evaluators.proportion import Proportion, hash_examples, is_greater, wilson
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,25 @@ def test_a_proportion_is_a_float_with_its_n() -> None:
     for value, n in ((1.1, 10), (-0.1, 10), (float("nan"), 10), (0.5, 0)):
         with pytest.raises(ValueError, match="no proportion"):
             Proportion(value, n)
+
+
+def test_a_proportion_knows_which_examples_were_right() -> None:
+    right = torch.tensor([True, False, True, True])
+    share = Proportion.of(right, "of four")
+    assert (share, share.n, share.examples) == (0.75, 4, "of four")
+    for kept in (share, pickle.loads(pickle.dumps(share)), copy.deepcopy(share)):
+        assert kept.right is not None
+        assert kept.right.tolist() == right.tolist()
+    assert Proportion(0.75, 4).right is None
+    with pytest.raises(ValueError, match="no proportion"):
+        Proportion.of([])
+
+
+def test_a_hash_tells_examples_and_orders_apart() -> None:
+    parts = [("ab", "c"), ("a", "bc"), (torch.arange(3),), (torch.arange(3).flip(0),), (None,), ({"b": [1], "a": 2},)]
+    assert len({hash_examples(*part) for part in parts}) == len(parts)
+    assert hash_examples(torch.arange(3)) == hash_examples(np.arange(3))
+    assert hash_examples({"a": 1, "b": 2}) == hash_examples({"b": 2, "a": 1})
 
 
 def test_greater_means_by_more_than_chance() -> None:

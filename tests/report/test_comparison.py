@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
-from scipy import stats
 
+from benchmarks.label_free import correlations
 from ssl_zoo.report import results
-from ssl_zoo.report.comparison import Comparison, ComparisonRow, Estimate, compare
+from ssl_zoo.report.comparison import WITHOUT_LABELS, Comparison, compare
+from ssl_zoo.report.row import COMPUTE, ComparisonRow
 
 
 def run(method: str = "simclr", seed: int | None = 0, knn: float | None = 0.8, **changes: Any) -> dict[str, Any]:
@@ -29,35 +29,10 @@ def only(comparison: Comparison) -> ComparisonRow:
     return row
 
 
-@pytest.mark.parametrize("values", [(0.7, 0.9), (0.81, 0.86, 0.88), (1.0, 2.0, 3.0, 4.0, 50.0)])
-def test_interval_is_students_t(values: tuple[float, ...]) -> None:
-    estimate = Estimate(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    assert estimate.half_width is not None
-    assert (estimate.mean - estimate.half_width, estimate.mean + estimate.half_width) == pytest.approx((low, high))
-
-
-def test_interval_of_three_known_values() -> None:
-    """1, 2, 3: standard deviation 1, t(0.975, 2) = 4.3027, so 4.3027 / sqrt(3) = 2.4841."""
-    assert Estimate((1.0, 2.0, 3.0)).half_width == pytest.approx(2.4841, abs=1e-4)
-
-
 def test_one_value_has_no_interval() -> None:
     row = only(compare([run(knn=0.8)]))
     assert row.estimates["knn/top1"].half_width is None
     assert row.cell("knn/top1") == "80.0"
-
-
-def test_an_interval_ends_at_0_and_100_percent() -> None:
-    row = only(compare([run(seed=seed, knn=knn) for seed, knn in enumerate((0.977, 0.985))]))
-    assert row.cell("knn/top1") == "98.1 (93.0 to 100.0)"
-    assert row.estimates["knn/top1"].interval(True) == (pytest.approx(0.9302, abs=1e-4), 1.0)
-    low = only(compare([run(seed=seed, knn=knn) for seed, knn in enumerate((0.01, 0.05))]))
-    assert low.cell("knn/top1") == "3.0 (0.0 to 28.4)"
-    assert low.estimates["knn/top1"].interval(False) == (
-        pytest.approx(-0.2241, abs=1e-4),
-        pytest.approx(0.2841, abs=1e-4),
-    )
 
 
 def test_one_run_has_the_binomial_interval_of_its_test_examples() -> None:
@@ -79,7 +54,7 @@ def test_seeds_make_one_row_with_its_baseline_and_costs() -> None:
     speed = {"examples_per_second": 1234.5}
     row = only(compare([run(seed=seed, knn=knn, speed=speed) for seed, knn in enumerate((0.81, 0.86, 0.88))]))
     assert row.seeds == (0, 1, 2)
-    assert row.cell("knn/top1") == "85.0 ± 9.0"  # 0.036056 * 4.3027 / sqrt(3) = 0.08957
+    assert row.cell("knn/top1") == "85.0 (73.7 to 92.0)"  # logit 0.85 -+ 0.08957 / (0.85 * 0.15)
     assert row.cell("init/knn/top1") == "30.0 ± 0.0"
     assert row.cell("seconds") == "60"
     assert row.cell("examples/s") == "1,234"
@@ -202,6 +177,68 @@ def test_runs_that_did_not_complete_are_listed_and_in_no_row() -> None:
         ["digits", "simclr", "0", "failed", "ValueError: data.path=x: no such folder", "runs/0"],
         ["digits", "byol", "", "interrupted", "", "runs/0"],
     ]
+
+
+def test_without_an_accuracy_nothing_is_judged() -> None:
+    runs = [run(name, metrics={"rankme": 3.0}) for name in ("simclr", "byol")]
+    assert compare(runs).verdicts == [WITHOUT_LABELS]
+    assert compare(runs[:1]).verdicts == []
+    for kind, (correlation, _) in correlations().items():
+        assert f"{correlation:+.2f} for {kind}" in WITHOUT_LABELS
+
+
+def test_the_first_headline_is_one_that_all_rows_have() -> None:
+    runs = [run("supervised", metrics={"classifier/top1": 0.9, "knn/top1": 0.7, "linear/top1": 0.8})]
+    runs += [run("simclr", metrics={"knn/top1": 0.6, "linear/top1": 0.7}), run("byol", metrics={"knn/top1": 0.65})]
+    assert compare(runs).headlines == ["knn/top1", "linear/top1", "classifier/top1"]
+    assert compare(runs[:2]).headlines == ["linear/top1", "knn/top1", "classifier/top1"]
+    assert [row.names["method"] for row in compare(runs).rows] == ["supervised", "byol", "simclr"]
+
+
+def test_a_baseline_is_named_by_method_settings_or_label() -> None:
+    runs = [run(config={"t": t}, overrides=[f"t={t}"]) for t in (1, 2)] + [run("byol", config={"t": 1})]
+    for named in ("t=2", "simclr (t=2)"):
+        found = compare(runs, named)
+        assert found.baseline is not None
+        assert found.baseline.names["settings"] == "t=2"
+        assert len(found.differences("knn/top1")) == 2
+    with pytest.raises(ValueError, match=r"baseline=simclr: several rows .* simclr \(t=1\), simclr \(t=2\)"):
+        compare(runs, "simclr")
+    with pytest.raises(ValueError, match=r"baseline=mae: no row .* byol"):
+        compare(runs, "mae")
+    with pytest.raises(ValueError, match="no completed run"):
+        compare([], "mae")
+
+
+def test_each_data_set_and_backbone_has_its_own_baseline() -> None:
+    runs = [
+        run(method, data=data, backbone=backbone)
+        for method in ("simclr", "byol")
+        for data in ("digits", "cifar10")
+        for backbone in ("resnet18", "vit")
+    ]
+    found = compare(runs, "byol").differences("knn/top1")
+    assert len(found) == 4
+    for one in found:
+        assert one.row.names | {"method": "byol"} == one.baseline.names
+
+
+def test_the_best_of_each_data_set_is_its_baseline() -> None:
+    runs = [run(method, knn=knn, data=data) for data in "ab" for method, knn in (("x", 0.8), ("y", 0.7), ("z", 0.6))]
+    found = compare(runs).differences("knn/top1")
+    names = [
+        ("".join(row.names[key] for key in ("data", "method")) for row in (one.row, one.baseline)) for one in found
+    ]
+    assert [tuple(pair) for pair in names] == [("ay", "ax"), ("az", "ax"), ("bx", "ax"), ("by", "bx"), ("bz", "bx")]
+    assert found[2].reason == "they differ in data (b and a)"
+
+
+def test_costs_are_there_to_plot_against() -> None:
+    budget = {"kind": "epochs", "value": 40, "seconds": 60.0, "flops": 3e12, "examples": 640}
+    row = only(compare([run(budget=budget), run(seed=1, budget=budget)]))
+    assert [row.estimates[key].values for key in COMPUTE] == [(3e12, 3e12), (60.0, 60.0), (640, 640)]
+    assert [one["seed"] for one in row.runs] == [0, 1]
+    assert "flops" not in compare([run(budget=budget)]).metrics
 
 
 def test_nothing_completed() -> None:

@@ -1,13 +1,11 @@
 """Every row is told from every other, by name, colour and shape, on a white and on a dark page."""
 
-from pathlib import Path
-
 import pytest
 
 from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.report import compare_folders
-from ssl_zoo.report.series import LABEL_LETTERS, ROW_COLOURS, make_series, mean_costs, row_names
-from tests.report.records import save_run, save_sweep
+from ssl_zoo.report.series import LABEL_LETTERS, ROW_COLOURS, make_series, row_names
+from tests.report.records import save_sweep
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +41,3 @@ def test_names_hold_what_differs(comparison: Comparison) -> None:
     names = row_names(comparison)
     assert len(set(names)) == 40
     assert "moco (method.temperature=0.15)" in names
-
-
-def test_costs_are_means_over_the_runs_that_know_them(tmp_path: Path) -> None:
-    for seed, seconds in enumerate((10.0, 20.0, None)):
-        save_run(tmp_path / str(seed), "mae", seed, budget={"kind": "steps", "value": 1, "seconds": seconds})
-    (row,) = compare_folders(tmp_path).comparison.rows
-    assert mean_costs(row) == {"seconds": 15.0}
-    assert mean_costs(row, ["flops"]) == {}

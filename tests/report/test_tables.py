@@ -52,8 +52,10 @@ def test_load_names_what_is_missing(tmp_path: Path) -> None:
 
 def test_markdown(sweep: Path) -> None:
     text = tables.to_markdown(compare(tables.load_runs([sweep])))
-    assert "| simclr | 81.0 ± 2.5 | 30.0 ± 0.0 | 3 | 1,234 | 971 |" in text
-    assert "| byol | 81.0 ± 12.7 | 30.0 ± 0.0 | 2 | 1,234 | 971 |" in text
+    assert "| simclr | 81.0 (78.4 to 83.4) | 30.0 ± 0.0 | 3 | 1,234 | 971 |" in text
+    assert "| byol | 81.0 (65.1 to 90.7) | 30.0 ± 0.0 | 2 | 1,234 | 971 |" in text
+    assert "- simclr has the highest knn/top1, 81.0 (78.4 to 83.4) %." in text
+    assert "- byol and simclr (0.0 points apart) cannot be tested: the difference is the same in every seed" in text
     assert "## Not completed" in text
     assert r"killed by SIGKILL \| &lt;b>" in text
     parsed = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
@@ -68,7 +70,7 @@ def test_csv_holds_plain_numbers(sweep: Path) -> None:
     assert float(simclr["knn/top1"]) == pytest.approx(0.81)
     assert float(simclr["knn/top1 ci95"]) == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-5)
     ends = [float(simclr[f"knn/top1 {end}"]) for end in ("low", "high")]
-    assert ends == pytest.approx([0.81 - 0.024841, 0.81 + 0.024841], abs=1e-5)
+    assert ends == pytest.approx([0.78391, 0.83361], abs=1e-5)  # on the logit scale
     assert (simclr["seeds"], simclr["n"], simclr["budget"]) == ("0 1 2", "3", "40 epochs")
     assert rows["byol"]["knn/top1 n"] == "2"
     assert float(simclr["rankme"]) == 41.0
