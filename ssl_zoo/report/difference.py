@@ -19,6 +19,7 @@ import numpy as np
 from ssl_zoo.report import outcomes, paired
 from ssl_zoo.report.comparable import differing_conditions
 from ssl_zoo.report.estimate import is_accuracy, is_correlation, with_interval
+from ssl_zoo.report.results import OUTCOMES_NAME
 from ssl_zoo.report.row import ComparisonRow
 
 LEVEL = 0.05
@@ -152,7 +153,7 @@ def _mean(runs: Iterable[dict[str, Any]], metric: str) -> float:
 
 def _outcomes(run: dict[str, Any], metric: str) -> outcomes.Outcomes | None:
     """What a run has kept of a metric; None if nothing, or if it is not that of its results, as after a crash."""
-    file = Path(run["folder"]) / outcomes.OUTCOMES_NAME
+    file = Path(run["folder"]) / OUTCOMES_NAME
     if not file.is_file():
         return None
     found = _read(file.parent, file.stat().st_mtime_ns).get(metric)

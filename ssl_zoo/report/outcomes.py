@@ -21,8 +21,8 @@ import numpy as np
 
 from ssl_zoo import files
 from ssl_zoo.evaluators.proportion import Proportion
+from ssl_zoo.report.results import OUTCOMES_NAME
 
-OUTCOMES_NAME = "correct.npz"
 MAX_BYTES = 2**28
 """Upper limit for the size of the arrays together: 2 billion examples."""
 

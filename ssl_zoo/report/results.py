@@ -37,6 +37,8 @@ from ssl_zoo import files
 
 SCHEMA = 1
 RESULTS_NAME = "results.json"
+OUTCOMES_NAME = "correct.npz"
+"""The file beside it that says which test examples were right, see `ssl_zoo.report.outcomes`."""
 STATUSES = ("running", "completed", "failed", "interrupted")
 BUDGET_KINDS = ("epochs", "steps", "examples", "flops", "minutes")
 

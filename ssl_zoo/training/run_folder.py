@@ -17,7 +17,7 @@ from ssl_zoo.training import moved
 log = logging.getLogger(__name__)
 
 CONFIG_NAME = "config.json"
-RUN_FILES = (CONFIG_NAME, results.RESULTS_NAME, "metrics.jsonl", "tokenizer.json")
+RUN_FILES = (CONFIG_NAME, results.RESULTS_NAME, results.OUTCOMES_NAME, "metrics.jsonl", "tokenizer.json")
 """Files that a run writes into its folder, besides checkpoints."""
 MAY_DIFFER = (
     "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "finetune.", "half", "logger",

@@ -226,10 +226,8 @@ def test_each_data_set_and_backbone_has_its_own_baseline() -> None:
 def test_the_best_of_each_data_set_is_its_baseline() -> None:
     runs = [run(method, knn=knn, data=data) for data in "ab" for method, knn in (("x", 0.8), ("y", 0.7), ("z", 0.6))]
     found = compare(runs).differences("knn/top1")
-    names = [
-        ("".join(row.names[key] for key in ("data", "method")) for row in (one.row, one.baseline)) for one in found
-    ]
-    assert [tuple(pair) for pair in names] == [("ay", "ax"), ("az", "ax"), ("bx", "ax"), ("by", "bx"), ("bz", "bx")]
+    names = [tuple(row.names["data"] + row.names["method"] for row in (one.row, one.baseline)) for one in found]
+    assert names == [("ay", "ax"), ("az", "ax"), ("bx", "ax"), ("by", "bx"), ("bz", "bx")]
     assert found[2].reason == "they differ in data (b and a)"
 
 

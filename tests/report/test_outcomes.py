@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.report.outcomes import OUTCOMES_NAME, Outcomes, outcomes_of, read_outcomes, write_outcomes
+from ssl_zoo.report.outcomes import Outcomes, outcomes_of, read_outcomes, write_outcomes
+from ssl_zoo.report.results import OUTCOMES_NAME
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

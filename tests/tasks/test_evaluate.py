@@ -11,6 +11,7 @@ from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.mask import Mask
 from ssl_zoo.method import Method
 from ssl_zoo.report import results
+from ssl_zoo.report.outcomes import read_outcomes
 from ssl_zoo.tasks.evaluate import check_evaluators, completed_run, merged_results, what_differs
 from tests.test_encoder import image_encoder
 from tests.training.test_checkpoints import backbone
@@ -41,6 +42,11 @@ def test_a_run_and_what_comes_after_it(cli: Any, data_root: Path) -> None:
         **before, "metrics": 0, "counts": 0, "evaluations": 0,
     }  # fmt: skip
     assert not Path("e1/results.json").exists()
+    kept = read_outcomes(Path("run"))
+    assert {key: float(found.right.mean()) for key, found in kept.items()} == {
+        key: value for key, value in after["metrics"].items() if key.endswith("/top1")
+    }
+    assert len({found.examples for found in kept.values()}) == 1
 
     # On fewer examples: results of their own, which a report can read.
     ended = cli("task=evaluate", "encoder=run", *CPU, "evaluators=[knn]", "data.eval_examples=50", "hydra.run.dir=e2")
@@ -51,6 +57,9 @@ def test_a_run_and_what_comes_after_it(cli: Any, data_root: Path) -> None:
     assert (other["method"], other["backbone"], other["data"]) == ("supervised", "resnet10t", "cifar10")
     assert other["budget"] == before["budget"]
     assert other["counts"] == {"knn/top1": 50, "knn200/top1": 50}
+    fewer = read_outcomes(Path("e2"))["knn/top1"]
+    assert len(fewer.right) == 50
+    assert fewer.examples != kept["knn/top1"].examples
 
     # The classes of the test files, and their accuracy.
     table = pandas.read_parquet(data_root / "cifar10" / "test-00000-of-00001.parquet")

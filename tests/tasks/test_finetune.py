@@ -14,6 +14,7 @@ from ssl_zoo.conformance.subjects import compose_config
 from ssl_zoo.data.text.tokenizer import TextTokenizer
 from ssl_zoo.encoder import load
 from ssl_zoo.report import results
+from ssl_zoo.report.outcomes import read_outcomes
 from ssl_zoo.tasks import finetune
 from ssl_zoo.tasks.predict import load_classifier
 from tests.test_encoder import image_encoder, text_encoder, tokenizer  # noqa: F401  (a fixture)
@@ -37,6 +38,11 @@ def test_images_with_few_labels(cli: Any, tmp_path: Path) -> None:
     confusion = torch.tensor(record["confusion"]["finetuned"])
     assert confusion.sum() == 100
     assert confusion.diag().sum() / 100 == pytest.approx(record["metrics"]["finetuned/top1"])
+    kept_outcomes = read_outcomes(Path("ft"))
+    assert {key: found.right.sum() / 100 for key, found in kept_outcomes.items()} == pytest.approx(
+        {key: record["metrics"][key] for key in ("finetuned/top1", "scratch/top1")}
+    )
+    assert len({found.examples for found in kept_outcomes.values()}) == 1
     assert Path("ft/confusion.png").read_bytes()[:4] == b"\x89PNG"
     after, kept = load_classifier("ft")
     assert kept.about["kind"] == "fine-tuned head"

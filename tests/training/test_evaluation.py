@@ -1,5 +1,6 @@
 """Evaluation during training: at the right steps, on the first process, and paid for by no training time."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,8 @@ from ssl_zoo.evaluators.base import EvalContext
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
-from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context
+from ssl_zoo.report.outcomes import read_outcomes
+from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, identify_examples, keep_outcomes
 from tests.evaluators.fakes import FakeData, blobs
 
 
@@ -72,3 +74,30 @@ def test_the_context_is_of_the_trainers_device_and_precision() -> None:
     assert context.device == torch.device("cpu")
     assert context.loaded
     assert context.precision is torch.no_grad
+
+
+def test_which_examples_were_right_is_kept_with_the_metrics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    right = Proportion.of([True, False, True])
+    keep_outcomes(tmp_path, {"knn/top1": right, "linear/top1": right, "classifier/top1": right, "rankme": 3.0}, "a")
+    replaced = Proportion.of([False, False, True])
+    keep_outcomes(tmp_path, {"knn/top1": replaced, "linear/top1": Proportion(0.5, 2)}, "b", merge=True)
+    found = read_outcomes(tmp_path)
+    assert {key: (value.right.tolist(), value.examples) for key, value in found.items()} == {
+        "classifier/top1": ([True, False, True], "a"),
+        "knn/top1": ([False, False, True], "b"),
+    }
+    (tmp_path / "correct.npz").write_bytes(b"x")
+    keep_outcomes(tmp_path, {"knn/top1": right}, "c", merge=True)
+    assert "damaged" in caplog.text
+    assert set(read_outcomes(tmp_path)) == {"knn/top1"}
+    keep_outcomes(tmp_path, {"linear/top1": right}, "d")  # a run's end replaces all
+    assert set(read_outcomes(tmp_path)) == {"linear/top1"}
+
+
+def test_examples_are_known_by_content_split_labels_and_order() -> None:
+    y, indices = torch.tensor([0, 1]), torch.tensor([5, 7])
+    same = identify_examples("content", {"train": ["a"], "test": "test"}, (y, indices))
+    assert same == identify_examples("content", {"train": ["b"], "test": "test"}, (y, indices))
+    others = [("other", {"test": "test"}, (y, indices)), ("content", None, (y, indices))]
+    others += [("content", {"test": "test"}, part) for part in ((y.flip(0), indices), (y, indices.flip(0)), ())]
+    assert same not in {identify_examples(*other) for other in others}
