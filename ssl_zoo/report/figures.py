@@ -9,7 +9,18 @@ from ssl_zoo.report.estimate import is_accuracy, is_better_low
 from ssl_zoo.report.metrics import AXES, LABEL_KEYS
 from ssl_zoo.report.row import ComparisonRow
 from ssl_zoo.report.series import LABEL_LINE, Series, make_series
-from ssl_zoo.report.vega import COST_AXIS, DASHED, bounds_of, emphasize, fit, fitted, layer, specify, tooltip
+from ssl_zoo.report.vega import (
+    COST_AXIS,
+    DASHED,
+    NUMBER_AXIS,
+    bounds_of,
+    emphasize,
+    fit,
+    fitted,
+    layer,
+    specify,
+    tooltip,
+)
 
 _ENDS = ("value", "low", "high")
 
@@ -73,7 +84,7 @@ def make_figures(comparison: Comparison, axis: str | None = None) -> list[Figure
     found = [_dots(series, comparison.headlines), _against(series, comparison.headlines, axes), labels]
     if axis == "labels":
         found = [labels, *found[:-1]]
-    return [figure for figure in (*found, _curves(series, axes)) if figure is not None]
+    return [figure for figure in (*found, _curves(series, comparison.headlines, axes)) if figure is not None]
 
 
 def _dots(series: Sequence[Series], metrics: Sequence[str]) -> Figure | None:
@@ -93,7 +104,8 @@ def _dots(series: Sequence[Series], metrics: Sequence[str]) -> Figure | None:
         return None
     shown = [value for value in values if value["kind"] != "before"]
     bounds = {"": bounds_of(shown, _ENDS), "yes": bounds_of(values, _ENDS)}
-    x = {"field": "value", "type": "quantitative", "title": None, "scale": fitted("bounds[before][metric]")}
+    scale = fitted("bounds[before][metric]")
+    x = {"field": "value", "type": "quantitative", "title": None, "scale": scale, "axis": NUMBER_AXIS}
     layers = [
         layer("mean", {"type": "rule", "strokeWidth": 2}, {"x": {**x, "field": "low"}, "x2": {"field": "high"}}),
         layer("before", {"type": "tick", "thickness": 3, "color": "#8C8C8C"}, {"x": x}, colour=False),
@@ -230,7 +242,7 @@ def _labels(series: Sequence[Series]) -> Figure | None:
     )
 
 
-def _curves(series: Sequence[Series], axes: Sequence[str]) -> Figure | None:
+def _curves(series: Sequence[Series], headlines: Sequence[str], axes: Sequence[str]) -> Figure | None:
     """Metrics during training, with the range over seeds."""
     values: list[dict[str, Any]] = []
     for each in series:
@@ -251,7 +263,8 @@ def _curves(series: Sequence[Series], axes: Sequence[str]) -> Figure | None:
                         **spent,
                     }
                 )
-    metrics = sorted({value["metric"] for value in values}, key=lambda metric: (not is_accuracy(metric), metric))
+    known = {value["metric"] for value in values}
+    metrics = [*(metric for metric in headlines if metric in known), *sorted(known.difference(headlines))]
     if not values or not axes:
         return None
     x = {"field": "cost", "type": "quantitative", "title": None, "axis": COST_AXIS, "scale": {"nice": False}}

@@ -23,7 +23,7 @@ from ssl_zoo.report.sheet import SHEET_NAME
 from ssl_zoo.report.vega import VEGA_LITE
 
 PAGE_TEMPLATE = Path(__file__).with_name("page.html")
-MAX_VERDICTS = 9
+MAX_VERDICTS = 6
 """Sentences on top; further ones unfold."""
 SHEET_WIDTH = 520
 """Pixels of a sheet of neighbours in the page; the link leads to the whole one."""
@@ -189,9 +189,10 @@ def _metric_cell(row: ComparisonRow, key: str) -> Cell:
 
 def _difference_column(comparison: Comparison) -> Column:
     metric = comparison.headline or ""
-    name = f"difference of {metric}, points" if is_accuracy(metric) else f"difference of {metric}"
     to = "the baseline" if comparison.named else "the best comparable row"
-    return Column(name, f"To {to}, over shared seeds, with its 95 % interval and p by Holm.", True)
+    name = f"to {'baseline' if comparison.named else 'best'}{', points' * is_accuracy(metric)}"
+    meaning = f"Difference of {metric} to {to} over shared seeds, with its 95 % interval and p after Holm's correction."
+    return Column(name, meaning, True)
 
 
 def _difference_cell(found: Difference | None) -> Cell:
@@ -213,8 +214,11 @@ def short_number(value: float) -> str:
 
 
 def meanings(keys: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns those of `keys` that have a meaning, with it."""
-    return [(key, text) for key in keys if (text := meaning_of(key))]
+    """Returns each meaning of `keys`, after those that have it."""
+    sharing: dict[str, list[str]] = {}
+    for key in keys:
+        sharing.setdefault(meaning_of(key), []).append(key)
+    return [(", ".join(same), text) for text, same in sharing.items() if text]
 
 
 def incomplete_lines(comparison: Comparison, out: Path) -> tuple[list[str], list[tuple[list[str], str]]] | None:

@@ -8,7 +8,8 @@ from ssl_zoo.report.series import Series
 
 VEGA_LITE = "6.1"
 """Of Vega-Lite, for page and PDF alike."""
-COST_AXIS = {"format": "~s", "labelFlush": True, "tickCount": 6, "labelOverlap": True}
+NUMBER_AXIS = {"tickCount": {"expr": "ceil(width / 90)"}, "labelOverlap": True, "labelFlush": True}
+COST_AXIS = {**NUMBER_AXIS, "format": "~s"}
 DASHED = {"strokeDash": {"field": "dash", "type": "nominal", "scale": None}, "detail": {"field": "label"}}
 _INK = "currentColor"
 _QUIET = {"gridColor": _INK, "gridOpacity": 0.12, "domain": False, "tickColor": _INK, "tickOpacity": 0.3}
