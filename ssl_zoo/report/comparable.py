@@ -38,7 +38,9 @@ def differing_conditions(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str
 def _data(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     if one["data"] != other["data"]:
         return f"data ({one['data']} and {other['data']})"
-    settings = [flat(run["config"].get("data", {})) for run in (one, other)]
+    if one["config"].get("data") == other["config"].get("data"):
+        return None
+    settings = [flat(run["config"].get("data")) for run in (one, other)]
     ignored = (*DATA_MAY_DIFFER, *_NOT_LEARNED)
     keys = [key for key in _differing(*settings) if key.split(".")[0] not in ignored]
     return _named("data", keys, settings)
@@ -50,10 +52,11 @@ def _contents(runs: Iterable[Mapping[str, Any]]) -> set[str]:
 
 def _evaluation(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> str | None:
     evaluators = [_object(run["config"].get("evaluators")) for run in (one, other)]
-    shared = evaluators[0].keys() & evaluators[1].keys()
-    settings = [flat({name: each[name] for name in shared}) for each in evaluators]
-    if found := _named("evaluators", _differing(*settings), settings):
-        return found
+    if evaluators[0] != evaluators[1]:
+        shared = evaluators[0].keys() & evaluators[1].keys()
+        settings = [flat({name: each[name] for name in shared}) for each in evaluators]
+        if found := _named("evaluators", _differing(*settings), settings):
+            return found
     later = [_evaluated_later(run, metric) for run in (one, other)]
     if later[0] != later[1]:
         return f"evaluation ({' and '.join(' '.join(words) or 'at the end of the run' for words in later)})"

@@ -14,7 +14,7 @@ from typing import Any
 
 from ssl_zoo.evaluators.proportion import wilson
 from ssl_zoo.report.comparable import differing_conditions, flat
-from ssl_zoo.report.difference import Difference, find_differences
+from ssl_zoo.report.difference import Difference, describe_tests, find_differences
 from ssl_zoo.report.estimate import Estimate, is_accuracy, is_better_low, is_correlation
 from ssl_zoo.report.row import COMPUTE, COSTS, ENVIRONMENT, NAME_COLUMNS, ComparisonRow
 
@@ -83,14 +83,17 @@ class Comparison:
         Without a named baseline it is the best row by `headline` of those that are comparable; so that this choice does
         not count as a finding, p is corrected for all pairs of rows then.
         """
-        rows = [row for row in self.rows if metric in row.estimates]
-        pairs = [(row, other) for row in rows if (other := self._baseline_of(row, rows, metric)) is not None]
-        return find_differences(pairs, metric, self.across, [] if self.named else rows, self.label)
+        if metric not in self._differences:
+            rows = [row for row in self.rows if metric in row.estimates]
+            pairs = [(row, other) for row in rows if (other := self._baseline_of(row, rows, metric)) is not None]
+            family = [] if self.named else rows
+            self._differences[metric] = find_differences(pairs, metric, self.across, family, self.label)
+        return self._differences[metric]
 
     @cached_property
-    def decisive(self) -> list[Difference]:
-        """The `differences` of the `headline`; computed once, as there may be very many pairs of rows."""
-        return [] if self.headline is None else self.differences(self.headline)
+    def _differences(self) -> dict[str, list[Difference]]:
+        """Those that have been computed, by metric."""
+        return {}
 
     def _baseline_of(self, row: ComparisonRow, rows: list[ComparisonRow], metric: str) -> ComparisonRow | None:
         """What to compare a row with: None for a baseline; the nearest one where none is comparable."""
@@ -105,7 +108,7 @@ class Comparison:
         shared = [sum(row.names[name] == one.names[name] for name in columns) for one in candidates]
         return candidates[shared.index(max(shared))] if candidates else None
 
-    @property
+    @cached_property
     def verdicts(self) -> list[str]:
         """Sentences by the first headline metric: which row has the highest value, and what each difference says."""
         metric, baseline = self.headline, self.baseline
@@ -113,7 +116,7 @@ class Comparison:
             return []
         if not is_accuracy(metric) and not is_correlation(metric):
             return [WITHOUT_LABELS] if len({row.names["method"] for row in self.rows}) > 1 else []
-        lines = [found.sentence for found in self.decisive]
+        lines = [found.sentence for found in self.differences(metric)]
         if metric in baseline.estimates and (self.named or "data" not in self.varying):
             about = f"{metric}, {baseline.cell(metric)}{' %' * is_accuracy(metric)}"
             lines.insert(
@@ -138,10 +141,20 @@ class Comparison:
         )
         lines.append("Test metrics are of the last epoch. init/ is the same measurement before training.")
         if any(len(row.seeds) > 1 for row in self.rows):
-            lines.append("± is the 95 % interval of the mean (Student's t) over n runs of different seeds.")
+            lines.append(
+                "± or the range in brackets is the 95 % interval of the mean (Student's t) over n runs of different "
+                "seeds; of accuracies on the logit scale, which ends at 0 and 100 %."
+            )
+        if any(len(row.seeds) == 2 for row in self.rows):
+            lines.append(
+                "n = 2 is too few: the interval reaches 12.7 standard errors to each side; of 3 seeds 4.3, of 5 2.8."
+            )
         if any(len(row.seeds) == 1 for row in self.rows):
             lines.append("n = 1 has no interval over seeds: one seed does not tell a difference from chance.")
         lines += self._examples()
+        if self.headline is not None:
+            lines += describe_tests(self.differences(self.headline), chosen=not self.named)
+        lines += self._flops()
         if "budget" in self.varying:
             lines.append("Budgets differ: the rows are not at equal compute.")
         for fact in ENVIRONMENT:
@@ -169,6 +182,15 @@ class Comparison:
             f"± {100 * widest[n]:.1f} points (Wilson's binomial 95 % interval, in brackets where n = 1)."
             for n in sorted(widest)
         ]
+
+    def _flops(self) -> list[str]:
+        """Returns a note if the training FLOPs of the rows differ by more than a tenth."""
+        flops = [(row.estimates["flops"].mean, self.label(row)) for row in self.rows if "flops" in row.estimates]
+        (least, cheap), (most, dear) = (choose(flops, default=(0.0, "")) for choose in (min, max))
+        if not 0 < 1.1 * least < most:
+            return []
+        factor = f"by a factor of up to {most / least:.1f}"
+        return [f"Training FLOPs differ {factor}: {least:.2g} ({cheap}), {most:.2g} ({dear})."]
 
     def table(self, metrics: Sequence[str]) -> list[list[str]]:
         """Returns a header and one line per row: names, each metric and its value before training, n, costs."""

@@ -171,6 +171,32 @@ def _read(folder: Path, changed: int) -> dict[str, outcomes.Outcomes]:
 # ---- In words ----
 
 
+def describe_tests(differences: Sequence[Difference], chosen: bool) -> list[str]:
+    """Notes on how the differences were tested.
+
+    Args:
+        differences: those of one metric.
+        chosen: whether the baseline is the best row, rather than one that was named beforehand.
+    """
+    tests = {each.test for each in differences}
+    lines = []
+    if paired.PAIRED_T in tests:
+        lines.append(
+            "Differences over seeds: paired by seed, Student's t. They hold for these test examples and any seed. "
+            f"As many seeds as are named would show the difference with a probability of {paired.POWER:.0%}, if the "
+            "spread is as here."
+        )
+    if paired.MCNEMAR in tests:
+        lines.append(
+            "Differences over test examples, of one seed: McNemar's exact test and Tango's score interval. They hold "
+            "for these networks and any test examples; another seed may reverse them."
+        )
+    if lines:
+        family = "all pairs of rows, since the best one was chosen by its value" if chosen else "all comparisons shown"
+        lines.append(f"p is two-sided and corrected by Holm for {family}.")
+    return lines
+
+
 def _untested(pair: Pair, metric: str, reason: str | None, differs: list[str], name: Callable[..., str]) -> Difference:
     row, baseline = (name(one) for one in pair)
     mean = None

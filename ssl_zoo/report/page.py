@@ -160,7 +160,8 @@ def about(comparison: Comparison) -> str:
 def board(comparison: Comparison, metrics: Sequence[str], caption: str) -> Board:
     """Makes the table: a line per row with its metrics, those before training below them, n and costs."""
     costs = comparison.present(AXES)
-    differences = {id(each.row): each for each in comparison.decisive}
+    found = comparison.differences(comparison.headline) if comparison.headline else []
+    differences = {id(each.row): each for each in found}
     columns = [Column("row", "", False)]
     columns += [Column(f"{key} %" if is_accuracy(key) else key, meaning_of(key), True) for key in metrics]
     columns[2:2] = [_difference_column(comparison)] if differences else []

@@ -11,7 +11,7 @@ from ssl_zoo.report import display, results
 from ssl_zoo.report.appendix import answer
 from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.estimate import is_accuracy
-from ssl_zoo.report.row import COSTS, NAME_COLUMNS
+from ssl_zoo.report.row import COMPUTE, COSTS, NAME_COLUMNS
 
 
 def load_runs(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -59,14 +59,16 @@ def to_markdown(comparison: Comparison) -> str:
 def to_csv(comparison: Comparison) -> str:
     """Formats the comparison as CSV with plain numbers.
 
-    For each metric: the mean, the half width and the bounds of its 95 % interval, the number of runs, and for
-    accuracies the number of test examples.
+    For each metric: the mean, half the width and the bounds of its 95 % interval, the number of runs, and for
+    accuracies the number of test examples. At the end the difference of the first headline metric to the baseline.
     """
-    keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
+    keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(dict.fromkeys((*COSTS, *COMPUTE)))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{key}{suffix}" for key in keys for suffix in ("", " ci95", " low", " high", " n", " examples")]
+    columns += [f"difference {name}".rstrip() for name in ("", "low", "high", "p", "p_holm", "effect", "n", "test")]
     writer.writerow([*NAME_COLUMNS, "settings", "seeds", "n", *map(display.escape_spreadsheet, columns)])
+    differences = comparison.differences(comparison.headline) if comparison.headline else []
     for row in comparison.rows:
         numbers: list[float | int | None] = []
         for key in keys:
@@ -74,11 +76,15 @@ def to_csv(comparison: Comparison) -> str:
             if estimate is None:
                 numbers += [None, None, None, None, 0, None]
                 continue
-            ends = estimate.interval(is_accuracy(key)) or (None, None)
-            numbers += [estimate.mean, estimate.half_width, *ends, len(estimate.values), estimate.examples]
+            ends = estimate.interval(is_accuracy(key))
+            low, high, half = (*ends, (ends[1] - ends[0]) / 2) if ends else (None, None, None)
+            numbers += [estimate.mean, half, low, high, len(estimate.values), estimate.examples]
         seeds = " ".join(str(seed) for seed in row.seeds)
         names = (display.escape_spreadsheet(row.names[name]) for name in (*NAME_COLUMNS, "settings"))
-        writer.writerow([*names, seeds, len(row.seeds), *numbers])
+        found = next((each for each in differences if each.row is row), None)
+        fields = (found.mean, found.low, found.high, found.p, found.p_holm, found.effect, found.n) if found else ()
+        texts = (found.test,) if found else ()
+        writer.writerow([*names, seeds, len(row.seeds), *numbers, *fields, *texts])
     return text.getvalue()
 
 

@@ -66,6 +66,9 @@ def test_equals_a_loop() -> None:
             hits = [int(owners[j]) in cosines[:, j].argsort(descending=True)[:k].tolist() for j in range(200)]
             assert found[f"retrieval/text_to_image/recall{k}"] == pytest.approx(sum(hits) / 200)
         assert [found[f"retrieval/{direction}/recall1"].n for direction in DIRECTIONS] == [40, 200]  # type: ignore[attr-defined]
+        by_image, by_caption = (found[f"retrieval/{direction}/recall1"] for direction in DIRECTIONS)
+        assert by_image.right.tolist() == [bool(owners[j] == i) for i, j in enumerate(cosines.argmax(dim=1))]  # type: ignore[attr-defined]
+        assert by_caption.right is None  # type: ignore[attr-defined]  # five captions of an image are not independent
         assert 0 < found["retrieval/text_to_image/recall1"] < 1
 
 

@@ -57,6 +57,9 @@ def test_cross_validation_equals_a_loop(tmp_path: Path) -> None:
     assert (found.keys(), accuracy.n) == ({"transfer/cr/top1"}, 120)
     assert accuracy == pytest.approx(hits / 120, abs=1.5 / 120)
     assert 0.6 < accuracy < 1
+    assert accuracy.right is not None
+    assert len(accuracy.right) == 120
+    assert accuracy.examples
 
 
 def test_official_split_and_tfidf_beside(tmp_path: Path) -> None:
@@ -69,6 +72,8 @@ def test_official_split_and_tfidf_beside(tmp_path: Path) -> None:
         ("transfer/sst2/top1", 30),
         ("tfidf/sst2/top1", 30),
     ]
+    ours, words = (found[f"{name}/sst2/top1"] for name in ("transfer", "tfidf"))
+    assert ours.examples == words.examples  # type: ignore[attr-defined]  # so they can be paired
     assert evaluator(letters_context(phase="periodic")) == {}
 
 

@@ -159,6 +159,19 @@ def test_notes_say_what_differs() -> None:
     assert "Budgets differ: the rows are not at equal compute." in notes
     assert "The runs differ in device: H200, cpu." in notes
     assert "precision" not in notes
+    assert "FLOPs" not in notes
+
+
+def test_notes_say_how_it_was_computed() -> None:
+    budgets = [{"kind": "epochs", "value": 40, "flops": flops} for flops in (1e12, 3e12)]
+    runs = [run(m, s, 0.8 + s / 100 + i * s**2 / 70, budget=budgets[i]) for s in (0, 1) for i, m in enumerate("ab")]
+    notes = "\n".join(compare(runs).notes)
+    assert "n = 2 is too few: the interval reaches 12.7 standard errors" in notes
+    assert "corrected by Holm for all pairs of rows, since the best one was chosen by its value" in notes
+    assert "paired by seed, Student's t" in notes
+    assert "McNemar" not in notes
+    assert "Training FLOPs differ by a factor of up to 3.0: 1e+12 (a), 3e+12 (b)." in notes
+    assert "corrected by Holm for all comparisons shown" in "\n".join(compare(runs, "a").notes)
 
 
 def test_notes_name_a_seed_that_counts_twice() -> None:

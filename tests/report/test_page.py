@@ -85,7 +85,7 @@ def test_the_numbers_are_those_of_the_table(sweeps: dict[int, Path]) -> None:
     numbers = [[cell.value for cell in line.cells[1:]] for line in board.lines]
     assert [line.index("") if "" in line else None for line in numbers] == [1, None, None]  # the best has no difference
     assert [line.badge for line in board.lines] == ["best", "", ""]
-    found = comparison.decisive[0]
+    found = comparison.differences("linear/top1")[0]
     assert found.low is not None
     assert f"{100 * found.low:.1f} to ".replace("-", "\u2212") in board.lines[1].cells[2].text or (
         f" ± {100 * (found.mean - found.low):.1f}" in board.lines[1].cells[2].text

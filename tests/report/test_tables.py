@@ -68,12 +68,14 @@ def test_csv_holds_plain_numbers(sweep: Path) -> None:
     }
     simclr = rows["simclr"]
     assert float(simclr["knn/top1"]) == pytest.approx(0.81)
-    assert float(simclr["knn/top1 ci95"]) == pytest.approx(0.01 * 4.30265 / 3**0.5, rel=1e-5)
+    assert float(simclr["knn/top1 ci95"]) == pytest.approx((0.83361 - 0.78391) / 2, abs=1e-5)
     ends = [float(simclr[f"knn/top1 {end}"]) for end in ("low", "high")]
     assert ends == pytest.approx([0.78391, 0.83361], abs=1e-5)  # on the logit scale
     assert (simclr["seeds"], simclr["n"], simclr["budget"]) == ("0 1 2", "3", "40 epochs")
     assert rows["byol"]["knn/top1 n"] == "2"
     assert float(simclr["rankme"]) == 41.0
+    assert simclr["difference"] is None  # the best row has no other to be compared with
+    assert (float(rows["byol"]["difference"]), rows["byol"]["difference p"]) == (pytest.approx(0, abs=1e-9), "")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"{}", b"NaN", None], ids=str)
