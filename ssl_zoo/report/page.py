@@ -20,7 +20,7 @@ from ssl_zoo.report.metrics import AXES, meaning_of
 from ssl_zoo.report.row import ComparisonRow
 from ssl_zoo.report.series import SHAPES, make_series, row_names
 from ssl_zoo.report.sheet import SHEET_NAME
-from ssl_zoo.report.vega import VEGA_LITE
+from ssl_zoo.report.vega import library
 
 PAGE_TEMPLATE = Path(__file__).with_name("page.html")
 MAX_VERDICTS = 6
@@ -136,14 +136,6 @@ def _template() -> Any:
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(PAGE_TEMPLATE.read_text(encoding="utf-8"))
-
-
-@functools.cache
-def library() -> str:
-    """Returns the JavaScript of Vega-Lite with all that it needs, which vl-convert brings along."""
-    import vl_convert
-
-    return vl_convert.javascript_bundle(vl_version=VEGA_LITE)
 
 
 def about(comparison: Comparison) -> str:

@@ -1,8 +1,11 @@
 """Parts of Vega-Lite specifications: data, parameters, axes that end where the data does, layers in colours of rows."""
 
+import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from ssl_zoo.data.cache import cached
 from ssl_zoo.report.metrics import AXES
 from ssl_zoo.report.series import Series
 
@@ -120,3 +123,21 @@ def draw_pdf(spec: Mapping[str, Any], width: int = 340) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.vegalite_to_pdf({**spec, "width": width, "background": "white"}, vl_version=VEGA_LITE))
+
+
+@functools.cache
+def library() -> str:
+    """Returns the JavaScript of Vega-Lite with all that it needs, of which vl-convert makes one text.
+
+    That takes seconds, so the text is kept in the cache; without a cache that can be written it is made each time.
+    """
+    import vl_convert
+
+    def bundle(folder: Path) -> None:
+        (folder / "vega.js").write_text(vl_convert.javascript_bundle(vl_version=VEGA_LITE), encoding="utf-8")
+
+    try:
+        folder = cached("javascript", {"vl_convert": vl_convert.__version__, "vega_lite": VEGA_LITE}, bundle)
+        return (folder / "vega.js").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return vl_convert.javascript_bundle(vl_version=VEGA_LITE)

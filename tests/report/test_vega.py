@@ -1,8 +1,10 @@
 """Axes end where the data does, and a specification becomes a PDF."""
 
+from pathlib import Path
+
 import pytest
 
-from ssl_zoo.report.vega import bounds_of, draw_pdf, fit
+from ssl_zoo.report.vega import bounds_of, draw_pdf, fit, library
 
 
 @pytest.mark.parametrize("numbers", [[0.5], [0.0, 0.0], [-1.0, 3.0], [1e3, 1e9]])
@@ -26,3 +28,15 @@ def test_bounds_are_of_each_metric() -> None:
 def test_pdf() -> None:
     spec = {"data": {"values": [{"a": 1}]}, "mark": "point", "encoding": {"x": {"field": "a", "type": "quantitative"}}}
     assert draw_pdf(spec).startswith(b"%PDF")
+
+
+def test_the_library_is_kept_and_is_made_without_a_cache_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path / "cache"))
+    whole = library.__wrapped__()
+    assert "window.vegaEmbed=" in whole
+    assert "</script" not in whole.lower()
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda **_: "made again")
+    assert library.__wrapped__() == whole
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path / "file"))
+    assert library.__wrapped__() == "made again"
