@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ssl_zoo.report import results
-from ssl_zoo.report.comparison import Estimate
+from ssl_zoo.report.estimate import Estimate, with_interval
 from ssl_zoo.training.moved import MOVED_TARGETS, SPLIT_KEYS
 
 HERE = Path(__file__).parent
@@ -199,13 +199,13 @@ class Row(NamedTuple):
         return self.name.removesuffix(" (text)")
 
     def cell(self, key: str) -> str:
-        """Formats a metric in percent, with the half width of its interval for several runs; "" if not measured."""
+        """Formats a metric in percent, with its interval for several runs; "" if not measured."""
         values = tuple(run["metrics"][key] for run in self.runs if key in run["metrics"])
         if not values:
             return ""
         estimate = Estimate(values)
-        half = f" ± {100 * estimate.half_width:.1f}" if estimate.half_width is not None else ""
-        return f"{100 * estimate.mean:.1f}{half}"
+        ends = estimate.interval(is_share=True)
+        return with_interval(100 * estimate.mean, ends and (100 * ends[0], 100 * ends[1]), decimals=1)
 
     @property
     def scores(self) -> list[str]:
@@ -261,7 +261,8 @@ def table() -> str:
     head = (
         f"`python benchmarks/accuracy.py --seeds {' '.join(map(str, seeds))}`, {dates[0]} to {dates[-1]}, "
         f"{cores} core(s) per run of {machines}, {runs[0]['environment']['precision']}. "
-        "± is the 95 % interval of the mean over n seeds; n = 1 has none."
+        "± or the range in brackets is the 95 % interval of the mean over n seeds (Student's t on the logit scale); "
+        "two seeds are too few, n = 1 has none."
     )
     if not all(row.is_current for row in everything):
         head += f" {OUTDATED}: measured before the configuration of this row changed."

@@ -56,8 +56,8 @@ class Item(NamedTuple):
 
 
 DRY_RUN = (
-    " trainer.accelerator=cpu trainer.compile=false budget.epochs=null budget.steps=2 data.batch_size=8 "
-    "data.eval_examples=100"
+    " trainer.accelerator=cpu trainer.compile=false trainer.precision=32-true budget.epochs=null budget.steps=2 "
+    "data.batch_size=8 data.eval_examples=100"
 )
 
 
@@ -78,7 +78,7 @@ def lightly_item(epochs: int) -> Item:
         f"lightly's simclr {epochs}",
         f"{program} --epochs {epochs} --workers 14",
         20 + EVALUATION + 11 * epochs,
-        f"{program} --device cpu --steps 2 --batch-size 8 --workers 0 --eval-examples 100",
+        f"{program} --device cpu --precision 32-true --steps 2 --batch-size 8 --workers 0 --eval-examples 100",
     )
 
 

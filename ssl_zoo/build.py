@@ -41,11 +41,19 @@ def views_name(cfg: DictConfig, choices: Any) -> str:
 
 
 def build_views(cfg: DictConfig) -> list[Any]:
-    """Those of training and, for images, the plain ones of evaluation; text is evaluated as it is."""
+    """Those of training and, for images, those of evaluation; text is evaluated as it is.
+
+    Raises:
+        ValueError: if `cfg.evaluation_views` is no file of conf/views.
+    """
     kinds = [cfg.views]
     if cfg.facts["modality"] == "image":
-        plain = OmegaConf.load(CONF / "views" / "plain.yaml")
-        kinds.append(OmegaConf.create({"facts": cfg.facts, "views": plain}).views)
+        file = CONF / "views" / f"{cfg.evaluation_views}.yaml"
+        if not file.is_file():
+            there = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
+            raise ValueError(f"evaluation_views={cfg.evaluation_views}: no such file in conf/views. There are: {there}")
+        evaluation = OmegaConf.load(file)
+        kinds.append(OmegaConf.create({"facts": cfg.facts, "views": evaluation}).views)
     return [hydra.utils.instantiate(views, _convert_="all") for views in kinds]
 
 

@@ -82,6 +82,9 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     captioned = {split: {"image": images, "caption": make_captions(len(images))} for split, images in pictures.items()}
     write_parquet(root / "flickr8k_1000", captioned)
     write_parquet(root / "flickr8k_captions", {"train": {"captions": make_captions(200)}})
+    labelled = {split: make_images(count, rng) for split, count in {"train": 40, "validation": 20}.items()}
+    columns = {split: {"image": images["img"], "label": images["label"]} for split, images in labelled.items()}
+    write_parquet(root / "imagenette160", columns)
     return root
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -118,3 +119,19 @@ def test_a_method_without_views_for_the_data_says_so() -> None:
     cfg.facts = build.data_module(cfg).expected_facts
     with pytest.raises(ValueError, match="views=auto: this method declares no views for data of image"):
         dry_run.check_modality("views", cfg)
+
+
+def test_views_of_evaluation_are_equal_in_every_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path))
+    data = build.build_data(composed("data=digits", "evaluation_views=patches", "data.eval_examples=10"))
+    first, again = (next(iter(data.eval_batches("test", 10))) for _ in range(2))
+    assert len(first.views) == 20
+    assert all(map(torch.equal, first.views, again.views))
+    assert not torch.equal(first.views[0], first.views[1])
+
+
+def test_views_of_evaluation_that_do_not_exist_are_refused() -> None:
+    cfg = composed("data=digits", "evaluation_views=patchs")
+    cfg.facts = build.data_module(cfg).expected_facts
+    with pytest.raises(ValueError, match=r"evaluation_views=patchs: no such file in conf/views\. There are: auto"):
+        build.build_views(cfg)

@@ -44,6 +44,8 @@ BUDGETS = {  # margin, steps, batch size, peak learning rate
     "simcse": LearningBudget(0.01, 100, 64, 2e-3, DOCUMENTS),
 }
 """Where that of the method's kind of backbone does not do. Margins are about half of the gain first seen."""
+CLEAR = 1.3
+"""A gain of so many margins needs no second seed."""
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +57,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", subjects.method_names())
 def test_it_learns(method: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two seeds; the smaller gain counts."""
+    """A second seed is trained where the gain of the first is not clearly above the margin; the smaller one counts."""
     monkeypatch.setenv("SSL_ZOO_CACHE", str(cache))
     environment.quiet_lightning()
     budget = BUDGETS.get(method) or learning.LEARNING_BUDGETS[learning.backbone_kind_of(method)]
-    trials = [learning.run_trial(method, seed, budget) for seed in (0, 1)]
+    trials = [learning.run_trial(method, 0, budget)]
+    if trials[0].after - trials[0].before < CLEAR * budget.margin:
+        trials.append(learning.run_trial(method, 1, budget))
     for seed, trial in enumerate(trials):
         print(f"{method} seed {seed}: {trial.task} {trial.before:.3f} -> {trial.after:.3f} in {trial.seconds:.1f} s")
     finding = learning.learning_finding(method, trials, budget)

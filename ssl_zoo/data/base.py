@@ -30,7 +30,7 @@ class EvalData(Protocol):
             batch_size: maximum number of examples per batch.
 
         Returns:
-            Batches with one view each that involves no randomness: (B, C, H, W) float32 or (B, L) int64.
+            Batches with the views of evaluation, equal in every pass: (B, C, H, W) float32, or one (B, L) int64.
         """
 
 
@@ -84,12 +84,12 @@ class DataModule(EvalData, Protocol):
             ValueError: as `prepare_data`.
         """
 
-    def attach(self, views: Views, plain: Views) -> None:
+    def attach(self, views: Views, evaluation: Views) -> None:
         """Sets the views, which the configuration chooses once `facts` are known.
 
         Args:
             views: those of training.
-            plain: the one view of evaluation; optional for text, which is evaluated as it is.
+            evaluation: those of evaluation; optional for text, which is evaluated as it is.
 
         Raises:
             ValueError: for views that this data cannot be used with.

@@ -115,9 +115,9 @@ class PairData(ImageData):
         self.tokenizer: TextTokenizer
         self.captions: Captions
 
-    def attach(self, views: Views, plain: Views) -> None:
+    def attach(self, views: Views, evaluation: Views) -> None:
         """As in `ImageData`; `views` are those of the image."""
-        super().attach(PairViews(views, self.captions), plain)
+        super().attach(PairViews(views, self.captions), evaluation)
 
     def tokenise(self, texts: Sequence[str]) -> Tensor:
         """Token ids of n texts, (n, max_length) int64, truncated and padded at the end."""

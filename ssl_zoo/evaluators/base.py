@@ -104,20 +104,20 @@ class EvalContext:
         return self._encode("test")
 
     def inputs(self, split: str) -> Features:
-        """The plain views of a split, flattened: the data before any encoder."""
+        """The evaluation views of a split, flattened: the data before any encoder."""
         return self.collect(split, lambda view: view.flatten(1))
 
     def collect(self, split: str, function: Callable[[Tensor], Tensor]) -> Features:
-        """Features of a split by any function, which need not be the encoder.
+        """Features of a split by any function, which need not be the encoder: the mean over the views of an example.
 
         Args:
             split: "train" or "test".
             function: maps a view (B, ...) to (B, D).
         """
-        outputs = [
-            (function(batch.views[0].to(self.device)).float().cpu(), batch.labels.cpu(), batch.indices.cpu())
-            for batch in self.data.eval_batches(split, self.batch_size)
-        ]
+        outputs = []
+        for batch in self.data.eval_batches(split, self.batch_size):
+            views = [function(view.to(self.device)).float() for view in batch.views]
+            outputs.append((torch.stack(views).mean(dim=0).cpu(), batch.labels.cpu(), batch.indices.cpu()))
         x, y, indices = (torch.cat(tensors) for tensors in zip(*outputs, strict=True))
         order = indices.argsort()  # text comes in buckets of similar length
         self.labelled[split] = y[order], indices[order]

@@ -57,6 +57,9 @@ def _evaluation(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -
         settings = [flat({name: each[name] for name in shared}) for each in evaluators]
         if found := _named("evaluators", _differing(*settings), settings):
             return found
+    views = [run["config"].get("evaluation_views", "plain") for run in (one, other)]
+    if views[0] != views[1]:
+        return f"evaluation_views ({' and '.join(views)})"
     later = [_evaluated_later(run, metric) for run in (one, other)]
     if later[0] != later[1]:
         return f"evaluation ({' and '.join(' '.join(words) or 'at the end of the run' for words in later)})"

@@ -193,7 +193,7 @@ def describe_tests(differences: Sequence[Difference], chosen: bool) -> list[str]
         )
     if lines:
         family = "all pairs of rows, since the best one was chosen by its value" if chosen else "all comparisons shown"
-        lines.append(f"p is two-sided and corrected by Holm for {family}.")
+        lines.append(f"p is two-sided and corrected by Holm for {family}; the intervals are not.")
     return lines
 
 

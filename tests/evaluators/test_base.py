@@ -1,5 +1,6 @@
 import contextlib
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_zoo.evaluators.base import EvalContext, frozen, run_evaluators, same_rng, warn_once
+from ssl_zoo.method import Batch
 from tests.evaluators.fakes import FakeData, blobs, judge
 
 
@@ -128,3 +130,15 @@ def test_inputs_are_the_plain_views_flattened() -> None:
     images = torch.rand(12, 3, 4, 4)
     data = FakeData((images, torch.zeros(12, dtype=torch.int64)), (images, torch.zeros(12, dtype=torch.int64)))
     assert torch.equal(judge(data, encoder=nn.Flatten()).inputs("train").x, images.flatten(1))
+
+
+def test_features_are_the_mean_over_the_views_of_an_example() -> None:
+    images, labels = torch.rand(12, 3, 4, 4), torch.zeros(12, dtype=torch.int64)
+
+    class TwoViews(FakeData):
+        def eval_batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+            for batch in super().eval_batches(split, batch_size):
+                yield batch._replace(views=[batch.views[0], 3 * batch.views[0]])
+
+    data = TwoViews((images, labels), (images, labels))
+    torch.testing.assert_close(judge(data, encoder=nn.Flatten()).train.x, 2 * images.flatten(1))

@@ -31,6 +31,7 @@ def run(config: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
         (run({"data": CONFIG["data"] | {"image_size": 32, "bits": 4}}), ["data.bits (None and 4) and 1 more"]),
         (run(data_content="b"), ["the content of the data"]),
         (run({"evaluators": {"knn": {"k": [5], "center": False}}}), ["evaluators.knn.k ([20] and [5])"]),
+        (run({"evaluation_views": "patches"}), ["evaluation_views (plain and patches)"]),
         (run({"views": {"copies": [1], "pipelines": [["crop"]]}}), ["views"]),
         (run(budget={"kind": "flops", "value": 40}), ["budget (40 epochs and 40 flops)"]),
         (run({"views": None}, data="a"), ["data (digits and a)", "views"]),

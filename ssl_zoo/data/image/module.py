@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class ImageData(LightningDataModule):
-    """Images and labels as training views on the device, and as plain views in order for evaluation.
+    """Images and labels as training views on the device, and in order as views of evaluation.
 
     Args:
         path: a Hub id, a folder in the Hub's layout, a parquet file, tar shards, a CSV or JSON table of paths, a folder
@@ -122,22 +122,22 @@ class ImageData(LightningDataModule):
         self.rows: dict[str, np.ndarray] = {}  # positions in the source
         self.train_positions: np.ndarray | None = None  # of `train_on_labelled`
 
-    def attach(self, views: Views, plain: Views) -> None:
+    def attach(self, views: Views, evaluation: Views) -> None:
         """Sets the views.
 
         Args:
             views: those of training.
-            plain: the one view of evaluation.
+            evaluation: those of evaluation.
 
         Raises:
             ValueError: for encoded images, when the views do not begin with a crop, or when the workers lack the shared
                 memory to transfer them.
         """
         self.views = views
-        self.plain = plain
+        self.evaluation_views = evaluation
         if self.store == "encoded":
             world_size = self.trainer.world_size if self.trainer else 1
-            for kind in (views, plain):
+            for kind in (views, evaluation):
                 example_bytes = Crops(self.encoded["train"], kind, self.seed).example_bytes(self.image_size)
                 check_shared_memory(example_bytes * self.batch_size // world_size, self._workers())
 
@@ -303,20 +303,20 @@ class ImageData(LightningDataModule):
         return Batch(views, labels, indices)
 
     def eval_batches(self, split: str, batch_size: int, chosen: Tensor | None = None) -> Iterator[Batch]:
-        """The labelled examples of a split in order, or all if there are no labels, or the `chosen` ones, plain."""
+        """The labelled examples of a split in order, or all if there are no labels, or the `chosen` ones."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         chosen = self._eval_examples(split) if chosen is None else chosen
         batches = [BatchShare(0, rows.numpy()) for rows in chosen.split(batch_size) if len(rows)]
-        for images, labels, indices, epoch in self._plain_loader(split, batches) if batches else ():
+        for images, labels, indices, epoch in self._eval_loader(split, batches) if batches else ():
             assert images is not None
             indices = indices.to(device)
             images = [x.to(device) for x in images] if isinstance(images, list) else images.to(device)
-            views = self.plain(images, indices, epoch, self.seed)
+            views = self.evaluation_views(images, indices, epoch, self.seed)
             yield Batch(views, labels.to(device), indices)
 
-    def _plain_loader(self, split: str, batches: list[BatchShare]) -> Iterable[Loaded]:
+    def _eval_loader(self, split: str, batches: list[BatchShare]) -> Iterable[Loaded]:
         if self.store == "encoded":
-            crops = Crops(self.encoded[split], self.plain, self.seed)
+            crops = Crops(self.encoded[split], self.evaluation_views, self.seed)
             check_shared_memory(crops.example_bytes(self.image_size) * len(batches[0].indices), self._workers())
             return in_workers(crops, batches, self._workers())
         return ResidentLoader(batches, self.pixels[split], self.labels[split])

@@ -3,6 +3,7 @@
 import ast
 import sysconfig
 import warnings
+from collections import deque
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from itertools import islice
@@ -190,25 +191,37 @@ class StandardLibrary:
         """[]: there are no tables."""
         return []
 
+    @cached_property
+    def _texts(self) -> list[str]:
+        """Some megabytes, kept because a corpus is read twice and parsing the files takes seconds."""
+        found = (text for path in self._paths for text in _documentation(path))
+        return list(dict.fromkeys(filter(None, found)))
+
     def read(self, split: str, labelled: bool) -> Iterator[Document]:
         """The documents."""
-        seen: set[str] = set()
-        for path in self._paths:
-            for text in _documentation(path):
-                if text and text not in seen:
-                    seen.add(text)
-                    yield Document(text, None)
+        return (Document(text, None) for text in self._texts)
 
 
 def _documentation(path: Path) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the standard library has invalid escapes in its strings
         tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
+    has_topics = path.parent.name == "pydoc_data"  # topics.py: {"topic": "its text"}
+    for node in ast.walk(tree) if has_topics else _walk_statements(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield ast.get_docstring(node) or ""
-        elif isinstance(node, ast.Dict) and path.parent.name == "pydoc_data":  # topics.py: {"topic": "its text"}
+        elif isinstance(node, ast.Dict):
             yield from (v.value for v in node.values if isinstance(v, ast.Constant) and isinstance(v.value, str))
+
+
+def _walk_statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a tree in the order of `ast.walk`, which spends most of its time on expressions."""
+    todo = deque([tree])
+    while todo:
+        node = todo.popleft()
+        for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+            todo.extend(getattr(node, field, ()))
+        yield node
 
 
 def _divide(lines: Iterator[str], documents: str) -> Iterator[str]:

@@ -218,7 +218,7 @@ class TextData(LightningDataModule):
         assert self.tokens is not None, "setup() comes first"
         return self.tokens
 
-    def attach(self, views: Views, plain: Views | None = None) -> None:
+    def attach(self, views: Views, evaluation: Views | None = None) -> None:
         """Sets the views of training. Text needs no plain ones: documents are evaluated as they are.
 
         Raises:

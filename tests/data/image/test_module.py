@@ -268,7 +268,7 @@ def test_mistakes_are_named(pets: Path, settings: dict, message: str) -> None:
 def test_views_that_workers_cannot_crop_are_refused_at_once(pets: Path) -> None:
     made = data(pets, store="encoded", num_workers=0)
     with pytest.raises(ValueError, match="begin it with"):
-        made.attach(Views([[Normalize([0.5] * 3, [0.2] * 3)]]), made.plain)
+        made.attach(Views([[Normalize([0.5] * 3, [0.2] * 3)]]), made.evaluation_views)
 
 
 def test_two_processes_prepare_once(pets: Path, own_cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
