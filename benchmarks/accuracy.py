@@ -51,6 +51,8 @@ They are not the best rows, because after so short a run those are the methods t
 OUTDATED = "†"
 """Marks a row whose configuration has changed since it was measured."""
 
+SCORES = ("knn/top1", "init/knn/top1", "linear/top1", "init/linear/top1")
+"""Columns of the tables."""
 TEXT_BY_CONFIG = ("simclr", "byol", "barlow_twins", "vicreg", "lejepa")
 """Methods that also train on text without changes, on two windows of each review."""
 
@@ -198,19 +200,19 @@ class Row(NamedTuple):
         """Name of the method."""
         return self.name.removesuffix(" (text)")
 
-    def cell(self, key: str) -> str:
-        """Formats a metric in percent, with its interval for several runs; "" if not measured."""
+    def cell(self, key: str, is_plain: bool = False) -> str:
+        """Formats a metric in percent, with its interval for several runs unless `is_plain`; "" if not measured."""
         values = tuple(run["metrics"][key] for run in self.runs if key in run["metrics"])
         if not values:
             return ""
         estimate = Estimate(values)
-        ends = estimate.interval(is_share=True)
+        ends = None if is_plain else estimate.interval(is_share=True)
         return with_interval(100 * estimate.mean, ends and (100 * ends[0], 100 * ends[1]), decimals=1)
 
     @property
     def scores(self) -> list[str]:
         """Cells of kNN and linear probe, each followed by the value before training."""
-        return [self.cell(key) for key in ("knn/top1", "init/knn/top1", "linear/top1", "init/linear/top1")]
+        return [self.cell(key) for key in SCORES]
 
     @property
     def label(self) -> str:
@@ -274,7 +276,9 @@ def short_table() -> str:
     known = {row.name: row for row in measured()}
     lines = ["| method | kNN % | *init* | linear % | *init* |", "| --- | ---: | ---: | ---: | ---: |"]
     chosen = [known[name] for name in IN_README if name in known]
-    lines += [f"| {' | '.join([row.label, *row.scores])} |" for row in chosen]
+    for row in chosen:  # the intervals of random weights are in the full table
+        cells = [row.cell(key, is_plain=key.startswith("init/")) for key in SCORES]
+        lines.append(f"| {' | '.join([row.label, *cells])} |")
     if not all(row.is_current for row in chosen):
         lines += ["", f"{OUTDATED}: measured before the configuration of this row changed."]
     return "\n".join(lines) + "\n"

@@ -34,8 +34,9 @@ def test_runs_of_the_current_configuration_make_the_row(record: Path) -> None:
     add(record, "another", 0.9)
     (row,) = accuracy.measured()
     assert (row.label, len(row.runs)) == ("simclr", 2)
-    assert row.scores == ["42.0 (30.2 to 54.8)", "30.0 ± 0.0", "", ""]
+    assert row.scores == ["42.0 (30.1 to 55.0)", "30.0 ± 0.0", "", ""]
     assert accuracy.OUTDATED not in accuracy.table()
+    assert "| simclr | 42.0 (30.1 to 55.0) | 30.0 |  |  |" in accuracy.short_table()
 
 
 def test_runs_of_an_earlier_configuration_are_marked(record: Path) -> None:
