@@ -270,7 +270,7 @@ def modules() -> list[str]:
         found |= {name for file in (PACKAGE / folder).glob("*.py") for name in imported(file)}
     ours = {name for name in found if name.startswith("ssl_zoo.") and module_file(name)}
     ours -= {name for name in ours if name.startswith("ssl_zoo.methods.")}  # they have a page of their own
-    first = ["ssl_zoo.api", "ssl_zoo.encoder", "ssl_zoo.method"]
+    first = ["ssl_zoo.api", "ssl_zoo.encoder", "ssl_zoo.method", "ssl_zoo.report.report"]
     return [*first, *sorted(ours - set(first))]
 
 

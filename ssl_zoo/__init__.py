@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ssl_zoo.api import evaluate, finetune, pretrain
     from ssl_zoo.encoder import Encoder, load
     from ssl_zoo.method import Batch, Method
+    from ssl_zoo.report.report import compare_folders as compare
     from ssl_zoo.tasks.embed import embed_data as embed
     from ssl_zoo.tasks.map import make_map
     from ssl_zoo.tasks.neighbours import find_neighbours
@@ -17,6 +18,7 @@ __all__ = [
     "Encoder",
     "Method",
     "__version__",
+    "compare",
     "embed",
     "evaluate",
     "find_neighbours",
@@ -30,6 +32,7 @@ _HOMES = {
     "Batch": "ssl_zoo.method.Batch",
     "Encoder": "ssl_zoo.encoder.Encoder",
     "Method": "ssl_zoo.method.Method",
+    "compare": "ssl_zoo.report.report.compare_folders",
     "embed": "ssl_zoo.tasks.embed.embed_data",
     "evaluate": "ssl_zoo.api.evaluate",
     "find_neighbours": "ssl_zoo.tasks.neighbours.find_neighbours",

@@ -56,7 +56,7 @@ MAY_IMPORT = {
     # A task is imported by its name.
     "run": {"config", "encoder_data", "ending", "method_choice", "report.display", "training"},
     # After the run.
-    "report": {"evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
+    "report": {"data.cache", "evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
     "sweep": {"config", "files", "report", "training.stop_signals"},
     "conformance": {"backbones.tokens", "build", "config", "distributed", "evaluators", "learner", "method",
                     "training"},

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTION = {"huggingface_hub": "huggingface-hub", "hydra": "hydra-core", "PIL": "pillow"} | {
     "sklearn": "scikit-learn",
+    "vl_convert": "vl-convert-python",
     "yaml": "pyyaml",
 }
 """Import name -> name on PyPI, where they differ."""

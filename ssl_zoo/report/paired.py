@@ -149,15 +149,15 @@ def seeds_needed(difference: float, deviation: float, comparisons: int = 1) -> i
     Returns:
         2 to `MAX_SEEDS`; None for more.
     """
-    from scipy import stats
+    from scipy.special import ndtr, ndtri, stdtrit  # scipy.stats takes seconds to import
 
     def power(n: int) -> float:
-        limit, away = stats.t.isf(0.025 / comparisons, n - 1), difference / deviation * math.sqrt(n)
+        limit, away = -stdtrit(n - 1, 0.025 / comparisons), difference / deviation * math.sqrt(n)
         # The noncentral t as a mean over quantiles of the deviation; scipy's own has no number far from 0.
-        return float(stats.norm.sf(limit * _deviations(n) - away).mean())
+        return float(ndtr(away - limit * _deviations(n)).mean())
 
     # With a known deviation, by the normal distribution, fewer would do.
-    least = (stats.norm.isf(0.025 / comparisons) + stats.norm.ppf(POWER)) * deviation / difference
+    least = (ndtri(POWER) - ndtri(0.025 / comparisons)) * deviation / difference
     n = max(2, math.ceil(min(least, MAX_SEEDS) ** 2))
     while n <= MAX_SEEDS and power(n) < POWER:
         n += 1
@@ -167,6 +167,7 @@ def seeds_needed(difference: float, deviation: float, comparisons: int = 1) -> i
 @lru_cache(maxsize=MAX_SEEDS)
 def _deviations(n: int) -> np.ndarray:
     """1,000 equally probable standard deviations of n draws from the standard normal distribution."""
-    from scipy.stats import chi2
+    from scipy.special import gammaincinv
 
-    return np.sqrt(chi2.ppf((np.arange(1000) + 0.5) / 1000, n - 1) / (n - 1))
+    quantiles = 2 * gammaincinv((n - 1) / 2, (np.arange(1000) + 0.5) / 1000)  # of chi^2 with n - 1 degrees of freedom
+    return np.sqrt(quantiles / (n - 1))

@@ -1,20 +1,17 @@
-"""Compares runs by their results.json files: `python -m ssl_zoo.report <folders...>`.
+"""Reads runs for a comparison, prints it, and formats it as Markdown and as CSV with plain numbers."""
 
-Prints the comparison and writes it as Markdown, as CSV with plain numbers, and as one HTML page with figures.
-"""
-
-import argparse
 import csv
-import html
 import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo import files
-from ssl_zoo.report import bars, display, results
-from ssl_zoo.report.comparison import COSTS, NAME_COLUMNS, Comparison, compare, is_accuracy, is_better_low
+from ssl_zoo.report import display, results
+from ssl_zoo.report.appendix import answer
+from ssl_zoo.report.comparison import Comparison
+from ssl_zoo.report.estimate import is_accuracy
+from ssl_zoo.report.row import COMPUTE, COSTS, NAME_COLUMNS
 
 
 def load_runs(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -47,14 +44,16 @@ def _read_run(file: Path) -> dict[str, Any]:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Formats the comparison as Markdown: table, verdicts, notes, and the runs that did not complete."""
-    parts = ["# Comparison", *([_markdown(comparison.table(comparison.headlines))] if comparison.rows else [])]
-    if comparison.verdicts:
-        parts.append("\n".join(f"- {display.escape_markdown(line)}" for line in comparison.verdicts))
+    """Formats the comparison as Markdown: verdicts, table, notes, runs that did not complete, reviewer's appendix."""
+    parts = ["# Comparison"]
+    parts += ["\n".join(f"- {display.escape_markdown(sentence)}" for sentence in comparison.verdicts)]
+    parts += [_markdown(comparison.table(comparison.headlines))] if comparison.rows else []
     parts.append("\n".join(f"- {display.escape_markdown(note)}" for note in comparison.notes))
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
-    return "\n\n".join(parts) + "\n"
+    answers = [[each.item, each.text or "unknown", each.neurips, each.acl] for each in answer(comparison)]
+    parts += ["## Reviewer's appendix", _markdown([["item", "answer", "NeurIPS", "ACL"], *answers])]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -63,7 +62,7 @@ def to_csv(comparison: Comparison) -> str:
     For each metric: the mean, half the width and the bounds of its 95 % interval, the number of runs, and for
     accuracies the number of test examples. At the end the difference of the first headline metric to the baseline.
     """
-    keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(COSTS)]
+    keys = [*comparison.with_baselines(comparison.metrics), *comparison.present(dict.fromkeys((*COSTS, *COMPUTE)))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"{key}{suffix}" for key in keys for suffix in ("", " ci95", " low", " high", " n", " examples")]
@@ -87,38 +86,6 @@ def to_csv(comparison: Comparison) -> str:
         texts = (found.test,) if found else ()
         writer.writerow([*names, seeds, len(row.seeds), *numbers, *fields, *texts])
     return text.getvalue()
-
-
-def to_html(comparison: Comparison) -> str:
-    """Formats the comparison as a self-contained HTML page: table, one figure per metric, all metrics, failed runs."""
-    parts = [_html(comparison.table(comparison.headlines))] if comparison.rows else []
-    parts.append(f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in comparison.notes)}</ul>")
-    parts += [f'<img alt="{html.escape(key)}" src="{_plot_metric(comparison, key)}">' for key in comparison.headlines]
-    if comparison.metrics != comparison.headlines:
-        parts += ["<h2>All metrics</h2>", _html(comparison.table(comparison.metrics))]
-    if comparison.incomplete:
-        parts += ["<h2>Not completed</h2>", _html(comparison.incomplete_table())]
-    return _PAGE.replace("BODY", "\n".join(parts))
-
-
-def _plot_metric(comparison: Comparison, key: str) -> str:
-    shown = []
-    for row in comparison.rows:
-        if key in row.estimates:
-            estimate, baseline = row.estimates[key], row.estimates.get(f"init/{key}")
-            scale = 100 if is_accuracy(key) else 1
-            others = ", ".join(filter(None, (row.names[name] for name in comparison.varying if name != "method")))
-            ends = estimate.interval(is_accuracy(key))
-            bar = bars.Bar(
-                label="\n".join(filter(None, (row.names["method"], others))),
-                text=row.cell(key),
-                values=tuple(scale * value for value in estimate.values),
-                interval=None if ends is None else (scale * ends[0], scale * ends[1]),
-                baseline=scale * baseline.mean if baseline else None,
-            )
-            shown.append(bar)
-    title = f"{key} %" if is_accuracy(key) else f"{key} (low is good)" if is_better_low(key) else key
-    return bars.plot_bars(title, shown, is_log=key.endswith("perplexity"), limit=100 if is_accuracy(key) else None)
 
 
 def print_tables(comparison: Comparison) -> None:
@@ -148,54 +115,3 @@ def print_tables(comparison: Comparison) -> None:
 def _markdown(lines: list[list[str]]) -> str:
     escaped = [[display.escape_markdown(cell) for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [escaped[0], ["---"] * len(escaped[0]), *escaped[1:]])
-
-
-def _html(lines: list[list[str]]) -> str:
-    head, *body = ([html.escape(cell) for cell in line] for line in lines)
-    rows = (f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in body)
-    return f"<table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{''.join(rows)}</table>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Comparison</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #22303c; max-width: 70em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
-th, td { padding: .35em .9em .35em 0; text-align: left; border-bottom: 1px solid #e6e9ed; white-space: nowrap }
-th { color: #6b7785; font-weight: 600 } ul { color: #6b7785; padding-left: 1.2em }
-img { max-width: 100%; display: block; margin: 1.5em 0 }
-</style></head><body><h1>Comparison</h1>
-BODY
-</body></html>
-"""
-
-
-def write_report(runs: Sequence[dict[str, Any]], out: Path, baseline: str | None = None, across: bool = False) -> None:
-    """Prints the comparison of `runs`, see `compare`, and writes report.md, report.csv and report.html to `out`."""
-    comparison = compare(runs, baseline, across)
-    print_tables(comparison)
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(out / "report.md", to_markdown(comparison))
-    files.write_atomically(out / "report.csv", to_csv(comparison))
-    files.write_atomically(out / "report.html", to_html(comparison))
-    print(f"Written beside the runs: {out / 'report.html'}, .md, .csv")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, or 2 for an invalid argument."""
-    parser = argparse.ArgumentParser("python -m ssl_zoo.report", description="Compare runs by their results.json.")
-    parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold some, however deep")
-    parser.add_argument("--out", type=Path, help="where report.md, .csv and .html go; the first folder if not given")
-    parser.add_argument(
-        "--baseline", help="method, settings or label of the row to compare with; the best if not given"
-    )
-    parser.add_argument("--across", action="store_true", help="compare rows of other data, evaluation, views or budget")
-    given = parser.parse_args(arguments)
-    display.replace_unencodable()
-    first = given.folders[0]
-    out = given.out or (first if first.is_dir() else first.parent)
-    try:
-        write_report(load_runs(given.folders), out, given.baseline, given.across)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0

@@ -21,7 +21,7 @@ class WriteReport(Callback):
             unwritten: results, each with its "folder", that replace those in the folder or could not be written to it.
             **_: what else Hydra passes on.
         """
-        from ssl_zoo.report import display, tables  # late, because Hydra imports this module at every start
+        from ssl_zoo.report import display, report, tables  # late, because Hydra imports this module at every start
 
         sweep = Path(config.hydra.sweep.dir)
         command = f"python -m ssl_zoo.report {shlex.quote(str(sweep))}"
@@ -36,7 +36,7 @@ class WriteReport(Callback):
             print(f"{sweep}: no job has any results yet, so there is no report. Once there are: {command}", flush=True)
             return
         try:
-            tables.write_report(runs, sweep)
+            report.write_report(report.report_of(runs), sweep)
         except OSError as error:  # the comparison was printed
             print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
             raise SystemExit(1) from error

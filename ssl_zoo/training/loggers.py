@@ -21,6 +21,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from ssl_zoo import files
+from ssl_zoo.report.curves import METRICS_NAME, read_metrics
 from ssl_zoo.training.credentials import masked
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def finish_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
 class MetricsFile(Logger):
     """Appends to `metrics.jsonl` in the run folder: one JSON object per call, with "step" and the metrics.
 
-    Values that are not finite are null, because JSON has neither NaN nor infinity. `read_metrics` reads the file; for
-    a table with one row per step:
+    Values that are not finite are null, because JSON has neither NaN nor infinity. `report.curves.read_metrics` reads
+    the file; for a table with one row per step:
 
         pandas.read_json("metrics.jsonl", lines=True).groupby("step").last()
 
@@ -64,7 +65,7 @@ class MetricsFile(Logger):
 
     def __init__(self, folder: str | Path, resumed_at: int = 0):
         super().__init__()
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path = Path(folder) / METRICS_NAME
         self._pending = b""  # rows that are not in the file yet
         self._begin(resumed_at)
 
@@ -130,28 +131,6 @@ class MetricsFile(Logger):
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         self._pending = b""
-
-
-def read_metrics(path: Path | str) -> dict[int, dict[str, float]]:
-    """Reads a `metrics.jsonl`: the last value of each metric at each step, NaN for one that is not finite.
-
-    Ignores a partial last line, and rows that an interrupted run logged after the checkpoint it was resumed from.
-
-    Raises:
-        OSError: if the file cannot be read.
-        ValueError: if the file is damaged.
-    """
-    table: dict[int, dict[str, float]] = {}
-    *lines, _ = Path(path).read_text(encoding="ascii").split("\n")
-    for line in lines:
-        row = json.loads(line)
-        if not isinstance(row, dict) or not isinstance(step := row.pop("step", None), int):
-            raise ValueError(f"a line without a step: {line[:80]}")
-        if row.pop("resumed", False):
-            table = {earlier: values for earlier, values in table.items() if earlier <= step}
-        else:
-            table.setdefault(step, {}).update({k: math.nan if x is None else x for k, x in row.items()})
-    return table
 
 
 class Wandb(Logger):

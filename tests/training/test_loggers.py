@@ -19,8 +19,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+from ssl_zoo.report.curves import read_metrics
 from ssl_zoo.training import loggers
-from ssl_zoo.training.loggers import MetricsFile, Wandb, finish_loggers, read_metrics, tensorboard
+from ssl_zoo.training.loggers import MetricsFile, Wandb, finish_loggers, tensorboard
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.stop_signals import Interrupted
 from tests.training.test_checkpoints import train

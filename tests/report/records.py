@@ -1,0 +1,76 @@
+"""Records of runs that never were: as many rows and seeds as a test asks for."""
+
+import functools
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ssl_zoo.report import results
+
+METHODS = ("simclr", "vicreg", "byol", "dino", "barlow_twins", "supervised", "mae", "moco")
+STEPS = 100
+
+
+def save_run(folder: Path, method: str, seed: int, /, **changes: Any) -> None:
+    """One run with curves and few labels; `changes` replace keys of its results."""
+    draw = random.Random(f"{folder.name}")
+    folder.mkdir(parents=True)
+    top = 0.5 + METHODS.index(method) / 40 + draw.uniform(0, 0.02)
+    metrics = {"linear/top1": top, "knn/top1": top - 0.05, "init/linear/top1": 0.3, "init/knn/top1": 0.25}
+    metrics |= {"rankme": 60 + draw.random(), "linear/l2": 0.01}
+    metrics |= {f"few/{n}/{what}": top - 0.3 / n for n in (1, 10) for what in ("linear", "knn", "scratch")}
+    flops = (1 + METHODS.index(method)) * 1e12
+    budget = {"kind": "steps", "value": STEPS, "steps": STEPS, "examples": 6400, "flops": flops, "seconds": 61.5}
+    facts = {"num_train": 50_000, "num_test": 10_000}
+    config = {
+        "facts": facts,
+        "data": {"splits": {"train": ["train"], "test": "test"}},
+        "evaluators": {"linear": {"validation": 0.2}},
+        "backbone": {"pretrained": False},
+    }
+    record = results.empty_results(
+        "completed",
+        method=method,
+        backbone="resnet18",
+        data="cifar10",
+        seed=seed,
+        budget=budget,
+        metrics=metrics,
+        counts={"linear/top1": 10_000, "knn/top1": 10_000},
+        speed={"examples_per_second": 104.1},
+        environment={"torch": "2.15.0", "python": "3.11.7", "device": "2 cores", "precision": "32-true", "git": "1a2b"},
+        config=config,
+        overrides=[f"method={method}", f"seed={seed}"],
+    )
+    (folder / "results.json").write_text(json.dumps(record | changes))
+    rows = [{"step": step, "eval/linear/top1": top * step / STEPS, "train/loss": 1.0} for step in (20, 50, 80)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (folder / "neighbours.png").write_bytes(draw_sheet())
+
+
+@functools.cache
+def draw_sheet() -> bytes:
+    """A picture of the size of a sheet of neighbours."""
+    content = io.BytesIO()
+    Image.effect_noise((1136, 1196), 8).save(content, "PNG")
+    return content.getvalue()
+
+
+def save_sweep(folder: Path, rows: int, seeds: int = 2) -> None:
+    """`rows` rows of different temperature and method, and one run that failed."""
+    for row in range(rows):
+        method = METHODS[row % len(METHODS)]
+        temperature = 0.05 * (1 + row // len(METHODS))
+        for seed in range(seeds):
+            overrides = [f"method={method}", f"seed={seed}", f"method.temperature={temperature:.2f}"]
+            place = folder / f"{row:02d}-{seed}"
+            save_run(place, method, seed, overrides=overrides)
+            record = json.loads((place / "results.json").read_text())
+            record["config"]["method"] = {"temperature": temperature}
+            (place / "results.json").write_text(json.dumps(record))
+    error = {"type": "RuntimeError", "message": "CUDA out of memory: " + "tried to allocate more than there is, " * 4}
+    save_run(folder / "failed", "moco", 7, status="failed", error=error, metrics={})
