@@ -6,6 +6,7 @@ compared with a baseline, paired by seed. The notes list where the rows differ: 
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from ssl_zoo.report.row import COMPUTE, COSTS, ENVIRONMENT, NAME_COLUMNS, Compar
 
 DECISIVE = ("linear/top1", "knn/top1")
 """Accuracies to order and judge rows by: the first that all rows have, or else the one that most rows have."""
+DETAILS = re.compile(r"robustness/(?!mean/)|knn_spaces/|transfer_knn/(?!mean/)")
+"""Metrics of which there are many, and one that sums them up: the short table leaves them out."""
 WITHOUT_LABELS = (
     "No accuracy to choose by. Scores without labels are not reliable across methods: on our own runs the rank "
     "correlation of RankMe with the linear probe is +0.70 for ResNets, -0.16 for ViTs and +0.25 for text. Look at the "
@@ -63,7 +66,8 @@ class Comparison:
     @property
     def headlines(self) -> list[str]:
         """The metrics of the short table; the first is that by which rows are ordered and judged."""
-        shown = [key for key in self.metrics if is_accuracy(key) or is_correlation(key) or key.endswith("/perplexity")]
+        kinds = (is_accuracy, is_correlation, lambda key: key.endswith("/perplexity"))
+        shown = [key for key in self.metrics if any(kind(key) for kind in kinds) and not DETAILS.match(key)]
         shown = shown or self.metrics
         having = {key: sum(key in row.estimates for row in self.rows) for key in shown}
         decisive = next((key for key in DECISIVE if having.get(key) == len(self.rows)), None)

@@ -14,7 +14,7 @@ from ssl_zoo.evaluators.proportion import wilson
 
 def is_accuracy(key: str) -> bool:
     """Whether a metric is an accuracy, a fraction that is shown in percent."""
-    return bool(re.fullmatch(r"top[15]|recall\d+", key.rpartition("/")[2]))
+    return bool(re.fullmatch(r"top[15]|recall\d+|miou|accuracy", key.rpartition("/")[2]))
 
 
 def is_correlation(key: str) -> bool:
@@ -24,7 +24,7 @@ def is_correlation(key: str) -> bool:
 
 def is_better_low(key: str) -> bool:
     """Whether a lower value of a metric is better."""
-    return key.rpartition("/")[2] in ("perplexity", "loss")
+    return key.rpartition("/")[2] in ("perplexity", "loss", "error", "alignment", "uniformity")
 
 
 @dataclass(frozen=True)
