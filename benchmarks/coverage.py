@@ -107,8 +107,8 @@ def table(draws: int) -> Iterator[str]:
     yield "| right by one alone | by the other alone | n = 200 | n = 1,000 | n = 10,000 |"
     yield "| ---: | ---: | ---: | ---: | ---: |"
     for gained, lost in ((0.02, 0.02), (0.05, 0.03), (0.15, 0.1), (0.1, 0.01)):
-        cells = [coverage_over_examples(gained, lost, examples, 10 * draws) for examples in (200, 1000, 10_000)]
-        yield f"| {100 * gained:.0f} % | {100 * lost:.0f} % | {' | '.join(f'{100 * cell:.1f}' for cell in cells)} |"
+        held = [coverage_over_examples(gained, lost, examples, 10 * draws) for examples in (200, 1000, 10_000)]
+        yield f"| {100 * gained:.0f} % | {100 * lost:.0f} % | {' | '.join(f'{100 * share:.1f}' for share in held)} |"
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def _evaluation(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -
 def _evaluated_later(run: Mapping[str, Any], metric: str) -> list[str]:
     """The evaluators' settings on the command line of the last `task=evaluate` that measured a metric again."""
     notes = [_object(note) for note in _list(run.get("evaluations"))]
-    last = next((note for note in reversed(notes) if metric in _list(note.get("metrics"))), {})
+    last: Mapping[str, Any] = next((note for note in reversed(notes) if metric in _list(note.get("metrics"))), {})
     words = str(last.get("command", "")).split()
     return sorted(word for word in words if word.lstrip("+").startswith("evaluators."))
 

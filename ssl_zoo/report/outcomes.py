@@ -15,7 +15,7 @@ import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,13 +60,11 @@ def write_outcomes(folder: Path, outcomes: Mapping[str, Outcomes]) -> None:
         path.unlink(missing_ok=True)
         return
     content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        metrics=np.array(list(outcomes)),
-        counts=np.array([len(found.right) for found in outcomes.values()]),
-        examples=np.array([found.examples for found in outcomes.values()]),
-        **{f"bits/{key}": np.packbits(found.right) for key, found in outcomes.items()},
-    )
+    arrays: dict[str, Any] = {f"bits/{key}": np.packbits(found.right) for key, found in outcomes.items()}
+    arrays["metrics"] = np.array(list(outcomes))
+    arrays["counts"] = np.array([len(found.right) for found in outcomes.values()])
+    arrays["examples"] = np.array([found.examples for found in outcomes.values()])
+    np.savez_compressed(content, **arrays)
     files.write_atomically(path, content.getvalue())
 
 
