@@ -108,8 +108,8 @@ def print_tables(comparison: Comparison) -> None:
             for line in lines:
                 table.add_row(*map(Text, line))
             console.print(table)
-    for line in (*comparison.verdicts, *comparison.notes):
-        console.print(Text(line))
+    for sentence in (*comparison.verdicts, *comparison.notes):
+        console.print(Text(sentence))
 
 
 def _markdown(lines: list[list[str]]) -> str:
