@@ -128,20 +128,20 @@ def _dots(series: Sequence[Series], metrics: Sequence[str]) -> Figure | None:
         "layer": layers,
     }
     has_before = any(value["kind"] == "before" for value in values)
-    before = [Control("before", "Before training", [("", "not shown"), ("yes", "grey bar")])] if has_before else []
+    toggle = [Control("before", "Before training", [("", "not shown"), ("yes", "grey bar")])] if has_before else []
     return Figure(
         "accuracy",
         "Means with intervals",
         "Filled: mean over seeds, with its 95 % interval. Open: single runs.",
         f"{', '.join(metrics)} of each row with 95 % intervals; the numbers are in the leaderboard.",
         spec,
-        [Control("metric", "Metric", [(metric, metric) for metric in metrics]), *before],
+        [Control("metric", "Metric", [(metric, metric) for metric in metrics]), *toggle],
     )
 
 
 def _against(series: Sequence[Series], metrics: Sequence[str], axes: Sequence[str]) -> Figure | None:
     """Each row by what its training has cost."""
-    values = []
+    values: list[dict[str, Any]] = []
     for each in series:
         costs = {axis: each.row.estimates[axis].mean for axis in axes if axis in each.row.estimates}
         for metric in metrics:
@@ -196,7 +196,9 @@ def _against(series: Sequence[Series], metrics: Sequence[str], axes: Sequence[st
 
 def _labels(series: Sequence[Series]) -> Figure | None:
     """Accuracy by number of labels per class, with training from scratch on the same labels beside it."""
-    values, numbers, probes = [], set(), {}
+    values: list[dict[str, Any]] = []
+    numbers: set[str] = set()
+    probes: dict[str, None] = {}
     for each in series:
         for key, estimate in each.row.estimates.items():
             found = LABEL_KEYS.fullmatch(key)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,14 @@ def library() -> str:
     """
     import vl_convert
 
-    def bundle(folder: Path) -> None:
-        (folder / "vega.js").write_text(vl_convert.javascript_bundle(vl_version=VEGA_LITE), encoding="utf-8")
+    def make() -> str:
+        return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
 
+    def build(folder: Path) -> None:
+        (folder / "vega.js").write_text(make(), encoding="utf-8")
+
+    key = {"format": 1, "vl_convert": version("vl-convert-python"), "vega_lite": VEGA_LITE}
     try:
-        folder = cached("javascript", {"vl_convert": vl_convert.__version__, "vega_lite": VEGA_LITE}, bundle)
-        return (folder / "vega.js").read_text(encoding="utf-8")
+        return (cached("javascript", key, build) / "vega.js").read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+        return make()

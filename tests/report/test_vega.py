@@ -35,7 +35,7 @@ def test_the_library_is_kept_and_is_made_without_a_cache_too(tmp_path: Path, mon
     whole = library.__wrapped__()
     assert "window.vegaEmbed=" in whole
     assert "</script" not in whole.lower()
-    monkeypatch.setattr("vl_convert.javascript_bundle", lambda **_: "made again")
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda *_: "made again")
     assert library.__wrapped__() == whole
     (tmp_path / "file").touch()
     monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path / "file"))
