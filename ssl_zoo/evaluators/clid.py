@@ -21,7 +21,7 @@ def learnability(x: Tensor, clusters: int, k: int) -> float:
         clusters: of k-means, which sees all examples; at most N.
         k: neighbours, at most N / 2; by Euclidean distance, one vote each.
     """
-    from sklearn.cluster import KMeans  # type: ignore[import-untyped]  # slow to import
+    from sklearn.cluster import KMeans  # slow to import
     from sklearn.neighbors import KNeighborsClassifier  # type: ignore[import-untyped]
 
     points = x.double().cpu().numpy()
