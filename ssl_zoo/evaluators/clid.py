@@ -22,7 +22,7 @@ def learnability(x: Tensor, clusters: int, k: int) -> float:
         k: neighbours, at most N / 2; by Euclidean distance, one vote each.
     """
     from sklearn.cluster import KMeans  # slow to import
-    from sklearn.neighbors import KNeighborsClassifier  # type: ignore[import-untyped]
+    from sklearn.neighbors import KNeighborsClassifier
 
     points = x.double().cpu().numpy()
     labels = KMeans(clusters, n_init=1, random_state=0).fit_predict(points)
