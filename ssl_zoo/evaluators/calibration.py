@@ -30,7 +30,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int) -> float:
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature, from 0.01 to 100, that minimises the cross-entropy of logits (N, C) / temperature."""
-    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]  # slow to import
+    from scipy.optimize import minimize_scalar  # slow to import
 
     logits = logits.double()
 

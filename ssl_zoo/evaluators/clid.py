@@ -21,8 +21,8 @@ def learnability(x: Tensor, clusters: int, k: int) -> float:
         clusters: of k-means, which sees all examples; at most N.
         k: neighbours, at most N / 2; by Euclidean distance, one vote each.
     """
-    from sklearn.cluster import KMeans  # type: ignore[import-untyped]  # slow to import
-    from sklearn.neighbors import KNeighborsClassifier  # type: ignore[import-untyped]
+    from sklearn.cluster import KMeans  # slow to import
+    from sklearn.neighbors import KNeighborsClassifier
 
     points = x.double().cpu().numpy()
     labels = KMeans(clusters, n_init=1, random_state=0).fit_predict(points)

@@ -20,7 +20,7 @@ from ssl_zoo.evaluators.linear import Linear, StandardizedProbe
 
 def auroc(inside: Tensor, outside: Tensor) -> float:
     """Probability that a score of `inside` (n,) exceeds one of `outside` (m,); an equal one counts half."""
-    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]  # slow to import
+    from sklearn.metrics import roc_auc_score  # slow to import
 
     labels = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))])
     return float(roc_auc_score(labels.numpy(), torch.cat([inside, outside]).double().cpu().numpy()))

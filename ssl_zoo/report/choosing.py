@@ -85,7 +85,7 @@ def across_methods(runs: Iterable[ScoredRun]) -> tuple[float, int]:
     Returns:
         NaN for fewer than three methods, or where all scores or all accuracies are equal.
     """
-    from scipy.stats import spearmanr  # type: ignore[import-untyped]  # slow to import
+    from scipy.stats import spearmanr  # slow to import
 
     groups = _by_method(runs).values()
     scores = [statistics.fmean(run.score for run in group) for group in groups]

@@ -7,7 +7,14 @@ from rich.console import Console
 from torch import nn
 
 from ssl_zoo.evaluators.base import run_evaluators, warn_once
-from ssl_zoo.evaluators.few_labels import FewLabels, few_labels_table, sample_labels, summarize
+from ssl_zoo.evaluators.few_labels import (
+    FewLabels,
+    few_labels_table,
+    first_match,
+    sample_labels,
+    sample_share,
+    summarize,
+)
 from ssl_zoo.evaluators.knn import KNN
 from ssl_zoo.evaluators.linear import Linear, fit_probe, standardize_features
 from ssl_zoo.evaluators.proportion import Proportion
@@ -47,6 +54,31 @@ def test_a_draw_has_so_many_of_each_class_and_never_changes() -> None:
 def test_more_labels_than_a_class_has_are_refused_with_its_name() -> None:
     with pytest.raises(ValueError, match="10 per class, but class 2 has 3"):
         sample_labels(torch.tensor([0] * 20 + [2] * 3), 10, 0)
+
+
+def test_a_share_is_of_each_class_and_never_changes() -> None:
+    y = torch.tensor([0] * 100 + [1] * 40 + [2] * 3)
+    rows = sample_share(y, 0.1, 0)
+    assert y[rows].bincount().tolist() == [10, 4, 1]
+    assert len(rows.unique()) == len(rows)
+    assert torch.equal(rows, sample_share(y, 0.1, 0))
+    assert not torch.equal(rows, sample_share(y, 0.1, 1))
+
+
+def test_shares_and_fine_tuning_are_measured_on_the_same_labels() -> None:
+    finetune = Scratch(steps=4, batch_size=8, lr=1e-2, weight_decay=0.0, draws=2)
+    evaluator, data, network = few_labels(labels=[5], shares=[0.1], draws=2, finetune=finetune), digits(), encoder()
+    evaluator(judge(data, "init", network))
+    context = judge(data, "final", network)
+    found = evaluator(context)
+    kinds = ("linear", "knn", "pixels_linear", "pixels_knn", "scratch", "finetuned")
+    expected = {f"few/{n}/{kind}" for n in ("5", "10%", "all") for kind in kinds}
+    assert {key for key in found if not key.endswith("_std")} == expected
+    train, test = context.inputs("train"), context.inputs("test")
+    assert found["few/all/finetuned"] == finetune.accuracy(context, network, train, test)
+    rows = [sample_share(train.y, 0.1, number) for number in range(2)]
+    scores = [finetune.accuracy(context, network, type(train)(*(part[r] for part in train)), test) for r in rows]
+    assert found["few/10%/finetuned"] == pytest.approx(statistics.fmean(scores))
 
 
 def test_all_rows_of_the_table_are_measured() -> None:
@@ -118,7 +150,7 @@ def test_text_has_probes_and_neighbours_only() -> None:
     assert {key.split("/")[2].removesuffix("_std") for key in found} == {"linear", "knn"}
 
 
-@pytest.mark.parametrize("settings", [{"labels": []}, {"labels": [0, 10]}, {"draws": 1}])
+@pytest.mark.parametrize("settings", [{"labels": []}, {"labels": [0, 10]}, {"draws": 1}, {"shares": [1.0]}])
 def test_bad_settings_name_key_and_value(settings: dict) -> None:
     ((key, value),) = settings.items()
     with pytest.raises(ValueError, match=rf"few_labels.*{key}={value}".replace("[", r"\[").replace("]", r"\]")):
@@ -146,6 +178,28 @@ def test_summary_orders_columns_and_leaves_out_what_is_unknown() -> None:
     assert rows[0].cells == [(0.351, 0.02), None, (0.95, None)]
     assert rows[2].cells == [(0.773, 0.0214), (0.965, 0.004), (0.99, None)]
     assert summarize({"knn/top1": 0.9}, "SimCLR") == ([], [])
+
+
+def test_shares_stand_between_numbers_and_all() -> None:
+    found = METRICS | {"few/10%/linear": 0.8, "few/1%/linear": 0.6, "few/2/linear": 0.7}
+    columns = [
+        "1 label per class",
+        "2 labels per class",
+        "10 labels per class",
+        "1 % of the labels",
+        "10 % of the labels",
+    ]
+    assert summarize(found, "SimCLR")[0] == [*columns, "all labels"]
+
+
+def test_the_first_match_with_training_from_scratch_is_said_in_words() -> None:
+    assert first_match(METRICS, "SimCLR") is None
+    sentence = first_match(METRICS | {"few/all/scratch": 0.96}, "SimCLR")
+    assert sentence == (
+        "SimCLR, linear probe, with 10 labels per class: 96.5%; trained from scratch, with all labels: 96.0%"
+    )
+    sentence = first_match(METRICS | {"few/all/scratch": 0.995}, "SimCLR")
+    assert sentence == "no row of SimCLR reaches what training from scratch with all labels does, 99.5%"
 
 
 def test_table_in_per_cent() -> None:

@@ -96,3 +96,17 @@ def test_bad_settings_name_key_and_value(key: str, value: int) -> None:
     settings = {"steps": 5, "batch_size": 8, "lr": 1e-3, "weight_decay": 0.0, "draws": 2} | {key: value}
     with pytest.raises(ValueError, match=rf"scratch\.{key}={value}: give at least"):
         Scratch(**settings)
+
+
+def test_the_rate_is_chosen_on_labelled_examples_and_only_where_there_are_enough() -> None:
+    _, network, judged = setting()
+    train, test = judged.inputs("train"), judged.inputs("test")
+    scratch = Scratch(steps=20, batch_size=25, lr=[1e-9, 3e-2], weight_decay=0.0, draws=2)
+    assert scratch.choose(judged, network, train) == 3e-2, "with the other one nothing is learned"
+    chosen = Scratch(steps=20, batch_size=25, lr=3e-2, weight_decay=0.0, draws=2)
+    assert scratch.accuracy(judged, network, train, test) == chosen.accuracy(judged, network, train, test)
+    one = torch.stack([(train.y == label).nonzero()[0, 0] for label in train.y.unique()])
+    few = type(train)(*(part[one] for part in train))
+    assert scratch.choose(judged, network, few) == 1e-9
+    with pytest.raises(ValueError, match=r"scratch\.lr=\[\]"):
+        Scratch(steps=1, batch_size=2, lr=[], weight_decay=0.0, draws=2)
