@@ -7,7 +7,6 @@ without stop-gradient, and 3.5 and 0.12 with attraction only. Networks with rand
 so only changes count. Letters: n examples, D width.
 """
 
-import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,9 +14,9 @@ from torch import Tensor
 from ssl_zoo.evaluators.spread import feature_std, rankme
 
 COLLAPSED_STD = 0.2
-"""Below it, and below what it was before training, features have shrunk to a point."""
+"""Below it, and below `MIN_RATIO` of the highest so far, features have shrunk to a point."""
 MIN_RATIO = 0.5
-"""Of the highest rank, or of the most live features, so far: below it, directions or features were lost."""
+"""Of the highest deviation, the highest rank or the most live features so far: below it, they were lost."""
 CONSTANT = 1e-4
 """Distance from the mean, relative to the length of the features, up to which an output counts as constant."""
 DEAD = 1e-6
@@ -65,7 +64,7 @@ class CollapseWatch:
     """
 
     def __init__(self) -> None:
-        self.state: dict[str, float] = {"looks": 0, "first_std": math.inf, "rank": 0.0, "live": 0}
+        self.state: dict[str, float] = {"looks": 0, "std": 0.0, "rank": 0.0, "live": 0}
         self.state |= {"since": -1, "healthy": -1}
 
     def look(self, step: int, x: Tensor, is_last: bool = False) -> Collapse | None:
@@ -97,18 +96,16 @@ class CollapseWatch:
         deviations = x.std(dim=0, correction=0)
         live = int((deviations > DEAD * deviations.max()).sum())
         rank, std = rankme(x), feature_std(x)
-        most_live, top_rank, first_std = state["live"], state["rank"], state["first_std"]
-        state["live"], state["rank"] = max(live, most_live), max(rank, top_rank)
+        most_live, top_rank, top_std = state["live"], state["rank"], state["std"]
+        state["live"], state["rank"], state["std"] = max(live, most_live), max(rank, top_rank), max(std, top_std)
         if is_first:
-            state["first_std"] = std
             return None
         spread = (x - x.mean(dim=0)).norm(dim=1).max().item()
         if spread <= CONSTANT * x.norm(dim=1).mean().item():
             return "output", "the output has collapsed: every example gets the same vector"
-        if std < min(COLLAPSED_STD, first_std):
+        if std < min(COLLAPSED_STD, MIN_RATIO * top_std):
             return "output", (
-                f"the output has collapsed to a point: feature_std is {std:.2g}, {first_std:.2g} before training, and "
-                "healthy up to 1"
+                f"the output has collapsed to a point: feature_std is {std:.2g}, {top_std:.2g} earlier, healthy up to 1"
             )
         if live < MIN_RATIO * most_live:
             return "dimensions", (
