@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from ssl_zoo.config import CONF, dotted_keys
+from ssl_zoo.dry_run import dry_run
 from ssl_zoo.report import results
 from tests.conftest import Ended
 
@@ -47,3 +48,20 @@ def test_an_experiment_means_what_it_says(experiment: str) -> None:
         if not isinstance(value, dict):
             assert composed[key] == value, key
     assert sum(value is not None for value in cfg.budget.values()) == 1
+
+
+COMPARISONS = sorted(path.stem for path in (CONF / "experiment" / "compare").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_a_comparison_is_a_sweep_of_runs_that_can_start(name: str) -> None:
+    """Each choice of the swept group passes the checks of a run that need no data."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        params = compose("config", [f"experiment=compare/{name}"], return_hydra_config=True).hydra.sweeper.params
+        (group,) = set(params) - {"seed"}
+        assert len(params.seed.split(",")) >= 3
+        for choice in params[group].split(","):
+            cfg = compose("config", [f"experiment=compare/{name}", f"{group}={choice}", "trainer.accelerator=cpu"])
+            if cfg.data.get("in_chans") == "auto":  # picked from the data, which are not read here
+                cfg.data.update(in_chans=3, mean=[0.5] * 3, std=[0.5] * 3)
+            dry_run(cfg)

@@ -11,7 +11,14 @@ from omegaconf import DictConfig
 
 
 class WriteReport(Callback):
-    """Hydra callback that compares the runs in the sweep folder and writes the report there."""
+    """Hydra callback that compares the runs in the sweep folder and writes the report there.
+
+    Args:
+        across: compare rows, too, that differ in data, evaluation, views or budget.
+    """
+
+    def __init__(self, across: bool = False):
+        self.across = across
 
     def on_multirun_end(self, config: DictConfig, unwritten: Sequence[dict[str, Any]] = (), **_: Any) -> None:
         """Prints and writes the report, and says how to make it again once queued jobs have ended.
@@ -24,7 +31,7 @@ class WriteReport(Callback):
         from ssl_zoo.report import display, report, tables  # late, because Hydra imports this module at every start
 
         sweep = Path(config.hydra.sweep.dir)
-        command = f"python -m ssl_zoo.report {shlex.quote(str(sweep))}"
+        command = f"python -m ssl_zoo.report {shlex.quote(str(sweep))}{' --across' * self.across}"
         try:
             written = tables.load_runs([sweep])
         except ValueError:  # no folder, or no run in it
@@ -36,7 +43,7 @@ class WriteReport(Callback):
             print(f"{sweep}: no job has any results yet, so there is no report. Once there are: {command}", flush=True)
             return
         try:
-            report.write_report(report.report_of(runs), sweep)
+            report.write_report(report.report_of(runs, across=self.across), sweep)
         except OSError as error:  # the comparison was printed
             print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
             raise SystemExit(1) from error
