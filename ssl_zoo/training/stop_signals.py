@@ -46,6 +46,13 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()  # only it may set handlers
 
 
+def ignore_stop_signals() -> None:
+    """Ignores further stop signals, except Ctrl-C, while the end of a run is recorded."""
+    for number in STOP_SIGNALS if _is_main_thread() else ():
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_immediately() -> Iterator[None]:
     """Context manager for code that has nothing to save: a stop signal prints a message and raises `Interrupted`."""
