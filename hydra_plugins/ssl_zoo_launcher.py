@@ -68,6 +68,7 @@ class OptunaSweeperConf:
     """Settings of `hydra/sweeper=optuna`."""
 
     _target_: str = "hydra_plugins.ssl_zoo_launcher.OptunaSweeper"
+    params: Optional[dict[str, str]] = None  # noqa: UP045 - overrides of every job, ranges too
     trials: int = 20  # in all
     jobs: int = 1  # suggested together; give hydra.launcher.jobs the same number
     direction: str = "maximize"  # or minimize

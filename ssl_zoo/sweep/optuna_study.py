@@ -6,42 +6,41 @@ continues: completed trials count, and those that failed run again with their va
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from ssl_zoo.report import results
 from ssl_zoo.sweep.job import print_line
 from ssl_zoo.sweep.slurm import SlurmLauncher
-from ssl_zoo.sweep.sweepers import conclude
+from ssl_zoo.sweep.sweepers import ReportingSweeper, conclude, words_of
 
 STUDY_NAME = "study.json"
 
 
-class OptunaSweeper(Sweeper):
+class OptunaSweeper(ReportingSweeper):
     """Runs `trials` jobs, each with values that Optuna's TPE sampler suggests from the results of those before it.
 
     On the command line, `key=a,b` and `choice(a,b)` are categories, `range(1,5)` numbers at equal steps,
     `interval(0.1,1)` a range, and `tag(log,interval(1e-4,1e-1))` one in logarithms.
 
     Args:
+        params: overrides of every job, with or without ranges.
         trials: number of jobs in all.
         jobs: number of jobs whose values are suggested together; give the launcher the same number.
         direction: "maximize" or "minimize" the metric that `objective` names.
         seed: of the sampler.
     """
 
-    def __init__(self, trials: int, jobs: int, direction: str, seed: int):
+    def __init__(self, params: Mapping[str, str] | None, trials: int, jobs: int, direction: str, seed: int):
+        super().__init__(params)
         self.trials = trials
         self.jobs = jobs
         self.direction = direction
@@ -49,11 +48,7 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Checks the settings; called by Hydra before `sweep`."""
-        self.hydra_context = hydra_context
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         for key, value in (("trials", self.trials), ("jobs", self.jobs)):
             if value < 1:
                 raise CompactHydraException(f"hydra.sweeper.{key}={value}: give 1 or more")
@@ -112,9 +107,8 @@ class OptunaSweeper(Sweeper):
 
     def _space(self, arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
         """Splits the command line into fixed overrides and Optuna's distributions by key."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides(arguments)
-        fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+        overrides = self.parse(arguments)
+        fixed = [word for override in overrides if not override.is_sweep_override() for word in words_of(override)]
         space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
         if not space:
             raise CompactHydraException(
