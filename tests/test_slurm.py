@@ -94,7 +94,7 @@ class Held:
         (place / "hold.py").write_text(HOLD)
         self.run = ("seed=0", *METHODS["byol"].split(), "logger=wandb", "trainer.checkpoint_every=1000")
         callback = f"trainer.callbacks={{hold:{{_target_:hold.Hold,file:{self.file}}}}}"
-        launcher = [f"hydra.launcher.{key}" for key in ("partition=low", "time=30", "signal=USR1@20")]
+        launcher = [f"hydra.launcher.{key}" for key in ("partition=low", "time=30", "signal=USR1@45")]
         self.command = ("-m", "hydra/launcher=slurm", *launcher, f"hydra.sweep.dir={place / name}", callback)
         self.cli = cli
 
@@ -149,7 +149,7 @@ def test_a_preempted_and_a_requeued_run_end_as_if_undisturbed(
     run.file.write_text(str(steps[1]))
     slurm.start_again(job)
     run.until_held()
-    minutes = int(slurm.job(job)["RunTime"].split(":")[1]) + 1
+    minutes = int(slurm.job(job)["RunTime"].split(":")[1]) + 2
     slurm.call("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
     run.until_it_says("SIGUSR1: the step in progress is finished and saved")
     run.let_go()
