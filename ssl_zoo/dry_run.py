@@ -105,6 +105,10 @@ def check_trainer(cfg: DictConfig) -> None:
                 f"lasts is budget.epochs or budget.steps, what it writes logger and trainer.checkpoint_every"
             )
         settings.check_setting(f"trainer.{key}", value, hints[key])
+    for key in ("callbacks", "plugins"):
+        for name, part in (cfg.trainer[key] or {}).items():
+            if not isinstance(part, DictConfig) or "_target_" not in part:
+                raise ValueError(f"trainer.{key}.{name}={part}: give {{_target_: <class>, ...}}")
     settings.check_part("trainer", OmegaConf.to_container(cfg.trainer))
     for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every"):
         settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 1)

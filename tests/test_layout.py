@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "ending": {"config", "report.results", "training"},
     "files": set(),
     # A task is imported by its name.
-    "run": {"config", "encoder_data", "ending", "method_choice", "report.display", "training"},
+    "run": {"config", "encoder_data", "ending", "method_choice", "report", "training"},
     # After the run.
     "report": {"evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
     "sweep": {"config", "files", "report", "training.cluster", "training.stop_signals"},

@@ -82,14 +82,14 @@ class OptunaSweeper(ReportingSweeper):
             if is_measured(first):
                 trial = optuna.trial.create_trial(params=first["params"], distributions=space, value=first["value"])
                 study.add_trial(trial)
-                print_line(f"[{numbers[0] + 1}/{self.trials}] completed before: {describe(first, self.objective)}")
+                print_line(f"[{numbers[0] + 1}/{self.trials}] completed before: {in_words(first, self.objective)}")
                 continue
             asked = []
             for number in numbers:
                 if number in recorded:  # again, with its values
                     study.enqueue_trial(recorded[number]["params"])
                 asked.append(study.ask(space))
-            jobs = [[*fixed, *(f"{key}={as_text(trial.params[key])}" for key in space)] for trial in asked]
+            jobs = [[*fixed, *(f"{key}={as_word(trial.params[key])}" for key in space)] for trial in asked]
             self.validate_batch_is_legal(jobs)
             done = list(self.launcher.launch(jobs, initial_job_idx=numbers[0]))
             for number, trial, end in zip(numbers, asked, done, strict=True):
@@ -152,7 +152,7 @@ class OptunaSweeper(ReportingSweeper):
         if best is None:
             print_line(f"none of {self.trials} trials completed, so there is no best one")
         else:
-            found = describe(recorded[best], self.objective)
+            found = in_words(recorded[best], self.objective)
             print_line(f"best of {self.trials} trials ({completed} completed): [{best + 1}/{self.trials}] {found}")
 
 
@@ -194,12 +194,12 @@ def measured_value(end: JobReturn) -> float | None:
     return float(value) if isinstance(value, int | float) and abs(value) < float("inf") else None
 
 
-def describe(trial: dict[str, Any], objective: str) -> str:
+def in_words(trial: dict[str, Any], objective: str) -> str:
     """Returns a trial in words: its values and its objective."""
-    values = " ".join(f"{key}={as_text(value)}" for key, value in trial["params"].items())
+    values = " ".join(f"{key}={as_word(value)}" for key, value in trial["params"].items())
     return f"{values}: {objective} {trial['value']:.6g}"
 
 
-def as_text(value: Any) -> str:
+def as_word(value: Any) -> str:
     """Returns a value as it stands on a command line."""
     return value if isinstance(value, str) else repr(value)
