@@ -19,9 +19,10 @@ if TYPE_CHECKING:  # these import torch, which a mistake on the command line doe
 
 OURS = {
     "checkpoint_every": int, "evaluate_before": bool, "evaluate_every": float | None, "compile": bool,
-    "channels_last": bool, "on_collapse": Literal["warn", "stop"] | None,
+    "channels_last": bool, "callbacks": dict | None, "plugins": dict | None, "requeue": bool | Literal["auto"],
+    "on_collapse": Literal["warn", "stop"] | None,
 }  # fmt: skip
-"""Keys of `trainer` that are not Lightning's, and their types."""
+"""Keys of `trainer` that are not passed to Lightning as they are, and their types."""
 
 
 def pin_views(cfg: DictConfig) -> None:
@@ -107,6 +108,28 @@ def build_method(cfg: DictConfig, checkpoint: str | None = None) -> "Method":
     return method.to(memory_format=torch.channels_last) if cfg.trainer.channels_last else method
 
 
+def trainer_parts(trainer: DictConfig) -> dict[str, Any]:
+    """The strategy, plugins and callbacks that `trainer` names, as arguments of Lightning's Trainer.
+
+    Where nobody says otherwise, processes are those that torchrun or srun has started, and else Lightning starts them.
+    """
+    from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+
+    from ssl_zoo.training import cluster
+
+    parts: dict[str, Any] = hydra.utils.instantiate(
+        {key: trainer[key] for key in ("strategy", "plugins", "callbacks")}, _convert_="all"
+    )
+    plugins, callbacks = (list((parts[key] or {}).values()) for key in ("plugins", "callbacks"))
+    if cluster.slurm_job() and not cluster.has_agent() and not any(isinstance(p, ClusterEnvironment) for p in plugins):
+        if cluster.is_started_by_srun():
+            cluster.set_tasks_per_node()
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # its own requeueing would not wait for our checkpoint
+        else:
+            plugins.append(LightningEnvironment())
+    return parts | {"plugins": plugins, "callbacks": callbacks}
+
+
 def build_trainer(
     cfg: DictConfig, folder: Path, precision: str, max_steps: int | None, callbacks: list[Any], resumed_at: int = 0
 ) -> "Trainer":
@@ -120,17 +143,18 @@ def build_trainer(
 
     given = dict(cfg.trainer) | {"precision": precision}
     ours = {key: given.pop(key) for key in OURS}
+    parts = trainer_parts(cfg.trainer)
     if max_steps is not None:  # a short run is logged ten times too
         given["log_every_n_steps"] = min(given["log_every_n_steps"], max(1, max_steps // 10))
     extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values()]
     checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
     return Trainer(
-        **given,
+        **given | {"strategy": parts["strategy"]},
         max_steps=max_steps or -1,
         max_epochs=-1,  # the data never ends: the budget does
         logger=[MetricsFile(folder, resumed_at), *extra],
-        callbacks=[ProgressBar(cfg.data.batch_size), *callbacks, checkpoint],
-        plugins=[SafeCheckpointIO()],
+        callbacks=[ProgressBar(cfg.data.batch_size), *callbacks, *parts["callbacks"], checkpoint],
+        plugins=[SafeCheckpointIO(), *parts["plugins"]],
         limit_val_batches=0,
         use_distributed_sampler=False,  # the data module shares out each batch itself
         enable_checkpointing=False,

@@ -18,10 +18,12 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from ssl_zoo import settings
+from ssl_zoo.training import cluster
 from ssl_zoo.training.credentials import masked
 
 STARTED = time.time()
@@ -34,6 +36,8 @@ AUTO_KEYS = ("data.batch_size", "data.image_size", "data.in_chans", "data.label_
 """Keys that may be "auto", which `auto.pick_data` replaces by what the data suggests."""
 SEVERAL_KINDS = ("backbone.pretrained", "budget.", "data.splits.train", "trainer.devices", "trainer.precision")
 """Beginnings of keys of which the default shows one kind of several; the part that they belong to checks them."""
+NAMES_CODE = ("trainer.callbacks", "trainer.plugins", "trainer.strategy")
+"""Beginnings of keys whose values may name code, by `_target_`; a run reads them from its command line alone."""
 FREE_TEXT: dict[str, tuple[str, ...]] = {
     "text": (),
     "query": ("null",),
@@ -43,8 +47,18 @@ FREE_TEXT: dict[str, tuple[str, ...]] = {
     "backbone.pretrained": ("null", "true", "false"),
 }
 """Keys whose values are texts or paths, taken as they stand, each with the values that are none."""
-TEXTS = ("text", "checkpoint", "encoder", "probe", "query", "format", "push", "name")
+TEXTS = ("text", "checkpoint", "encoder", "probe", "query", "format", "push", "name", "objective")
 """Keys whose values are texts or null."""
+PLUGINS = {
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "joblib": "hydra-joblib-launcher",
+    "ray": "hydra-ray-launcher",
+    "rq": "hydra-rq-launcher",
+    "ax": "hydra-ax-sweeper",
+    "nevergrad": "hydra-nevergrad-sweeper",
+}
+"""Launchers and sweepers of others, and the packages that bring them."""
 _SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")
 
 
@@ -56,7 +70,7 @@ class Run:
         experiment: the name of the row it belongs to in a report, None if the parts' names say it all.
         method, backbone, data: the names in tables.
         seed: None if the configured one is no whole number.
-        run_id: four letters that tell runs of the same second apart.
+        run_id: what tells runs of the same second apart; the same in all processes of a run.
         overrides: the words on the command line.
         config: the composed configuration, not resolved, without the facts of the data.
         choices: the file that was chosen in each group of `conf/`.
@@ -156,7 +170,8 @@ def check_key(key: str, value: Any, default: Mapping[str, Any]) -> None:
     if top == "facts":
         raise ValueError(f"{key}: facts is what the data turned out to be, filled in by the run. Leave it out")
     inner = dotted_keys(value) if isinstance(value, Mapping) else {}
-    if any(part.startswith("_") for name in (key, *inner) for part in name.split(".")):
+    names_code = any(part.startswith("_") for name in (key, *inner) for part in name.split("."))
+    if names_code and not key.startswith(NAMES_CODE):
         raise ValueError(
             f"{key}: which code runs is not set key by key. Choose a part by its name, such as method=byol or "
             "data=folder; code of your own is named in a file of your own below conf/"
@@ -196,6 +211,14 @@ def explain(error: Exception, conf: Path) -> str:
             "with spaces, brackets, quotes or letters beyond ASCII is quoted twice, for the shell and for Hydra: "
             """'key="value"'"""
         )
+    if isinstance(error, MissingConfigException) and (
+        missing := re.search(r"hydra/(launcher|sweeper)[/=]'?(\w+)", f"{error.missing_cfg_file} {message}")
+    ):
+        group, wrong = f"hydra/{missing[1]}", missing[2]
+        if wrong in PLUGINS:
+            return f"{group}={wrong}: not installed. Install it: pip install {PLUGINS[wrong]}"
+        there = {"launcher": ("process", "slurm", "basic"), "sweeper": ("grid", "optuna", "basic")}[missing[1]]
+        return f"{group}={wrong}: no such choice{nearest(wrong, [*there, *PLUGINS])} There are: {', '.join(there)}"
     if isinstance(error, MissingConfigException):
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         if there := sorted(file.stem for file in (conf / group).glob("*.yaml")):
@@ -229,10 +252,9 @@ def check_config(cfg: DictConfig) -> None:
     """Refuses what composes but cannot run: unknown tasks, wrong types, several processes without a common folder."""
     if cfg.task not in TASKS:
         raise ValueError(f"task={cfg.task}: no such task{nearest(str(cfg.task), TASKS)} There are: {', '.join(TASKS)}")
-    hydra_given = [str(o) for o in HydraConfig.get().overrides.hydra]
-    scheduled = int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1
-    if scheduled and not any(o.startswith("hydra.run.dir=") for o in hydra_given):
-        raise ValueError("hydra.run.dir is not set: processes started by torchrun or Slurm must share one run folder")
+    is_folder_given = any(str(o).startswith("hydra.run.dir=") for o in HydraConfig.get().overrides.hydra)
+    if not cluster.is_folder_shared() and not is_folder_given and HydraConfig.get().mode == RunMode.RUN:
+        raise ValueError("hydra.run.dir is not set: the processes of a run must share its folder")
     given = [str(o) for o in HydraConfig.get().overrides.task]
     groups = [o for o in given if (CONF / o.split("=")[0].lstrip("+~").split("@")[0]).is_dir()]
     values = [o.split("=")[0].lstrip("+~") for o in given if o not in groups]
@@ -246,6 +268,9 @@ def check_config(cfg: DictConfig) -> None:
             raise ValueError(f"{key} must be given, e.g. {key}=...")
     for key, hint in {"seed": int, **dict.fromkeys(TEXTS, str | None)}.items():
         settings.check_setting(key, cfg[key], hint)
+    if cfg.objective is not None and cfg.objective.partition("/")[0] not in (cfg.evaluators or {}):
+        measured = ", ".join(f"{name}/..." for name in cfg.evaluators or {}) or "nothing"
+        raise ValueError(f"objective={cfg.objective}: these evaluators measure {measured}. Name one of their metrics")
     budgets = [key for key in values if key.startswith("budget.")]
     if budgets:  # a budget on the command line replaces the default one
         cfg.budget = {kind: value if f"budget.{kind}" in budgets else None for kind, value in cfg.budget.items()}

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from ssl_zoo import settings
-from ssl_zoo.build import OURS, build_method, build_optimizer, build_views, data_module
+from ssl_zoo.build import OURS, build_method, build_optimizer, build_views, data_module, trainer_parts
 
 if TYPE_CHECKING:
     from ssl_zoo.method import Method
@@ -95,7 +95,7 @@ def check_trainer(cfg: DictConfig) -> None:
     from lightning.pytorch import Trainer
 
     from ssl_zoo.data.order import check_shares
-    from ssl_zoo.training import environment, hardware
+    from ssl_zoo.training import cluster, environment, hardware
 
     hints = typing.get_type_hints(Trainer.__init__) | OURS | {"log_every_n_steps": int, "precision": str | int}
     for key, value in cfg.trainer.items():
@@ -105,6 +105,11 @@ def check_trainer(cfg: DictConfig) -> None:
                 f"lasts is budget.epochs or budget.steps, what it writes logger and trainer.checkpoint_every"
             )
         settings.check_setting(f"trainer.{key}", value, hints[key])
+    for key in ("callbacks", "plugins"):
+        for name, part in (cfg.trainer[key] or {}).items():
+            if not isinstance(part, DictConfig) or "_target_" not in part:
+                raise ValueError(f"trainer.{key}.{name}={part}: give {{_target_: <class>, ...}}")
+    settings.check_part("trainer", OmegaConf.to_container(cfg.trainer))
     for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every"):
         settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 1)
     for key in ("gradient_clip_val", "evaluate_every"):
@@ -112,10 +117,19 @@ def check_trainer(cfg: DictConfig) -> None:
     device = environment.device_type(cfg.trainer.accelerator)
     given = {key: value for key, value in cfg.trainer.items() if key not in OURS}
     given["precision"], _ = hardware.choose_precision(cfg.trainer.precision, device)
+    cluster.check_tasks_were_started()
+    cluster.check_requeue(cfg.trainer.requeue)
     try:
+        given |= trainer_parts(cfg.trainer)
         trainer = Trainer(**given, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {error}") from error
+    if (started := cluster.started_processes()) not in (1, trainer.world_size):
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices} on trainer.num_nodes={cfg.trainer.num_nodes} nodes: that makes "
+            f"{trainer.world_size} processes, and torchrun or Slurm has started {started}. Give as many devices as "
+            "there are processes per node, and a trainer such as ddp or ddp_cpu"
+        )
     check_shares(cfg.data.batch_size, trainer.world_size)
 
 

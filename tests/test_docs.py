@@ -71,7 +71,9 @@ def test_command_composes(line: str, my_conf: Path) -> None:
     arguments = [quoted(a, is_sweep="-m" in found[1].split()) for a in arguments]  # as `main` does
     singles = []
     for override in OverridesParser.create().parse_overrides(arguments):
-        if override.is_sweep_override():
+        if override.is_interval_sweep():
+            singles.append(f"{override.get_key_element()}={override.value().start}")
+        elif override.is_sweep_override():
             singles.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
         else:
             singles.append(override.input_line or "")

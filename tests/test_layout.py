@@ -49,15 +49,15 @@ MAY_IMPORT = {
     "untrusted": set(),
     "build": {"clock", "config", "data.base", "learner", "method", "training"},
     "dry_run": {"backbones", "build", "data.order", "method", "nn.queue", "settings", "training"},
-    "config": {"settings", "training.credentials"},
+    "config": {"settings", "training.cluster", "training.credentials"},
     "settings": set(),
     "ending": {"config", "report.results", "training"},
     "files": set(),
     # A task is imported by its name.
-    "run": {"config", "encoder_data", "ending", "method_choice", "report.display", "training"},
+    "run": {"config", "encoder_data", "ending", "method_choice", "report", "training"},
     # After the run.
     "report": {"data.cache", "evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
-    "sweep": {"config", "files", "report", "training.stop_signals"},
+    "sweep": {"config", "files", "report", "training.cluster", "training.stop_signals"},
     "conformance": {"backbones.tokens", "build", "config", "distributed", "evaluators", "learner", "method",
                     "training"},
 }  # fmt: skip

@@ -94,6 +94,21 @@ def read_results(path: Path | str) -> dict[str, Any]:
     return results
 
 
+def objective_value(folder: Path | str, objective: str | None) -> float | None:
+    """Returns the metric `objective` of a completed run, None without one.
+
+    Raises:
+        ValueError: if the run has not measured it, or it is not finite.
+    """
+    if objective is None:
+        return None
+    metrics = read_results(folder)["metrics"]
+    if metrics.get(objective) is None:
+        what = "is not finite" if objective in metrics else f"was not measured. There are: {', '.join(sorted(metrics))}"
+        raise ValueError(f"objective={objective} {what}")
+    return float(metrics[objective])
+
+
 def is_complete(folder: Path) -> bool:
     """Whether the folder holds readable results of a completed run."""
     try:

@@ -43,6 +43,8 @@ class Job:
         folder: the run folder.
         command: the command line.
         known: keys of results.json in case the job does not write the file.
+        number: its number in the sweep, from 0.
+        objective: the metric that the sweep looks for, if any.
         prefix: printed before each line of a parallel job; without one, output is passed on unchanged.
         process: the process, once started.
         started: start time in seconds of the monotonic clock, 0 before the start.
@@ -57,6 +59,8 @@ class Job:
     folder: Path
     command: list[str]
     known: dict[str, Any] = field(default_factory=dict)
+    number: int = 0
+    objective: str | None = None
     prefix: str = ""
 
     process: subprocess.Popen[bytes] = field(init=False)

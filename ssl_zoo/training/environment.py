@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from ssl_zoo.training import hardware
+from ssl_zoo.training import cluster, hardware
 
 
 def device_type(accelerator: str) -> str:
@@ -38,7 +38,10 @@ def single_device(accelerator: str, precision: str) -> Trainer:
 
 
 def describe_environment(trainer: Trainer, precision: str) -> dict[str, Any]:
-    """Returns what results depend on besides the configuration: versions, device, processes, precision, commit."""
+    """Returns what results depend on besides the configuration: versions, device, processes, precision, commit.
+
+    In a job of Slurm also its id, and how often it was requeued.
+    """
     device = trainer.strategy.root_device
     on_gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_gpu else f"{hardware.processor_name()}, {os.cpu_count()} cores"
@@ -56,6 +59,7 @@ def describe_environment(trainer: Trainer, precision: str) -> dict[str, Any]:
         "processes": trainer.world_size,
         "precision": precision,
         "git": git.stdout.strip() or None,
+        **cluster.describe_job(),
     }
 
 

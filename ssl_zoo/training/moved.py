@@ -31,7 +31,11 @@ ADDED_KEYS: dict[str, Any] = {
     "method.hidden_norm": True,
     "method.last_norm": False,
     "method.views_per_batch_norm": "joint",
+    "objective": None,
     "optimizer.decay_norms_and_biases": False,
+    "trainer.callbacks": None,
+    "trainer.plugins": None,
+    "trainer.requeue": "auto",
 }
 """Keys that earlier versions did not have -> the value that corresponds to their behaviour."""
 SPLIT_KEYS = {

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ssl_zoo.config import dotted_keys
 from ssl_zoo.report import results
-from ssl_zoo.training import moved
+from ssl_zoo.training import cluster, moved
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +20,13 @@ CONFIG_NAME = "config.json"
 RUN_FILES = (CONFIG_NAME, results.RESULTS_NAME, results.OUTCOMES_NAME, "metrics.jsonl", "tokenizer.json")
 """Files that a run writes into its folder, besides checkpoints."""
 MAY_DIFFER = (
-    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluators", "finetune.", "half", "logger",
-    "map.", "name", "neighbours.",
-    "trainer.accelerator", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
-    "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps", "trainer.num_nodes",
-    "trainer.on_collapse", "trainer.precision", "trainer.strategy",
+    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluation_views", "evaluators",
+    "finetune.", "half", "logger",
+    "map.", "name", "neighbours.", "objective",
+    "trainer.accelerator", "trainer.callbacks", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile",
+    "trainer.devices", "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps",
+    "trainer.num_nodes", "trainer.on_collapse", "trainer.plugins", "trainer.precision", "trainer.requeue",
+    "trainer.strategy",
 )  # fmt: skip
 """Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same, or only
 other tasks read the key.
@@ -186,8 +188,7 @@ def may_record(folder: Path) -> bool:
         found = {"status": "damaged"}
     status = found["status"]
     if status != "damaged" and found.get("run_id") == os.environ["SSL_ZOO_RUN_ID"]:
-        several = int(os.environ.get("WORLD_SIZE") or 1) > 1
-        return status != "completed" and not (several and status == "failed")
+        return status != "completed" and not (cluster.started_processes() > 1 and status == "failed")
     has_weights = any((folder / "checkpoints").glob("step-*.ckpt"))
     return status in ("none", "failed", "interrupted") and not has_weights
 

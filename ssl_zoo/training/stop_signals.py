@@ -46,6 +46,13 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()  # only it may set handlers
 
 
+def ignore_stop_signals() -> None:
+    """Ignores further stop signals, except Ctrl-C, while the end of a run is recorded."""
+    for number in STOP_SIGNALS if _is_main_thread() else ():
+        if number != signal.SIGINT:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stop_immediately() -> Iterator[None]:
     """Context manager for code that has nothing to save: a stop signal prints a message and raises `Interrupted`."""
@@ -84,6 +91,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received = 0
+        self._was_interrupted = False
         self._mask: set[int | signal.Signals] | None = None
         self._replaced: dict[signal.Signals, Any] = {}
         self._owner = os.getpid()
@@ -94,6 +102,7 @@ class StopSignals:
         Its workers inherit the mask, so that they survive a signal to the process group: the current step needs them.
         """
         self.received = 0
+        self._was_interrupted = False
         self._owner = os.getpid()
         if _is_main_thread():
             self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
@@ -115,13 +124,14 @@ class StopSignals:
         if os.getpid() != self._owner:  # forked children inherit the handler; their parent ends them
             return
         name = signal.Signals(number).name
-        if number == signal.SIGINT == self.received:
+        if number == signal.SIGINT and self._was_interrupted:
             write_message(f"second {name}: stopping at once, without another save")
             raise Interrupted(number)
+        self._was_interrupted = self._was_interrupted or number == signal.SIGINT
         if not self.received:
             more = "; a second Ctrl-C stops at once" if number == signal.SIGINT else ""
             write_message(f"{name}: the step in progress is finished and saved, then the run stops{more}")
-        self.received = number
+            self.received = number
 
     def _unblock(self) -> None:
         if self._mask is not None:
