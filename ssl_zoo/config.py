@@ -43,7 +43,7 @@ FREE_TEXT: dict[str, tuple[str, ...]] = {
     "backbone.pretrained": ("null", "true", "false"),
 }
 """Keys whose values are texts or paths, taken as they stand, each with the values that are none."""
-TEXTS = ("text", "checkpoint", "encoder", "probe", "query", "format", "push", "name")
+TEXTS = ("text", "checkpoint", "encoder", "probe", "query", "format", "push", "name", "story")
 """Keys whose values are texts or null."""
 _SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle)\(")
 
