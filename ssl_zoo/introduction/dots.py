@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_zoo.introduction.figure import BLACK, BLUE, GREY, ORANGE, as_png
+from ssl_zoo.introduction.figure import BLACK, BLUE, MUTED, ORANGE, as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ FIRST_LINE = (-0.6, 1.2, 0.8)
 """The line to begin with, 0.6 x = 1.2 y + 0.8, which runs through both clouds."""
 NUM_STEPS = 60
 STEP_SIZE = 0.3
-SHOWN = (0, 10, NUM_STEPS)
+SHOWN_STEPS = (0, 10, NUM_STEPS)
 """The numbers of the steps of which the line is drawn."""
 
 
@@ -88,23 +88,23 @@ def draw_dots(seed: int) -> bytes:
     seen, fresh = make_clouds(random), make_clouds(random)
     lines = adjust(seen)
     errors, others = ([count_errors(clouds, line) for line in lines] for clouds in (seen, fresh))
-    for step in SHOWN:
+    for step in SHOWN_STEPS:
         log.info("step %d: %d of %d dots on the wrong side, of as many new ones %d", step, errors[step], len(seen.y),
                  others[step])  # fmt: skip
     return as_png(5.0, partial(_plot, seen=seen, lines=lines, errors=errors, others=others))
 
 
 def _plot(figure: "Figure", seen: Clouds, lines: Tensor, errors: list[int], others: list[int]) -> None:
-    grid = figure.add_gridspec(2, len(SHOWN), height_ratios=(1, 1.35))
-    for column, (step, title) in enumerate(zip(SHOWN, ("at the start", "on the way", "at the end"), strict=True)):
+    grid = figure.add_gridspec(2, len(SHOWN_STEPS), height_ratios=(1, 1.35))
+    for column, (step, title) in enumerate(zip(SHOWN_STEPS, ("at the start", "on the way", "at the end"), strict=True)):
         axes = figure.add_subplot(grid[0, column])
         _plot_clouds(axes, seen, lines[step])
         axes.set_title(f"{title}:\n{errors[step]} of {len(seen.y)} wrong")
     axes = figure.add_subplot(grid[1, :])
     steps = range(len(errors))
     axes.plot(steps, errors, color=BLACK, linewidth=2, label="the dots it is adjusted to")
-    axes.plot(steps, others, color=GREY, linewidth=2, linestyle="--", label="new dots of the same clouds")
-    axes.plot(SHOWN, [errors[step] for step in SHOWN], "o", color=BLACK, clip_on=False)
+    axes.plot(steps, others, color=MUTED, linewidth=2, linestyle="--", label="new dots of the same clouds")
+    axes.plot(SHOWN_STEPS, [errors[step] for step in SHOWN_STEPS], "o", color=BLACK, clip_on=False)
     axes.set(xlabel="times that the line has been adjusted", ylabel="dots on the wrong side", xlim=(0, steps[-1]))
     axes.set_ylim(bottom=0)
     axes.legend()

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLACK = "#000000"
-GREY = "#767676"
+MUTED = "#767676"
 ORANGE = "#E69F00"
 SKY = "#56B4E9"
 GREEN = "#009E73"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
 
-WIDTH = 5.2
+INCHES_WIDE = 5.2
 """Inches of every figure. Its type of 10 points is then 10 pixels high on a phone of 390 pixels."""
 STYLE = {
     "font.size": 10,
@@ -52,7 +52,7 @@ def as_png(height: float, plot: Callable[["Figure"], None], dpi: int = 150) -> b
 
     drawn, packed = io.BytesIO(), io.BytesIO()
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=dpi)
+        figure = Figure(figsize=(INCHES_WIDE, height), layout="constrained", dpi=dpi)
         FigureCanvasAgg(figure)  # needs no display
         plot(figure)
         figure.savefig(drawn, format="png")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from ssl_zoo.introduction.figure import BLUE, GREY, ORANGE, as_png
+from ssl_zoo.introduction.figure import BLUE, MUTED, ORANGE, as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def draw_labels(
     curves = {
         "after looking at pictures without labels": (curve(metrics, "linear", draws, every), BLUE, "o-"),
         "the same network, from the labels alone": (curve(metrics, "scratch", scratch_draws, every), ORANGE, "^--"),
-        "no network: the bare pixels": (curve(metrics, "pixels_linear", draws, every), GREY, "s:"),
+        "no network: the bare pixels": (curve(metrics, "pixels_linear", draws, every), MUTED, "s:"),
     }
     for name, (points, _, _) in curves.items():
         shown = ", ".join(
@@ -99,7 +99,7 @@ def _plot(figure: "Figure", curves: Mapping[str, tuple[list[Point], str, str]]) 
     axes = figure.subplots()
     for name, (points, colour, style) in curves.items():
         plot_points(axes, points, colour, style, name)
-    mark_labels(axes, next(iter(curves.values()))[0])
+    mark_labels(axes, [point for points, _, _ in curves.values() for point in points])
     axes.legend(loc="lower right")
 
 
@@ -113,9 +113,10 @@ def plot_points(axes: "Axes", points: list[Point], colour: str, style: str, name
 
 
 def mark_labels(axes: "Axes", points: list[Point]) -> None:
-    """Puts the numbers of labels below a logarithmic axis, and per cent beside it."""
-    numbers = [point.labels for point in points]
+    """Puts the numbers of labels below a logarithmic axis, and per cent beside it, from the lowest ten."""
+    *few, most = sorted({point.labels for point in points})
     axes.set_xscale("log")
-    axes.set_xticks(numbers, [*(f"{number:.0f}" for number in numbers[:-1]), f"all\n({numbers[-1]:.0f})"])
+    axes.set_xticks([*few, most], [*(f"{number:.0f}" for number in few), f"all\n({most:.0f})"])
     axes.set_xticks([], minor=True)
-    axes.set(xlabel="labelled examples of each digit", ylabel="test pictures named rightly, %", ylim=(0, 102))
+    lowest = 10 * math.floor(10 * min(point.low for point in points))
+    axes.set(xlabel="labelled examples of each digit", ylabel="test pictures named rightly, %", ylim=(lowest, 101))

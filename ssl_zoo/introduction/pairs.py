@@ -28,7 +28,7 @@ class Embedded(NamedTuple):
     sentences: Tensor
 
 
-def found(embedded: Embedded, truth: Tensor) -> Proportion:
+def recall_at_one(embedded: Embedded, truth: Tensor) -> Proportion:
     """The share of pictures whose most similar sentence is the one about their class; recall at 1.
 
     Args:
@@ -60,7 +60,7 @@ def draw_pairs(images: Tensor, truth: Tensor, sentences: list[str], before: Embe
     rows = first_of_each(truth)
     matrices, titles = [], []
     for when, embedded in (("before training", before), ("after training", after)):
-        share = found(embedded, truth)
+        share = recall_at_one(embedded, truth)
         log.info("%s, the nearest sentence is right for %s of %d test pictures", when, share.percent, share.n)
         titles.append(f"{when}: {round(share * share.n)} of {share.n} pictures find their sentence")
         matrices.append(embedded.pictures[rows] @ embedded.sentences.T)
@@ -78,10 +78,10 @@ def _plot_matrix(part: "SubFigure", matrix: Tensor, images: Tensor, sentences: l
     grid = part.add_gridspec(2, len(images), height_ratios=(1, len(sentences)))
     for column, image in enumerate(images):
         axes = part.add_subplot(grid[0, column])
-        axes.imshow(1 - image, vmin=0, vmax=1)
+        axes.imshow(1 - image.numpy(), vmin=0, vmax=1)
         without_ticks(axes)
     axes = part.add_subplot(grid[1, :])
-    shown = axes.imshow(matrix.T, cmap="cividis", vmin=lowest, vmax=1, aspect="auto")
+    shown = axes.imshow(matrix.T.numpy(), cmap="cividis", vmin=lowest, vmax=1, aspect="auto")
     axes.set_yticks(range(len(sentences)), sentences)
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ssl_zoo.introduction.figure import BLUE, GREEN, ORANGE, VERMILION, as_png, without_ticks
+from ssl_zoo.introduction.figure import GREEN, ORANGE, VERMILION, as_png, without_ticks
 from ssl_zoo.introduction.labels import Point, curve, mark_labels, plot_points
 
 if TYPE_CHECKING:
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLUMNS = 8
+PER_ROW = 8
 
 
 def chosen(predictions: Tensor, truth: Tensor) -> list[int]:
-    """The first `COLUMNS` test pictures in their order, then as many of those that are named wrongly as a row holds."""
-    return [*range(COLUMNS), *(predictions != truth).nonzero().flatten().tolist()[:COLUMNS]]
+    """The first `PER_ROW` test pictures in their order, then as many of those that are named wrongly as a row holds."""
+    return [*range(PER_ROW), *(predictions != truth).nonzero().flatten().tolist()[:PER_ROW]]
 
 
 def draw_supervised(
@@ -46,20 +46,20 @@ def draw_supervised(
         log.info("%.0f labels of each digit: %.1f %% right", point.labels, 100 * point.mean)
     title = f"{num_train:,} labels: {len(truth) - wrong} of {len(truth)} new pictures named rightly"
     pictures = [(images[i], int(predictions[i]), int(truth[i])) for i in chosen(predictions, truth)]
-    return as_png(5.8, partial(_plot, title=title, pictures=pictures, points=points))
+    return as_png(5.4, partial(_plot, title=title, pictures=pictures, points=points))
 
 
 def _plot(figure: "Figure", title: str, pictures: list[tuple[Tensor, int, int]], points: list[Point]) -> None:
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.4))
     above.suptitle(title, fontsize=10)
-    grid = above.subplots(2, COLUMNS).ravel()
+    grid = above.subplots(2, PER_ROW).ravel()
     for axes in grid[len(pictures) :]:
         axes.set_visible(False)
     for axes, (image, said, label) in zip(grid, pictures, strict=False):
-        axes.imshow(1 - image, vmin=0, vmax=1)
+        axes.imshow(1 - image.numpy(), vmin=0, vmax=1)
         without_ticks(axes, GREEN if said == label else VERMILION)
         axes.set_xlabel(f"“{said}”" if said == label else f"“{said}”\nis a {label}")
     axes = below.subplots()
     plot_points(axes, points, ORANGE, "^-", "")
     mark_labels(axes, points)
-    axes.set_title("the same network with fewer labels")
+    axes.set_title("the same network, trained briefly with fewer labels")

@@ -16,7 +16,7 @@ from ssl_zoo.introduction.figure import as_png, without_ticks
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = 6
+NUM_CELLS = 6
 HIDDEN = 0.75
 """The grey of hidden tiles."""
 
@@ -26,7 +26,7 @@ class Strip(NamedTuple):
 
     Attributes:
         title: above it.
-        cells: up to `COLUMNS` pictures, (C, H, W) in [0, 1].
+        cells: up to `NUM_CELLS` pictures, (C, H, W) in [0, 1].
     """
 
     title: str
@@ -94,12 +94,12 @@ def draw_views(rows: Sequence[Strip]) -> bytes:
 
 
 def _plot(figure: "Figure", rows: Sequence[Strip]) -> None:
-    for part, row in zip(figure.subfigures(len(rows), 1), rows, strict=True):
+    for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         part.suptitle(row.title, fontsize=10, x=0.01, ha="left")
         largest = max(cell.shape[1] for cell in row.cells)
-        for axes, cell in zip(part.subplots(1, COLUMNS), row.cells, strict=False):
+        for axes, cell in zip(part.subplots(1, NUM_CELLS), row.cells, strict=False):
             smooth = "antialiased" if cell.shape[1] > 16 else "nearest"
-            axes.imshow(cell.permute(1, 2, 0).expand(-1, -1, 3), vmin=0, vmax=1, interpolation=smooth)
+            axes.imshow(cell.permute(1, 2, 0).expand(-1, -1, 3).numpy(), vmin=0, vmax=1, interpolation=smooth)
             border = (largest - cell.shape[1]) / 2  # small views are shown small
             axes.set(
                 xlim=(-0.5 - border, cell.shape[2] - 0.5 + border), ylim=(cell.shape[1] - 0.5 + border, -0.5 - border)

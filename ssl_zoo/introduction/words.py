@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ssl_zoo.introduction.figure import BLUE, GREY, as_png
+from ssl_zoo.introduction.figure import BLUE, MUTED, as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ SENTENCES = (
     "The default value is [MASK].",
     "This function returns a [MASK] of strings.",
 )
-TOP = 4
+NUM_GUESSES = 4
 """Guesses that are shown of each sentence."""
 
 Guesses = Sequence[tuple[str, float]]
@@ -49,7 +49,7 @@ def _plot(figure: "Figure", titles: list[str], before: Sequence[Guesses], after:
     longest = max(p for guesses in (*before, *after) for _, p in guesses)
     for sentence, row, old, new in zip(SENTENCES, rows, before, after, strict=True):
         row.suptitle(sentence.replace("[MASK]", "▁▁▁▁"), fontsize=10, fontweight="bold")
-        for axes, guesses, colour in zip(row.subplots(1, 2), (old, new), (GREY, BLUE), strict=True):
+        for axes, guesses, colour in zip(row.subplots(1, 2), (old, new), (MUTED, BLUE), strict=True):
             _plot_guesses(axes, guesses, colour, longest)
         if row is rows[0]:
             for axes, title in zip(row.axes, titles, strict=True):

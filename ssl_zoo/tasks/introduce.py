@@ -127,7 +127,7 @@ def read_trained(cfg: DictConfig, folder: Path) -> Trained:
 
 def tell_supervised(cfg: DictConfig, run: Trained) -> bytes:
     """The classifier's answers to the test pictures."""
-    images, truth = test_pictures(run.data)
+    images, truth = eval_pictures(run.data)
     assert isinstance(run.after, Classifies)
     with frozen(run.after):
         answers = EvalContext(run.after, run.data, "final").collect("test", run.after.classify).x.argmax(dim=1)
@@ -146,14 +146,14 @@ def tell_words(cfg: DictConfig, run: Trained) -> bytes:
     both = []
     for method in (run.before, run.after):
         assert isinstance(method, MLM)
-        rows = [guesses(method, run.data.tokenizer, sentence, words.TOP)[0] for sentence in words.SENTENCES]
+        rows = [guesses(method, run.data.tokenizer, sentence, words.NUM_GUESSES)[0] for sentence in words.SENTENCES]
         both.append([[(guess.token_str.strip(), guess.score) for guess in row] for row in rows])
     return words.draw_words(*both, run.metrics)
 
 
 def tell_pairs(cfg: DictConfig, run: Trained) -> bytes:
     """The test pictures, and the first template with the name of each class, in the space of both."""
-    images, truth = test_pictures(run.data)
+    images, truth = eval_pictures(run.data)
     sentences = [run.data.templates[0].replace("{}", name) for name in run.data.facts["class_names"]]
     both = []
     for method in (run.before, run.after):
@@ -164,7 +164,7 @@ def tell_pairs(cfg: DictConfig, run: Trained) -> bytes:
     return pairs.draw_pairs(images, truth, sentences, *both)
 
 
-def test_pictures(data: DataModule) -> tuple[Tensor, Tensor]:
+def eval_pictures(data: DataModule) -> tuple[Tensor, Tensor]:
     """The first channel of the test pictures, (N, H, W) in [0, 1], and their labels (N,) int64, in their order."""
     batches = list(data.eval_batches("test", 256))
     images, truth = torch.cat([b.views[0] for b in batches]), torch.cat([b.labels for b in batches])
@@ -195,7 +195,7 @@ def seen(name: str, picture: Tensor, seed: int) -> list[Tensor]:
         seed: of views and masks.
 
     Returns:
-        `views.COLUMNS` pictures (C, H, W) in [0, 1].
+        `views.NUM_CELLS` pictures (C, H, W) in [0, 1].
     """
     channels = len(picture)
     size, data = (96, "folder") if channels == 3 else (picture.shape[1], "digits")
@@ -205,15 +205,14 @@ def seen(name: str, picture: Tensor, seed: int) -> list[Tensor]:
         cfg = hydra.compose("config", [f"method={name}", f"data={data}"])
     cfg.seed, cfg.facts = seed, facts
     make = hydra.utils.instantiate(cfg.views, _convert_="all")
-    method = build_method(cfg) if name in views.HIDES else None
     cells: list[Tensor] = []
     with same_rng():
-        torch.manual_seed(seed)
+        method = build_method(cfg) if name in views.HIDES else None  # seeds torch
         for epoch in count():
             for view in make(picture[None], torch.zeros(1, dtype=torch.int64), epoch, seed):
                 shown = (view[0] * STD + MEAN).clamp(0, 1)
                 more = views.altered(name, method, view, shown if channels == 3 else 1 - shown)  # digits: ink on paper
-                if len(cells) + len(more) > views.COLUMNS:
+                if len(cells) + len(more) > views.NUM_CELLS:
                     return cells
                 cells += more
     raise AssertionError("there is always a next epoch")
