@@ -177,7 +177,8 @@ def configuration() -> str:
     """config.yaml, then a table of choices and the files themselves, per group."""
     parts = ["## config.yaml\n", fenced((CONF / "config.yaml").read_text()) + "\n"]
     for group in groups():
-        files = {file.stem: file.read_text() for file in sorted((CONF / group).glob("*.yaml"))}
+        found = sorted((CONF / group).rglob("*.yaml"))
+        files = {file.relative_to(CONF / group).with_suffix("").as_posix(): file.read_text() for file in found}
         if group == "method":
             lines = [
                 [f"[`{name}`](methods.md#{name})", header(source(target(yaml.safe_load(text))))[0]]

@@ -47,7 +47,7 @@ FREE_TEXT: dict[str, tuple[str, ...]] = {
     "backbone.pretrained": ("null", "true", "false"),
 }
 """Keys whose values are texts or paths, taken as they stand, each with the values that are none."""
-TEXTS = ("text", "checkpoint", "encoder", "probe", "query", "format", "push", "name", "objective")
+TEXTS = ("text", "checkpoint", "encoder", "probe", "query", "format", "push", "name", "objective", "story")
 """Keys whose values are texts or null."""
 PLUGINS = {
     "submitit_slurm": "hydra-submitit-launcher",

@@ -30,9 +30,9 @@ MAY_IMPORT = {
     "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",
                  "method", "report", "schedules", "similarity", "untrusted"},
     "tasks": {"__version__", "auto", "build", "config", "data", "dry_run", "encoder", "encoder_data", "encoder_file",
-              "ending", "evaluators", "exporters", "files", "learner", "method", "methods.mlm", "probe_file", "report",
-              "similarity",
-              "training"},
+              "ending", "evaluators", "exporters", "files", "introduction", "learner", "method", "methods.mlm",
+              "probe_file", "report", "similarity", "training"},
+    "introduction": {"backbones.tokens", "evaluators"},
     "clock": set(),
     "auto": {"build", "config", "data", "dry_run", "training"},
     # After training: an encoder in use needs neither Hydra nor Lightning.

@@ -185,7 +185,7 @@ def test_a_cancelled_run_saves_and_stays_cancelled(slurm: Slurm, held: Callable[
 def test_two_tasks_of_slurm_or_torchrun_equal_one(
     slurm: Slurm, cli: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A ReLU input within rounding of 0 may fall on either side, which the rate decides the effect of; AdamW would divide
+    # A ReLU input within rounding of 0 may fall on either side, and AdamW would divide
     # the rounding of gradients that are zero by their size.
     words = METHODS["byol"].replace("budget.steps=40", "budget.steps=4").split()
     words += ["optimizer=sgd", "optimizer.lr=1e-3", "trainer.precision=32-true"]

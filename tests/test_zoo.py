@@ -14,6 +14,7 @@ from tests.conftest import Ended
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+INTRODUCTIONS = sorted(f"intro/{path.stem}" for path in (CONF / "experiment" / "intro").glob("*.yaml"))
 QUICK = ("logger=csv", "evaluators=[]", "trainer.accelerator=cpu", "budget.steps=2", "hydra.run.dir=run")
 
 
@@ -35,14 +36,14 @@ def test_every_experiment_takes_a_step(experiment: str, cli: Callable[..., Ended
     assert results.read_results(Path("run"))["experiment"] == experiment
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", EXPERIMENTS + INTRODUCTIONS)
 def test_an_experiment_means_what_it_says(experiment: str) -> None:
     """Each value of the file is the value of the run, and exactly one budget remains."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"experiment={experiment}"])
     written = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml"))
     assert isinstance(written, dict)
-    del written["defaults"]
+    written.pop("defaults", None)
     composed = dotted_keys(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
     for key, value in dotted_keys(written).items():
         if not isinstance(value, dict):
