@@ -217,8 +217,8 @@ def explain(error: Exception, conf: Path) -> str:
         group, wrong = f"hydra/{missing[1]}", missing[2]
         if wrong in PLUGINS:
             return f"{group}={wrong}: not installed. Install it: pip install {PLUGINS[wrong]}"
-        there = {"launcher": ("process", "slurm", "basic"), "sweeper": ("grid", "optuna", "basic")}[missing[1]]
-        return f"{group}={wrong}: no such choice{nearest(wrong, [*there, *PLUGINS])} There are: {', '.join(there)}"
+        shipped = {"launcher": ("process", "slurm", "basic"), "sweeper": ("grid", "optuna", "basic")}[missing[1]]
+        return f"{group}={wrong}: no such choice{nearest(wrong, [*shipped, *PLUGINS])} There are: {', '.join(shipped)}"
     if isinstance(error, MissingConfigException):
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         if there := sorted(file.stem for file in (conf / group).glob("*.yaml")):

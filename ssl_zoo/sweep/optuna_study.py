@@ -75,13 +75,14 @@ class OptunaSweeper(ReportingSweeper):
         fixed, space = self._space(arguments)
         file = Path(self.config.hydra.sweep.dir) / STUDY_NAME
         recorded = self._recorded(file, space)
-        study = optuna.create_study(direction=self.direction, sampler=optuna.samplers.TPESampler(seed=self.seed))
+        direction = optuna.study.StudyDirection[self.direction.upper()]
+        study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=self.seed))
         ends: list[JobReturn] = []
         for numbers in batches(range(self.trials), self.jobs, lambda number: is_measured(recorded.get(number))):
             first = recorded.get(numbers[0])
-            if is_measured(first):
-                trial = optuna.trial.create_trial(params=first["params"], distributions=space, value=first["value"])
-                study.add_trial(trial)
+            if first is not None and is_measured(first):
+                earlier = optuna.trial.create_trial(params=first["params"], distributions=space, value=first["value"])
+                study.add_trial(earlier)
                 print_line(f"[{numbers[0] + 1}/{self.trials}] completed before: {in_words(first, self.objective)}")
                 continue
             asked = []
@@ -165,12 +166,12 @@ def distribution(override: Override) -> Any:
         assert value.start is not None
         assert value.end is not None
         is_whole = isinstance(value.start, int) and isinstance(value.end, int)
-        kind = IntDistribution if is_whole else FloatDistribution
+        kind: Any = IntDistribution if is_whole else FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
     if isinstance(value, RangeSweep):
         values = list(value.range())
         if all(isinstance(each, int) for each in values):
-            return IntDistribution(min(values), max(values), step=abs(value.step))
+            return IntDistribution(int(min(values)), int(max(values)), step=abs(int(value.step)))
     assert isinstance(value, ChoiceSweep | RangeSweep)
     return CategoricalDistribution(list(override.sweep_string_iterator()))
 

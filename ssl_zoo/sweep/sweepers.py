@@ -10,9 +10,12 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from ssl_zoo.sweep.commands import JobEnd
 
 
 class ReportingSweeper(Sweeper):
@@ -21,6 +24,10 @@ class ReportingSweeper(Sweeper):
     Args:
         params: overrides of every job, as on the command line, by key.
     """
+
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
 
     def __init__(self, params: Mapping[str, str] | None = None):
         self.params = dict(params or {})
@@ -87,7 +94,7 @@ def conclude(context: HydraContext, config: DictConfig, ends: Sequence[JobReturn
     failed = [end for end in ends if end.status == JobStatus.FAILED]
     if not failed:
         return
-    unwritten = [end.unwritten for end in failed if getattr(end, "unwritten", None)]
+    unwritten = [end.unwritten for end in failed if isinstance(end, JobEnd) and end.unwritten]
     context.callbacks.on_multirun_end(config=config, config_name=None, unwritten=unwritten)
     titles = ", ".join(getattr(end, "title", None) or " ".join(end.overrides or ()) for end in failed)
     print(f"error: {len(failed)} of {len(ends)} jobs did not complete: {titles}", file=sys.stderr)
