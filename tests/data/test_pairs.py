@@ -93,7 +93,7 @@ def test_order_and_images_are_those_of_image_data(captioned: Path) -> None:
     plain = ImageData(str(captioned), made.splits, 8, 3, [0.5] * 3, [0.2] * 3, 4, seed=1, image_column="image")
     plain.setup()
     assert isinstance(made.views, PairViews)
-    plain.attach(made.views.images, made.plain)
+    plain.attach(made.views.images, made.evaluation_views)
     for ours, theirs in zip(batches(made, 7), batches(plain, 7), strict=True):
         assert same([*ours.views[:-1], ours.indices, ours.labels], [*theirs.views, theirs.indices, theirs.labels])
     for ours, theirs in zip(made.eval_batches("train", 5), plain.eval_batches("train", 5), strict=True):
