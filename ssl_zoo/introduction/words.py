@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SENTENCES = (
-    "Return True if the [MASK] exists.",
-    "The default value is [MASK].",
+    "Return True [MASK] the file exists.",
     "This function returns a [MASK] of strings.",
+    "The default value is [MASK].",
 )
 NUM_GUESSES = 4
 """Guesses that are shown of each sentence."""
