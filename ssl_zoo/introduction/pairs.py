@@ -69,7 +69,7 @@ def draw_pairs(images: Tensor, truth: Tensor, sentences: list[str], before: Embe
 
 def _plot(figure: "Figure", titles: list[str], matrices: list[Tensor], images: Tensor, sentences: list[str]) -> None:
     lowest = min(matrix.min().item() for matrix in matrices)
-    for part, title, matrix in zip(figure.subfigures(2, 1), titles, matrices, strict=True):
+    for part, title, matrix in zip(figure.subfigures(2, 1, squeeze=False)[:, 0], titles, matrices, strict=True):
         part.suptitle(title, fontsize=10)
         _plot_matrix(part, matrix, images, sentences, lowest)
 

@@ -45,7 +45,7 @@ def draw_words(before: Sequence[Guesses], after: Sequence[Guesses], metrics: Map
 
 
 def _plot(figure: "Figure", titles: list[str], before: Sequence[Guesses], after: Sequence[Guesses]) -> None:
-    rows = figure.subfigures(len(SENTENCES), 1)
+    rows = figure.subfigures(len(SENTENCES), 1, squeeze=False)[:, 0]
     longest = max(p for guesses in (*before, *after) for _, p in guesses)
     for sentence, row, old, new in zip(SENTENCES, rows, before, after, strict=True):
         row.suptitle(sentence.replace("[MASK]", "▁▁▁▁"), fontsize=10, fontweight="bold")
