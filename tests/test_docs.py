@@ -81,6 +81,18 @@ def test_command_composes(line: str, my_conf: Path) -> None:
         compose("config", [*search, *singles])
 
 
+def test_the_introduction_has_a_figure_and_its_command_for_each_story() -> None:
+    page = (ROOT / "docs" / "introduction.md").read_text()
+    shown = re.findall(r"^!\[(.+)\]\((.+)\)$", page, re.MULTILINE)
+    assert page.count("![") == len(shown)
+    told = re.findall(r"^python run\.py experiment=intro/(\w+)$", page, re.MULTILINE)
+    assert [file for _, file in shown] == [f"introduction/{story}.png" for story in told]
+    assert set(told) == {file.stem for file in (CONF / "experiment" / "intro").glob("*.yaml")}
+    for alternative, file in shown:
+        assert len(alternative.split()) >= 20, "a reader who does not see the figure learns what it shows"
+        assert 5_000 < (ROOT / "docs" / file).stat().st_size < 120_000
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_module_of_a_command_exists(name: str) -> None:
     assert find_spec(name) is not None

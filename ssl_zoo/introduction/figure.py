@@ -6,23 +6,23 @@ with any kind of colour vision can tell apart; no figure says anything by colour
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLACK = "#000000"
+WHITE = "#FFFFFF"
 MUTED = "#767676"
 ORANGE = "#E69F00"
-SKY = "#56B4E9"
 GREEN = "#009E73"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
 
 INCHES_WIDE = 5.2
 """Inches of every figure. Its type of 10 points is then 10 pixels high on a phone of 390 pixels."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,

@@ -83,8 +83,8 @@ def draw_labels(
     """
     every = num_train / num_classes
     curves = {
-        "after looking at pictures without labels": (curve(metrics, "linear", draws, every), BLUE, "o-"),
-        "the same network, from the labels alone": (curve(metrics, "scratch", scratch_draws, every), ORANGE, "^--"),
+        "after pictures without labels": (curve(metrics, "linear", draws, every), BLUE, "o-"),
+        "the same network, labels alone": (curve(metrics, "scratch", scratch_draws, every), ORANGE, "^--"),
         "no network: the bare pixels": (curve(metrics, "pixels_linear", draws, every), MUTED, "s:"),
     }
     for name, (points, _, _) in curves.items():
@@ -97,8 +97,9 @@ def draw_labels(
 
 def _plot(figure: "Figure", curves: Mapping[str, tuple[list[Point], str, str]]) -> None:
     axes = figure.subplots()
-    for name, (points, colour, style) in curves.items():
-        plot_points(axes, points, colour, style, name)
+    for number, (name, (points, colour, style)) in enumerate(curves.items()):
+        beside = [point._replace(labels=point.labels * 1.05 ** (number - 1)) for point in points]  # else bars overlap
+        plot_points(axes, beside, colour, style, name)
     mark_labels(axes, [point for points, _, _ in curves.values() for point in points])
     axes.legend(loc="lower right")
 

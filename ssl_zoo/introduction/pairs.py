@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.introduction.figure import BLACK, as_png, without_ticks
+from ssl_zoo.introduction.figure import BLACK, WHITE, as_png, without_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -69,7 +69,7 @@ def draw_pairs(images: Tensor, truth: Tensor, sentences: list[str], before: Embe
 
 def _plot(figure: "Figure", titles: list[str], matrices: list[Tensor], images: Tensor, sentences: list[str]) -> None:
     lowest = min(matrix.min().item() for matrix in matrices)
-    for part, title, matrix in zip(figure.subfigures(2, 1), titles, matrices, strict=True):
+    for part, title, matrix in zip(figure.subfigures(2, 1, squeeze=False)[:, 0], titles, matrices, strict=True):
         part.suptitle(title, fontsize=10)
         _plot_matrix(part, matrix, images, sentences, lowest)
 
@@ -86,5 +86,8 @@ def _plot_matrix(part: "SubFigure", matrix: Tensor, images: Tensor, sentences: l
     axes.set_xticks([])
     axes.tick_params(length=0)
     for column, row in enumerate(matrix.argmax(dim=1).tolist()):
-        axes.plot(column, row, "o", markersize=7, markerfacecolor="none", markeredgecolor=BLACK, markeredgewidth=2)
+        for colour, width in ((WHITE, 4), (BLACK, 1.5)):  # seen on dark and on bright fields
+            axes.plot(
+                column, row, "o", markersize=8, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width
+            )
     part.colorbar(shown, ax=axes, label="how alike (cosine)")

@@ -50,7 +50,7 @@ def draw_supervised(
 
 
 def _plot(figure: "Figure", title: str, pictures: list[tuple[Tensor, int, int]], points: list[Point]) -> None:
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.4))
+    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.4), squeeze=False)[:, 0]
     above.suptitle(title, fontsize=10)
     grid = above.subplots(2, PER_ROW).ravel()
     for axes in grid[len(pictures) :]:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SENTENCES = (
-    "Return True if the [MASK] exists.",
-    "The default value is [MASK].",
+    "Return True [MASK] the file exists.",
     "This function returns a [MASK] of strings.",
+    "The default value is [MASK].",
 )
 NUM_GUESSES = 4
 """Guesses that are shown of each sentence."""
@@ -45,7 +45,7 @@ def draw_words(before: Sequence[Guesses], after: Sequence[Guesses], metrics: Map
 
 
 def _plot(figure: "Figure", titles: list[str], before: Sequence[Guesses], after: Sequence[Guesses]) -> None:
-    rows = figure.subfigures(len(SENTENCES), 1)
+    rows = figure.subfigures(len(SENTENCES), 1, squeeze=False)[:, 0]
     longest = max(p for guesses in (*before, *after) for _, p in guesses)
     for sentence, row, old, new in zip(SENTENCES, rows, before, after, strict=True):
         row.suptitle(sentence.replace("[MASK]", "▁▁▁▁"), fontsize=10, fontweight="bold")

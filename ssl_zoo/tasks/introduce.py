@@ -148,7 +148,8 @@ def tell_words(cfg: DictConfig, run: Trained) -> bytes:
         assert isinstance(method, MLM)
         rows = [guesses(method, run.data.tokenizer, sentence, words.NUM_GUESSES)[0] for sentence in words.SENTENCES]
         both.append([[(guess.token_str.strip(), guess.score) for guess in row] for row in rows])
-    return words.draw_words(*both, run.metrics)
+    before, after = both
+    return words.draw_words(before, after, run.metrics)
 
 
 def tell_pairs(cfg: DictConfig, run: Trained) -> bytes:
