@@ -15,6 +15,7 @@ MEANINGS = {
     r"few/\w+/linear": "Accuracy of the linear probe with so many labels per class, mean over samples of the labels.",
     r"few/\w+/knn": "Accuracy of nearest neighbours with so many labels per class, mean over samples of the labels.",
     r"few/\w+/scratch": "Accuracy of the same network trained from random weights with only these labels.",
+    r"few/\w+/finetuned": "Accuracy of the whole encoder, fine-tuned with only these labels.",
     r"few/\w+/pixels_\w+": "The same probe on raw pixels.",
     r"few/.*_std": "Standard deviation over the samples of the labels.",
     r"rankme": "Effective rank of the features (RankMe): exp of the entropy of their normalised singular values. "

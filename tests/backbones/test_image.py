@@ -243,8 +243,10 @@ def test_every_file_builds(path: Path) -> None:
 
 SHALLOW = {
     "convnext": {"depths": (1, 1, 1, 1)},
-    "vit": {"depth": 2},
-    "text": {"depth": 2},
+    "resnet18": {"layers": (1, 1, 1, 1)},
+    "resnet50": {"layers": (1, 1, 1, 1)},
+    "vit": {"depth": 1},
+    "text": {"depth": 1},
     "bert": {"num_hidden_layers": 1},
     "modernbert": {"num_hidden_layers": 1},
 }
