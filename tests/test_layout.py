@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "tasks": {"__version__", "auto", "build", "config", "data", "dry_run", "encoder", "encoder_data", "encoder_file",
               "ending", "evaluators", "exporters", "files", "introduction", "learner", "method", "methods.mlm",
               "probe_file", "report", "similarity", "training"},
-    "introduction": {"backbones.tokens", "evaluators"},
+    "introduction": {"backbones.tokens", "evaluators", "report.display"},
     "clock": set(),
     "auto": {"build", "config", "data", "dry_run", "training"},
     # After training: an encoder in use needs neither Hydra nor Lightning.

@@ -88,9 +88,9 @@ def draw_dots(seed: int) -> bytes:
     seen, fresh = make_clouds(random), make_clouds(random)
     lines = adjust(seen)
     errors, others = ([count_errors(clouds, line) for line in lines] for clouds in (seen, fresh))
+    said = "step %d: %d of %d dots on the wrong side, of as many new ones %d"
     for step in SHOWN_STEPS:
-        log.info("step %d: %d of %d dots on the wrong side, of as many new ones %d", step, errors[step], len(seen.y),
-                 others[step])  # fmt: skip
+        log.info(said, step, errors[step], len(seen.y), others[step])
     return as_png(5.0, partial(_plot, seen=seen, lines=lines, errors=errors, others=others))
 
 

@@ -5,6 +5,7 @@ with any kind of colour vision can tell apart; no figure says anything by colour
 """
 
 import io
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLACK = "#000000"
-WHITE = "#FFFFFF"
 MUTED = "#767676"
 ORANGE = "#E69F00"
 GREEN = "#009E73"
@@ -55,7 +55,9 @@ def as_png(height: float, plot: Callable[["Figure"], None], dpi: int = 150) -> b
         figure = Figure(figsize=(INCHES_WIDE, height), layout="constrained", dpi=dpi)
         FigureCanvasAgg(figure)  # needs no display
         plot(figure)
-        figure.savefig(drawn, format="png")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # shown as boxes
+            figure.savefig(drawn, format="png")
     Image.open(drawn).convert("RGB").quantize(256).save(packed, "PNG", optimize=True)
     return packed.getvalue()
 

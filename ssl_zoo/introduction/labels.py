@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,17 +54,13 @@ def curve(metrics: Mapping[str, float], name: str, draws: int, all_labels: float
         draws: of the labels, for each number of labels but all.
         all_labels: how many labels per class are all of them.
     """
+    found = (re.fullmatch(rf"few/(\d+)/{name}", key) for key in metrics)
     points = []
-    for n in sorted(int(key.split("/")[1]) for key in metrics if key.endswith(f"/{name}") and _is_number(key)):
+    for n in sorted(int(match[1]) for match in found if match):
         mean = metrics[f"few/{n}/{name}"]
         points.append(Point(n, mean, *interval_of_mean(mean, metrics[f"few/{n}/{name}_std"], draws)))
     last = metrics[f"few/all/{name}"]
     return [*points, Point(all_labels, last, last, last)]
-
-
-def _is_number(key: str) -> bool:
-    parts = key.split("/")
-    return parts[0] == "few" and parts[1].isdecimal()
 
 
 def draw_labels(

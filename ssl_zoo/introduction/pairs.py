@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.introduction.figure import BLACK, WHITE, as_png, without_ticks
+from ssl_zoo.introduction.figure import BLACK, as_png, without_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -86,7 +86,7 @@ def _plot_matrix(part: "SubFigure", matrix: Tensor, images: Tensor, sentences: l
     axes.set_xticks([])
     axes.tick_params(length=0)
     for column, row in enumerate(matrix.argmax(dim=1).tolist()):
-        for colour, width in ((WHITE, 4), (BLACK, 1.5)):  # seen on dark and on bright fields
+        for colour, width in (("white", 4), (BLACK, 1.5)):  # seen on dark and on bright fields
             axes.plot(
                 column, row, "o", markersize=8, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width
             )

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ssl_zoo.introduction.figure import BLUE, MUTED, as_png
+from ssl_zoo.report.display import escape_figure_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def _plot(figure: "Figure", titles: list[str], before: Sequence[Guesses], after:
 def _plot_guesses(axes: "Axes", guesses: Guesses, colour: str, longest: float) -> None:
     places = range(len(guesses))
     axes.barh(places, [100 * p for _, p in guesses], color=colour)
-    axes.set_yticks(places, [word for word, _ in guesses])
+    axes.set_yticks(places, [escape_figure_text(word) for word, _ in guesses])
     axes.invert_yaxis()
     axes.set(xlim=(0, 130 * longest), xticks=[])
     axes.spines[["bottom", "top", "right"]].set_visible(False)

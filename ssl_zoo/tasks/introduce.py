@@ -19,7 +19,6 @@ from torch import Tensor
 from ssl_zoo import files
 from ssl_zoo.build import build_data, build_method
 from ssl_zoo.config import nearest, shipped_conf
-from ssl_zoo.data.base import DataModule
 from ssl_zoo.evaluators.base import EvalContext, frozen, same_rng
 from ssl_zoo.evaluators.classifier import Classifies
 from ssl_zoo.evaluators.zero_shot import TwoTowers
@@ -88,7 +87,7 @@ def introduce(cfg: DictConfig, folder: Path) -> None:
         check_story(cfg)
         cfg.task = "pretrain"  # which it is from here on, also for who resumes, evaluates or compares it
         pretrain(cfg, folder)
-        if rank_zero_only.rank:  # type: ignore[attr-defined]
+        if cfg.data.get("check") or rank_zero_only.rank:  # type: ignore[attr-defined]
             return
         content = TRAINED[cfg.story](cfg, read_trained(cfg, folder))
     else:
@@ -127,7 +126,7 @@ def read_trained(cfg: DictConfig, folder: Path) -> Trained:
 
 def tell_supervised(cfg: DictConfig, run: Trained) -> bytes:
     """The classifier's answers to the test pictures."""
-    images, truth = eval_pictures(run.data)
+    images, truth = eval_pictures(run)
     assert isinstance(run.after, Classifies)
     with frozen(run.after):
         answers = EvalContext(run.after, run.data, "final").collect("test", run.after.classify).x.argmax(dim=1)
@@ -154,7 +153,7 @@ def tell_words(cfg: DictConfig, run: Trained) -> bytes:
 
 def tell_pairs(cfg: DictConfig, run: Trained) -> bytes:
     """The test pictures, and the first template with the name of each class, in the space of both."""
-    images, truth = eval_pictures(run.data)
+    images, truth = eval_pictures(run)
     sentences = [run.data.templates[0].replace("{}", name) for name in run.data.facts["class_names"]]
     both = []
     for method in (run.before, run.after):
@@ -165,11 +164,12 @@ def tell_pairs(cfg: DictConfig, run: Trained) -> bytes:
     return pairs.draw_pairs(images, truth, sentences, *both)
 
 
-def eval_pictures(data: DataModule) -> tuple[Tensor, Tensor]:
+def eval_pictures(run: Trained) -> tuple[Tensor, Tensor]:
     """The first channel of the test pictures, (N, H, W) in [0, 1], and their labels (N,) int64, in their order."""
-    batches = list(data.eval_batches("test", 256))
-    images, truth = torch.cat([b.views[0] for b in batches]), torch.cat([b.labels for b in batches])
-    return (images[:, 0] * data.facts["std"][0] + data.facts["mean"][0]).clamp(0, 1), truth
+    facts = run.data.facts
+    found = EvalContext(run.after, run.data, "final").inputs("test")
+    images = found.x.view(len(found.x), facts["in_chans"], facts["image_size"], facts["image_size"])[:, 0]
+    return (images * facts["std"][0] + facts["mean"][0]).clamp(0, 1), found.y
 
 
 def tell_views(seed: int) -> bytes:
@@ -178,7 +178,8 @@ def tell_views(seed: int) -> bytes:
 
     photo = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)
     side = min(photo.shape[1:])
-    photo = photo[:, :side, (photo.shape[2] - side) // 2 :][:, :, :side]
+    left = (photo.shape[2] - side) // 2
+    photo = photo[:, :side, left : left + side]
     digit = torch.from_numpy(load_digits().images[DIGIT] * (255 / 16)).round().byte()[None]
     whole = digit.repeat_interleave(side // 8, 1).repeat_interleave(side // 8, 2)
     rows = [views.Strip("A photograph, and a handwritten digit", [photo / 255, 1 - whole / 255])]

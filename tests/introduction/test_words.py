@@ -15,8 +15,8 @@ def test_the_figure_follows_the_guesses(caplog: pytest.LogCaptureFixture) -> Non
     caplog.set_level("INFO")
     metrics = {"init/mask/top1": 0.001, "mask/top1": 0.2}
     before = [[("zip", 0.002), ("of", 0.001)]] * len(SENTENCES)
-    after = [[("file", 0.4), ("list", 0.1)]] * len(SENTENCES)
+    after = [[("file", 0.4), ("list", 0.1), ("$\\x", 0.1), ("\x11猫", 0.1)]] * len(SENTENCES)
     first, same = draw_words(before, after, metrics), draw_words(before, before, metrics)
     assert min(opened(first).size) > 500
     assert first != same
-    assert f"{SENTENCES[0]} after: file 40.0 %, list 10.0 %" in caplog.text
+    assert f"{SENTENCES[0]} after: file 40.0 %, list 10.0 %, " in caplog.text

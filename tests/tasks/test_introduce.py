@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import hydra
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ssl_zoo.config import CONF
+from ssl_zoo.build import build_data, build_method
+from ssl_zoo.config import CONF, shipped_conf
 from ssl_zoo.introduction import views
 from ssl_zoo.report import results
 from ssl_zoo.tasks import introduce
@@ -20,12 +22,6 @@ from tests.introduction.test_labels import METRICS
 QUICK = ("trainer.accelerator=cpu", "budget.steps=2", "hydra.run.dir=run")
 SMALL = ("backbone.channels=[8,8,8,8]", "data.batch_size=32")
 STORIES = {
-    "supervised": (
-        *SMALL,
-        "evaluators.few_labels.labels=[1]",
-        "evaluators.few_labels.scratch.steps=2",
-        "evaluators.few_labels.linear.l2=[1e-2]",
-    ),
     "words": ("data=imdb", "data.tokenizer.vocab_size=300", "backbone.embed_dim=32", "budget.steps=20"),
     "pairs": (*SMALL, "method.text_backbone.embed_dim=32"),
 }
@@ -62,6 +58,24 @@ def test_a_story_is_a_run_and_a_figure(story: str, cli: Callable[..., Ended]) ->
         os.remove("run/words.png")
         assert cli(*command).status == 0  # the run is complete: the figure alone is made again
         assert Path("run/words.png").read_bytes() == first
+
+
+def test_the_supervised_story_shows_the_answers_of_its_classifier(
+    cache_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(cache_root))
+    caplog.set_level("INFO")
+    with shipped_conf():
+        cfg = hydra.compose("config", ["experiment=intro/supervised", *SMALL])
+    introduce.check_story(cfg)
+    data = build_data(cfg)
+    method = build_method(cfg)
+    content = introduce.tell_supervised(cfg, introduce.Trained(method, method, data, METRICS))
+    assert min(opened(content).size) > 500
+    (batch,) = data.eval_batches("test", 400)
+    with torch.no_grad():
+        right = int((method.eval().classify(batch.views[0]).argmax(dim=1) == batch.labels).sum())  # type: ignore[operator]
+    assert f"1397 labels: {400 - right} of 400 test pictures are named wrongly" in caplog.text
 
 
 def test_the_labels_story_reads_the_metrics() -> None:
