@@ -34,7 +34,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_table_is_printed_and_nothing_is_trained(cli: Callable[..., Ended]) -> None:
     ended = cli(*QUICK)
     assert ended.status == 0, ended.err
-    for name in (*NAMES, "data here", "cifar10_captions", "flickr8k_captions, imdb", "digits, stdlib_docs"):
+    for name in (*NAMES, "data here", "cifar10_captions", "flickr8k_captions, imagenette, imdb", "digits, stdlib_docs"):
         assert name in ended.out
     assert "to fix: Hub" in ended.out + ended.err
     assert sorted(path.name for path in Path("run").iterdir()) == ["run.log"]
@@ -158,7 +158,7 @@ def test_a_hub_that_is_silent_or_absent(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_data_is_found_below_the_root(data_root: Path) -> None:
     rows = {row.name: row for row in doctor.data_rows(str(data_root))}
-    assert rows["data here"].found == "cifar10, cifar10_captions, flickr8k, flickr8k_captions, imdb"
+    assert rows["data here"].found == "cifar10, cifar10_captions, flickr8k, flickr8k_captions, imagenette, imdb"
     assert "cifar100" in rows["data to be downloaded"].found
     assert rows["data built in"].found == "digits, stdlib_docs"
     assert rows["SSL_ZOO_DATA"].advice == OK
