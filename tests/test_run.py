@@ -81,7 +81,10 @@ def losses(folder: Path) -> list[float]:
         (["optimizer.betas=[0.9,1.5]"], "optimizer: Invalid beta"),
         (["seed=-1"], "seed=-1: give a whole number from 0"),
         (["data.batch_size=0"], "data.batch_size=0: give a whole number from 1"),
-        (["evaluators=[nonsense]"], "evaluators=nonsense: no such choice. There are: few_labels, knn"),
+        (
+            ["evaluators=[nonsense]"],
+            "evaluators=nonsense: no such choice, did you mean knn_spaces? There are: attentive",
+        ),
         (["+method.foo=5"], "method: "),
         (["+trainer.max_steps=5"], "trainer.max_steps is no key"),
         (["+trainer.foo=5"], "trainer.foo is no key"),
