@@ -64,15 +64,6 @@ def completed_runs(folders: Iterable[Path]) -> dict[str, list[tuple[str, Metrics
     return dict(runs)
 
 
-def correlations() -> dict[str, tuple[float, int]]:
-    """Spearman's correlation of RankMe and the linear probe over all runs of the table, and their number, by kind."""
-    found = {}
-    for kind, runs in recorded_runs().items():
-        each = [(str(i), metrics) for i, (_, metrics) in enumerate(runs)]  # every run for itself
-        found[kind] = choosing.across_methods(scored_runs(each, "rankme", ACCURACY))
-    return found
-
-
 def rows(runs: Sequence[tuple[str, Metrics]]) -> list[list[str]]:
     """A row per score: correlation across methods and within them, and the regret of choosing by it."""
     table = []

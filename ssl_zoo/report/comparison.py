@@ -26,7 +26,8 @@ DETAILS = re.compile(r"robustness/(?!mean/)|knn_spaces/|transfer_knn/(?!mean/)")
 WITHOUT_LABELS = (
     "No accuracy to choose by. Scores without labels are not reliable across methods: of our own runs the one with the "
     "highest RankMe is no better than one at random (rank correlation with the linear probe +0.79 for ResNets, -0.17 "
-    "for ViTs, +0.17 for text). Look at the neighbours.png of each run, or make a map of it: python run.py task=map encoder=<run folder>"
+    "for ViTs, +0.17 for text). Look at the neighbours.png of each run, or make a map of it: python run.py task=map "
+    "encoder=<run folder>"
 )
 """The verdict for data without labels; `benchmarks/label_free.py` prints the correlations."""
 # Keys that do not affect what is learned. The budget is one of NAME_COLUMNS.
