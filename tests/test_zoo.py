@@ -31,7 +31,9 @@ def test_every_method_takes_a_step(method: str, cli: Callable[..., Ended]) -> No
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_takes_a_step(experiment: str, cli: Callable[..., Ended]) -> None:
-    ended = cli(f"experiment={experiment}", "data.batch_size=4", "trainer.devices=1", "trainer.strategy=auto", *QUICK)
+    # Compiling for a CPU takes minutes; tests/test_methods_compiled.py has what it computes.
+    one_cpu = ("data.batch_size=4", "trainer.devices=1", "trainer.strategy=auto", "trainer.compile=false")
+    ended = cli(f"experiment={experiment}", *one_cpu, *QUICK)
     assert ended.status == 0, ended.err
     assert results.read_results(Path("run"))["experiment"] == experiment
 
