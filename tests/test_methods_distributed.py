@@ -1,5 +1,7 @@
 """Two processes with half the batch each do what one process does with all of it, for every method. By existing."""
 
+import os
+
 import pytest
 from rich.console import Console
 
@@ -19,6 +21,12 @@ def findings() -> list[Finding]:
         except Exception as error:
             print(f"{method}: {error}")
     return checks.two_processes(examined)
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process")
+def test_one_worker_runs_a_group(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist tells groups by the end of the name, which not every version of pytest leaves to it."""
+    assert request.node.nodeid.endswith("@methods_distributed")
 
 
 def test_the_table_of_differences(findings: list[Finding], capsys: pytest.CaptureFixture[str]) -> None:
