@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from ssl_zoo import files
 from ssl_zoo.report import results
 from ssl_zoo.training import checkpoints, hardware
 from ssl_zoo.training.loggers import read_metrics
+from ssl_zoo.training.saving import PeriodicCheckpoint
 from tests.conftest import Ended
 
 QUICK = ("logger=csv", "trainer.accelerator=cpu", "hydra.run.dir=run")
@@ -38,6 +40,9 @@ def start(cwd: Path, roots: tuple[Path, Path], *arguments: str) -> subprocess.Po
 def finish(process: subprocess.Popen, seconds: float = 240) -> str:
     out, _ = process.communicate(timeout=seconds)
     return out
+
+
+NARROW = ("method.hidden_dim=64", "+backbone.channels=[16,32,64,128]")
 
 
 def losses(folder: Path) -> list[float]:
@@ -347,9 +352,10 @@ def test_moved_data_resumes_where_its_content_is_the_same(cli: Callable[..., End
 def test_an_encoder_goes_on_with_its_own_backbone_and_inputs(cli: Callable[..., Ended]) -> None:
     """Nothing has to be repeated, and what contradicts the checkpoint is refused."""
     fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=32", "budget.steps=2")
+    few = ("evaluators.few_labels.labels=[1]", "evaluators.few_labels.draws=2")
     first = cli(*fast, "hydra.run.dir=first", "backbone=resnet18", "backbone.small_stem=false", "data.image_size=16")
     assert first.status == 0, first.err
-    second = cli(*fast, "hydra.run.dir=second", "method=byol", "checkpoint=first", "evaluators=few_labels")
+    second = cli(*fast, "hydra.run.dir=second", "method=byol", "checkpoint=first", "evaluators=few_labels", *few)
     assert second.status == 0, second.err
     assert "nothing is trained from scratch" in second.out
     assert "checkpoint=first: backbone=resnet18" in second.out
@@ -446,6 +452,26 @@ def test_a_run_that_cannot_save_its_last_weights_is_no_completed_run(
     assert "last checkpoint, of step 4, is missing or damaged" in refused.err
 
 
+def test_what_was_measured_at_a_checkpoint_outlives_a_kill_right_after_it(
+    cli: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = ("logger=csv", "trainer.accelerator=cpu", "evaluators=[]", "data.batch_size=8", "budget.steps=4")
+    fast += ("trainer.checkpoint_every=2", "trainer.log_every_n_steps=1", "hydra.run.dir=run", *NARROW)
+    save = PeriodicCheckpoint._save
+
+    def save_and_die(*arguments: Any) -> None:
+        save(*arguments)
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PeriodicCheckpoint, "_save", save_and_die)
+        assert cli(*fast).status == 1
+    assert list(read_metrics("run/metrics.jsonl")) == [1, 2]
+    assert "resumed from step-00000002" in cli(*fast).out
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4]
+
+
 @pytest.fixture
 def roots(data_root: Path, cache_root: Path) -> tuple[Path, Path]:
     return data_root, cache_root
@@ -454,10 +480,9 @@ def roots(data_root: Path, cache_root: Path) -> tuple[Path, Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["simclr", "byol", "mlm"])
 def test_a_run_killed_mid_epoch_resumes_bit_for_bit(method: str, tmp_path: Path, roots: tuple[Path, Path]) -> None:
-    small = "backbone.depth=2" if method == "mlm" else "method.hidden_dim=64"
     settings = (
         f"method={method}",
-        small,
+        *(("backbone.depth=1", "data.row_length=32") if method == "mlm" else NARROW),
         "evaluators=[]",
         "data.batch_size=64",
         "budget.steps=45",

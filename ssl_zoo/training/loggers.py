@@ -67,6 +67,7 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = Path(folder) / METRICS_NAME
         self._pending = b""  # rows that are not in the file yet
+        self._last: dict[str, Any] = {}
         self._begin(resumed_at)
 
     @property
@@ -89,11 +90,14 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Appends a row."""
+        """Appends a row, unless it equals the last one."""
         if step is None:
             raise ValueError("log_metrics needs the step")
         values = {name: float(value) for name, value in metrics.items()}
-        self._append({"step": step} | {name: x if math.isfinite(x) else None for name, x in values.items()})
+        row = {"step": step} | {name: x if math.isfinite(x) else None for name, x in values.items()}
+        if row != self._last:
+            self._append(row)
+            self._last = row
 
     @rank_zero_only
     def finish(self) -> None:

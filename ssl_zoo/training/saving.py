@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest_checkpoint, list_checkpoints, step_of
+from ssl_zoo.training.loggers import MetricsFile
 from ssl_zoo.training.stop_signals import Interrupted, StopSignals
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ class PeriodicCheckpoint(Callback):
         # On an accelerator agreeing synchronises with the device, so it happens only every 8th step.
         if pl_module.device.type == "cpu" or trainer.world_size == 1 or self._step % 8 == 0:
             self._agree(trainer, pl_module)
+        if self._stop or self._step % self.every == 0:
+            self._write_metrics(trainer)
         if self._stop:
             try:
                 self._save_last(trainer, pl_module)
@@ -116,6 +119,17 @@ class PeriodicCheckpoint(Callback):
                 log.error("%s", error)  # stop nevertheless: the run resumes from the previous checkpoint
         elif self._step % self.every == 0 and (failure := self._save(trainer, pl_module)):
             log.error("%s Training goes on, the next attempt is in %d steps.", failure, self.every)
+
+    def _write_metrics(self, trainer: Trainer) -> None:
+        """Writes the metrics of this step, which a run that is killed right after its checkpoint never logs again.
+
+        Lightning logs them after its hooks, and so once more; `MetricsFile` writes equal rows once.
+        """
+        metrics = dict(trainer.callback_metrics)
+        if metrics.pop("step", None) == self._step:
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.log_metrics({name: float(value) for name, value in metrics.items()}, self._step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the last step and stops handling signals."""
