@@ -97,8 +97,10 @@ class Outliers:
             warn_once(f"outliers: {len(classes)} classes are too few to hold some out: two or more must remain")
         elif count:
             is_known = torch.isin(truth, known)
-            mine = torch.isin(y, known)
-            inside, outside = self._scores(context, x[mine], y[mine], [queries[is_known], queries[~is_known]])
+            has_known_class = torch.isin(y, known)
+            inside, outside = self._scores(
+                context, x[has_known_class], y[has_known_class], [queries[is_known], queries[~is_known]]
+            )
             metrics |= _areas("held_out_classes", inside, outside)
         if self.sets is not None and context.data.facts["modality"] == "image":
             sets = dict(self.sets.open(context.data.facts))

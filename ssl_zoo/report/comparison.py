@@ -20,7 +20,7 @@ from ssl_zoo.report.estimate import Estimate, is_accuracy, is_better_low, is_cor
 from ssl_zoo.report.row import COMPUTE, COSTS, ENVIRONMENT, NAME_COLUMNS, ComparisonRow
 
 DECISIVE = ("linear/top1", "knn/top1")
-"""Accuracies to order and judge rows by: the first that all rows have, or else the one that most rows have."""
+"""Accuracies by which rows are ordered and compared: the first that all rows have, else the one that most have."""
 DETAILS = re.compile(r"robustness/(?!mean/)|knn_spaces/|transfer_knn/(?!mean/)")
 """Metrics of which there are many, and one that sums them up: the short table leaves them out."""
 WITHOUT_LABELS = (
@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def headlines(self) -> list[str]:
-        """The metrics of the short table; the first is that by which rows are ordered and judged."""
+        """The metrics of the short table; the first is that by which rows are ordered and compared."""
         kinds = (is_accuracy, is_correlation, lambda key: key.endswith("/perplexity"))
         shown = [key for key in self.metrics if any(kind(key) for kind in kinds) and not DETAILS.match(key)]
         shown = shown or self.metrics

@@ -121,9 +121,9 @@ def _test(row: ComparisonRow, baseline: ComparisonRow, metric: str) -> paired.Pa
     if not shared:
         return "they share no seed"
     if len(shared) > 1:
-        ours, theirs = ([_mean(runs[seed], metric) for seed in shared] for runs in (a, b))
+        first, second = ([_mean(runs[seed], metric) for seed in shared] for runs in (a, b))
         try:
-            return paired.paired_t(ours, theirs, limit=1.0 if is_accuracy(metric) else math.inf)
+            return paired.paired_t(first, second, limit=1.0 if is_accuracy(metric) else math.inf)
         except ValueError as error:
             return str(error)
     if len(a[shared[0]]) > 1 or len(b[shared[0]]) > 1:

@@ -1,4 +1,4 @@
-"""correct.npz: which test examples a run got right, so that two runs can be compared example by example.
+"""correct.npz: the test examples that a run classified correctly, so that two runs can be compared example by example.
 
 Beside results.json, and written before it. Its arrays, M being the number of metrics:
 

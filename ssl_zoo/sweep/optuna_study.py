@@ -1,7 +1,7 @@
 """`hydra/sweeper=optuna`: searches for the values with the best objective by Optuna, with any launcher that waits.
 
 The published plug-in, hydra-optuna-sweeper 1.3.0, requires Optuna 2.10 of 2022, and one failed trial ends its study.
-Here a failed trial is told to Optuna as such, and the study is a file in the sweep folder that the same command
+Here a failed trial is recorded as failed by Optuna, and the study is a file in the sweep folder that the same command
 continues: completed trials count, and those that failed run again with their values.
 """
 

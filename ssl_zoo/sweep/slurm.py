@@ -175,7 +175,7 @@ def _queued_tasks(sweep: Path) -> set[int]:
 
 
 def _call(command: list[str], environment: dict[str, str]) -> str:
-    """Runs a command of Slurm and returns its output; what it complains of is an error of the sweep."""
+    """Runs a command of Slurm and returns its output; if it fails, its message is the error of the sweep."""
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

@@ -77,7 +77,7 @@ def introduce(cfg: DictConfig, folder: Path) -> None:
         folder: the run folder; a training that was interrupted in it goes on.
 
     Raises:
-        ValueError: for a story that there is not, or a method that it cannot be told of.
+        ValueError: for an unknown story, or a method that does not fit it.
     """
     if cfg.story in UNTRAINED:
         transcript.write_transcript(folder)
@@ -103,7 +103,7 @@ def check_story(cfg: DictConfig) -> None:
     wanted, example = METHODS.get(cfg.story, (Method, ""))
     found = hydra.utils.get_class(cfg.method["_target_"])
     if not issubclass(found, wanted):
-        raise ValueError(f"story={cfg.story} cannot be told of {found.__name__}: give method={example}")
+        raise ValueError(f"story={cfg.story} does not fit {found.__name__}: give method={example}")
     needed = EVALUATORS.get(cfg.story)
     if needed is not None and needed not in (cfg.get("evaluators") or {}):
         raise ValueError(f"story={cfg.story} draws what evaluators=[{needed}] measures: add {needed} to evaluators")

@@ -1,4 +1,4 @@
-"""Each story ends in its figure, and what it cannot be told of is refused before anything is trained."""
+"""Each story ends in its figure, and a method that does not fit it is refused before anything is trained."""
 
 import os
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def test_the_labels_story_reads_the_metrics() -> None:
     [
         (["task=introduce"], "story=None: no such story"),
         (["task=introduce", "story=dot"], "story=dot: no such story, did you mean dots?"),
-        (["experiment=intro/words", "method=simclr"], "story=words cannot be told of SimCLR: give method=mlm"),
+        (["experiment=intro/words", "method=simclr"], "story=words does not fit SimCLR: give method=mlm"),
         (["experiment=intro/words", "evaluators=[spread]"], "story=words draws what evaluators=[mask] measures"),
     ],
 )
