@@ -4,13 +4,14 @@ Nothing is installed and no rights are needed. Slurm runs as the current user, w
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from ssl_zoo.sweep.job import _stop_with_parent
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "libmunge2", "libhwloc15", "liblua5.1-0")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ssl_zoo_tests" / "slurm"
+# Job numbers start from the port, so that those of two clusters on one machine differ.
 CONFIG = """
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
+FirstJobId={ports[0]}00
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/none
@@ -87,11 +90,29 @@ class Slurm:
         until(is_there, seconds, lambda: f"job {number} is {found[-1]}: {self.job(number)}")
         return found[-1]
 
+    def log(self) -> str:
+        """What the daemons wrote last."""
+        return "".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.place.glob("*.out")))
+
     def start_again(self, number: str, **changes: str) -> None:
-        """Starts a requeued job now; Slurm lets it wait two minutes. `changes` are of its settings."""
+        """Starts a requeued job now; Slurm lets it wait two minutes. `changes` are of its settings.
+
+        The two minutes are there for the processes of its last start, whose end, if reported later than the new start,
+        would be taken for that of the new one. So this waits until they are gone.
+        """
         self.wait(number, "PENDING")
+        until(lambda: not running_steps(number), explain=lambda: f"still running: {running_steps(number)}")
         settings = [f"{key}={value}" for key, value in {"StartTime": "now", **changes}.items()]
         self.call("scontrol", "update", f"JobId={number}", *settings)
+
+
+def running_steps(number: str) -> list[str]:
+    """Names of the steps of a job that slurmstepd runs, such as "slurmstepd-wlm: [11.batch]"."""
+    titles = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            titles.append(path.read_text(errors="replace").strip("\0 "))
+    return [title for title in titles if re.match(rf"slurmstepd\S*: \[{number}\.", title)]
 
 
 def until(happened: Callable[[], bool], seconds: float = 120, explain: Callable[[], str] = str) -> None:

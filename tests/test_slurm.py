@@ -157,7 +157,8 @@ def test_a_preempted_and_a_requeued_run_end_as_if_undisturbed(
     assert f"job {array}_0 is requeued" in run.output()
     assert last_step(run.folder) == steps[1]
     slurm.start_again(job, TimeLimit="30")
-    assert slurm.wait(job, "COMPLETED", "FAILED", "CANCELLED", seconds=240) == "COMPLETED", run.output()
+    ended = slurm.wait(job, "COMPLETED", "FAILED", "CANCELLED", seconds=240)
+    assert ended == "COMPLETED", run.output() + slurm.log()
     record = results.read_results(run.folder)
     assert (record["environment"]["slurm_job"], record["environment"]["slurm_restarts"]) == (f"{array}_0", 2)
     wandb = (run.folder / "wandb_id").read_text()
