@@ -40,7 +40,7 @@ def test_the_first_command_makes_its_point(tmp_path: Path, cache_root: Path) -> 
         }
         assert len(rivals) == 5
         assert metrics[f"few/{labels}/linear"] > max(rivals.values()) + margin, few
-    assert metrics["linear/top1"] > 0.98
+    assert metrics["linear/top1"] > 0.97
 
 
 def test_tables_are_what_is_recorded() -> None:

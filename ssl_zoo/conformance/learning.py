@@ -249,7 +249,8 @@ def probe_replaced_tokens(method: Any, data: Any) -> float:
                 x.append(encode(method.encoder, chunk).tokens[where])
         return torch.cat(x).float(), (ids != rows)[ordinary].long()
 
-    return probe_score(*features_and_replaced(_training_rows(data)), *features_and_replaced(data.heldout_rows()[:256]))
+    rows = _training_rows(data)[: NUM_PROBE_ROWS // 4]  # each token of a row is an example
+    return probe_score(*features_and_replaced(rows), *features_and_replaced(data.heldout_rows()[:256]))
 
 
 def probe_score(x: Tensor, y: Tensor, queries: Tensor, truth: Tensor) -> float:

@@ -27,7 +27,7 @@ SIZE = 16
 LENGTH = 16
 """Tokens per text, including padding."""
 LARGE_NUMBER = 256
-"""`shrink_config` replaces integers above it."""
+"""`shrink_config` replaces integers from here on."""
 VOCAB_SIZE = 60
 PAD_ID = 0
 CLS_ID = 2
@@ -198,7 +198,7 @@ def subjects_of(name: str) -> tuple[Subject, ...]:
 
 
 def shrink_config(config: Any, size: int, text: dict[str, Any]) -> Any:
-    """Replaces integers above LARGE_NUMBER in a configuration by `size`, and overrides its text networks by `text`.
+    """Replaces integers from LARGE_NUMBER on in a configuration by `size`, and overrides its text networks by `text`.
 
     Smaller numbers are kept, because they may depend on each other, as width and number of heads do; so are facts of
     the data.
@@ -209,7 +209,7 @@ def shrink_config(config: Any, size: int, text: dict[str, Any]) -> Any:
         return {key: value if key in FACTS else shrink_config(value, size, text) for key, value in config.items()}
     if isinstance(config, list):
         return [shrink_config(value, size, text) for value in config]
-    return size if isinstance(config, int) and config > LARGE_NUMBER else config
+    return size if isinstance(config, int) and config >= LARGE_NUMBER else config
 
 
 def _has_text(config: Any) -> bool:

@@ -40,7 +40,7 @@ def test_texts_may_have_any_lengths() -> None:
 
 
 def test_large_numbers_shrink_and_small_ones_stay() -> None:
-    config = {"hidden_dim": 2048, "temperature": 0.2, "flag": True, "sizes": [3000, 96], "vocab_size": 999}
+    config = {"hidden_dim": 2048, "temperature": 0.2, "flag": True, "sizes": [256, 96], "vocab_size": 999}
     small = {"hidden_dim": 64, "temperature": 0.2, "flag": True, "sizes": [64, 96], "vocab_size": 999}
     assert shrink_config(config, 64, {}) == small
 

@@ -71,8 +71,7 @@ def started(folder: Path, act: str) -> tuple[subprocess.Popen[str], list[int]]:
     return process, [int(rank.read_text()) for rank in ranks]
 
 
-@pytest.mark.parametrize("act", ["waits", "raises"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize(("act", "number"), [("waits", signal.SIGSEGV), ("raises", signal.SIGKILL)])
 def test_a_dead_process_is_named_with_its_signal(tmp_path: Path, act: str, number: signal.Signals) -> None:
     process, (_, other) = started(tmp_path, act)
     os.kill(other, number)
