@@ -27,8 +27,8 @@ MAY_IMPORT = {
     "evaluators": {"backbones.token_features", "data", "method", "nn.masks", "views"},
     # The run.
     "learner": {"clock", "distributed", "method"},
-    "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",
-                 "method", "report", "schedules", "similarity", "untrusted"},
+    "training": {"__version__", "backbones", "config", "data.base", "distributed", "encoder_file", "evaluators",
+                 "files", "learner", "method", "report", "schedules", "similarity", "untrusted"},
     "tasks": {"__version__", "auto", "build", "config", "data", "dry_run", "encoder", "encoder_data", "encoder_file",
               "ending", "evaluators", "exporters", "files", "introduction", "learner", "method", "methods.mlm",
               "probe_file", "report", "similarity", "training"},
