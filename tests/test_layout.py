@@ -57,7 +57,8 @@ MAY_IMPORT = {
     "run": {"config", "encoder_data", "ending", "method_choice", "report", "training"},
     # After the run.
     "report": {"data.cache", "evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
-    "sweep": {"config", "files", "report", "training.cluster", "training.stop_signals"},
+    "sweep": {"config", "files", "report", "training.cluster", "training.loggers",
+              "training.stop_signals"},
     "conformance": {"backbones.tokens", "build", "config", "distributed", "evaluators", "learner", "method",
                     "training"},
 }  # fmt: skip

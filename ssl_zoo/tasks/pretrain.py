@@ -26,6 +26,7 @@ from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.probe_file import PROBE_KIND, PROBE_NAME, keep_probe
 from ssl_zoo.report import display, results
+from ssl_zoo.report.sheet import SHEET_NAME
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
 from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
 from ssl_zoo.training.collapse import CollapseAlarm
@@ -165,7 +166,6 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     metrics |= evaluate_and_log("after training", evaluators, context)
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
-    loggers.finish_loggers(trainer.loggers)  # before anything is shown, which may fail
     used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
     show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
     show_neighbours(folder, context)
@@ -193,6 +193,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         completed["collapse"] = {"what": alarm.found.what, "since": alarm.found.since}
     record = results.empty_results("completed", **(run.record() | completed))
     file = keep_encoder(cfg, folder, run, method, data, record)
+    loggers.log_files(trainer.loggers, folder / SHEET_NAME, file)
+    loggers.finish_loggers(trainer.loggers)
     if context.probe is not None:
         weights, accuracy = encoder_file.read_manifest(file)["weights_hash"], metrics["linear/top1"]
         assert isinstance(accuracy, Proportion)
