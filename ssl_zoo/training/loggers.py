@@ -46,13 +46,7 @@ def finish_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
 
 
 def log_files(loggers: Iterable[Logger], sheet: Path, encoder: Path) -> None:
-    """Gives wandb the sheet of neighbours, if there is one, and, where `artifacts` is set, the encoder.
-
-    Args:
-        loggers: of the run.
-        sheet: the image, which a run of text does not have.
-        encoder: the file of the encoder's weights.
-    """
+    """Gives wandb the image of neighbours, if there is one, and, where `artifacts` is set, the encoder's file."""
     for logger in loggers:
         if isinstance(logger, Wandb):
             if sheet.exists():
