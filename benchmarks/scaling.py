@@ -9,7 +9,6 @@ D width of an embedding, K prototypes, V views.
 """
 
 import argparse
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,11 +122,14 @@ def counted_batch_norm(method: nn.Module) -> Iterator[Counter[str]]:
 def counted_collectives() -> Iterator[Counter[str]]:
     """Counts the bytes that this process passes to collectives inside, by the names of `Payload`."""
     found: Counter[str] = Counter()
-    originals = {"all_gather": dist.all_gather, "all_reduce": dist.all_reduce, "broadcast": dist.broadcast}
+    originals: dict[str, Callable[..., Any]] = {
+        "all_gather": dist.all_gather,
+        "all_reduce": dist.all_reduce,
+        "broadcast": dist.broadcast,
+    }
     names = {"all_gather": "gathered", "all_reduce": "reduced", "broadcast": "broadcast"}
 
     def counting(name: str) -> Callable[..., Any]:
-        @functools.wraps(originals[name])
         def call(*arguments: Any, **more: Any) -> Any:
             x: Tensor = arguments[1] if name == "all_gather" else arguments[0]
             found[names[name]] += x.nbytes

@@ -90,7 +90,8 @@ class FullySharded(DDPStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The whole state, in main memory."""
         assert isinstance(self.lightning_module, LightningModule)
-        return _gather(self.lightning_module.state_dict())
+        state: dict[str, Any] = _gather(self.lightning_module.state_dict())
+        return state
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Keeps this process's part of a whole state."""
@@ -101,7 +102,8 @@ class FullySharded(DDPStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The whole state, in main memory."""
-        return _gather(optimizer.state_dict())
+        state: dict[str, Any] = _gather(optimizer.state_dict())
+        return state
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Keeps this process's part of a whole state."""
