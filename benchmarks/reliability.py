@@ -1,6 +1,6 @@
 """Tests docs/reliability.md: kills, full disks, damaged files, untrusted checkpoints and wrong commands.
 
-    python benchmarks/reliability.py [kills disk damaged gadgets commands] [--kills 20] [--cases 20] [--jobs 2]
+    python benchmarks/reliability.py [kills torchrun slurm disk damaged gadgets commands] [--kills 20] [--cases 20]
     python benchmarks/reliability.py --write          only updates the table in docs/reliability.md
 
 Each part exposes `python run.py` to failures that users meet, in small runs of a few seconds, and counts how they end.
@@ -22,18 +22,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the gadgets are in the tests
-from benchmarks import failures, small_runs  # noqa: E402
+from benchmarks import cluster_kills, failures, small_runs  # noqa: E402
 
 RECORD = ROOT / "benchmarks" / "results" / "reliability.jsonl"
 DOCUMENT = ROOT / "docs" / "reliability.md"
 MARK = "<!-- benchmarks/reliability.py -->"
 PARTS = {
     "kills": failures.kills,
+    "torchrun": cluster_kills.torchrun,
+    "slurm": cluster_kills.slurm,
     "disk": failures.disk,
     "damaged": failures.damaged,
     "gadgets": failures.gadgets,
     "commands": failures.commands,
 }
+KILLS = ("kills", "torchrun", "slurm")
+"""Parts whose size is a number of kills."""
 
 
 def try_part(part: str, options: argparse.Namespace) -> list[str]:
@@ -46,7 +50,7 @@ def try_part(part: str, options: argparse.Namespace) -> list[str]:
         problems = [problem.replace(place, "") for problem in problems]
         for folder in work.glob("disk-*"):
             subprocess.run(["umount", str(folder)], capture_output=True, check=False)
-    size = f" --kills {options.kills}" if part == "kills" else f" --cases {options.cases}" * bool(options.cases)
+    size = f" --kills {options.kills}" if part in KILLS else f" --cases {options.cases}" * bool(options.cases)
     versions = {name: importlib.metadata.version(name) for name in ("torch", "lightning", "hydra-core")}
     line = {
         "part": part,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,20 @@ class Ended:
 
 
 class Process:
-    """Starts `python run.py <command>` in the folder `work`; `wait` returns how it ended."""
+    """Starts `python <launcher> run.py <command>` in the folder `work`; `wait` returns how it ended."""
 
-    def __init__(self, work: Path, command: str | list[str], folder: Path | None = None, **environment: str):
+    def __init__(
+        self,
+        work: Path,
+        command: str | list[str],
+        folder: Path | None = None,
+        launcher: Sequence[str] = (),
+        **environment: str,
+    ):
         number, name = tempfile.mkstemp(suffix=".log", dir=work)
         self.log = Path(name)
         words = command.split() if isinstance(command, str) else command
-        call = [sys.executable, str(ROOT / "run.py"), *words]
+        call = [sys.executable, *launcher, str(ROOT / "run.py"), *words]
         if folder is not None:
             call.append(f"hydra.run.dir={folder}")
         env = {key: value for key, value in os.environ.items() if key != "SSL_ZOO_RUN_ID"}

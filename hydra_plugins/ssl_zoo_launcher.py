@@ -6,7 +6,7 @@ from typing import Optional
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 
-from ssl_zoo.sweep import launcher, optuna_study, slurm, sweepers
+from ssl_zoo.sweep import launcher, optuna_study, ray, slurm, sweepers
 
 
 class ProcessLauncher(launcher.ProcessLauncher):
@@ -14,6 +14,10 @@ class ProcessLauncher(launcher.ProcessLauncher):
 
 
 class SlurmLauncher(slurm.SlurmLauncher):
+    """Subclass in this package, the only place where Hydra looks for plug-ins."""
+
+
+class RayLauncher(ray.RayLauncher):
     """Subclass in this package, the only place where Hydra looks for plug-ins."""
 
 
@@ -57,6 +61,18 @@ class SlurmLauncherConf:
 
 
 @dataclass
+class RayLauncherConf:
+    """Settings of `hydra/launcher=ray`."""
+
+    _target_: str = "hydra_plugins.ssl_zoo_launcher.RayLauncher"
+    module: str = "ssl_zoo.run"  # run as `python -m <module>`
+    address: Optional[str] = None  # noqa: UP045 - of a cluster, such as auto; null for RAY_ADDRESS or this machine
+    cpus: float = 1  # per job
+    gpus: float = 0  # per job
+    retries: int = 3  # of a job whose worker is lost
+
+
+@dataclass
 class GridSweeperConf(BasicSweeperConf):
     """Settings of `hydra/sweeper=grid`."""
 
@@ -77,5 +93,6 @@ class OptunaSweeperConf:
 
 ConfigStore.instance().store("process", ProcessLauncherConf, group="hydra/launcher", provider="ssl_zoo")
 ConfigStore.instance().store("slurm", SlurmLauncherConf, group="hydra/launcher", provider="ssl_zoo")
+ConfigStore.instance().store("ray", RayLauncherConf, group="hydra/launcher", provider="ssl_zoo")
 ConfigStore.instance().store("grid", GridSweeperConf, group="hydra/sweeper", provider="ssl_zoo")
 ConfigStore.instance().store("optuna", OptunaSweeperConf, group="hydra/sweeper", provider="ssl_zoo")

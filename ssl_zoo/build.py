@@ -146,7 +146,7 @@ def build_trainer(
     parts = trainer_parts(cfg.trainer)
     if max_steps is not None:  # a short run is logged ten times too
         given["log_every_n_steps"] = min(given["log_every_n_steps"], max(1, max_steps // 10))
-    extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values()]
+    extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.get("logger") or {}).values()]
     checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
     return Trainer(
         **given | {"strategy": parts["strategy"]},

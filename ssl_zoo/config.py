@@ -53,7 +53,6 @@ PLUGINS = {
     "submitit_slurm": "hydra-submitit-launcher",
     "submitit_local": "hydra-submitit-launcher",
     "joblib": "hydra-joblib-launcher",
-    "ray": "hydra-ray-launcher",
     "rq": "hydra-rq-launcher",
     "ax": "hydra-ax-sweeper",
     "nevergrad": "hydra-nevergrad-sweeper",
@@ -217,7 +216,7 @@ def explain(error: Exception, conf: Path) -> str:
         group, wrong = f"hydra/{missing[1]}", missing[2]
         if wrong in PLUGINS:
             return f"{group}={wrong}: not installed. Install it: pip install {PLUGINS[wrong]}"
-        shipped = {"launcher": ("process", "slurm", "basic"), "sweeper": ("grid", "optuna", "basic")}[missing[1]]
+        shipped = {"launcher": ("process", "slurm", "ray", "basic"), "sweeper": ("grid", "optuna", "basic")}[missing[1]]
         return f"{group}={wrong}: no such choice{nearest(wrong, [*shipped, *PLUGINS])} There are: {', '.join(shipped)}"
     if isinstance(error, MissingConfigException):
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")

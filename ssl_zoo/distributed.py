@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def world_size() -> int:
@@ -68,6 +69,11 @@ def broadcast(x: Tensor) -> Tensor:
     if world_size() > 1:
         dist.broadcast(x, 0)
     return x
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of x where it is divided among the processes, as by FSDP; every process must call it."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def rand_rows(*shape: int, device: torch.device) -> Tensor:

@@ -12,6 +12,8 @@ from ssl_zoo import settings
 from ssl_zoo.build import OURS, build_method, build_optimizer, build_views, data_module, trainer_parts
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
     from ssl_zoo.method import Method
 
 OPEN = (
@@ -37,10 +39,10 @@ def dry_run(cfg: DictConfig) -> "Method":
     """
     import torch
 
-    from ssl_zoo.training import budget, checkpoints
+    from ssl_zoo.training import budget, checkpoints, sharding
 
     check_settings(cfg)
-    check_trainer(cfg)
+    trainer = check_trainer(cfg)
     budget.chosen_budget(dict(cfg.budget))
     if cfg.checkpoint is not None:
         checkpoints.resolve_checkpoint(str(cfg.checkpoint))
@@ -55,6 +57,8 @@ def dry_run(cfg: DictConfig) -> "Method":
         with torch.device("cpu" if cfg.backbone.get("pretrained") else "meta"):
             method = build_method(expected)
         check_queues(method, cfg.data.batch_size)
+        if isinstance(trainer.strategy, sharding.FullySharded):
+            sharding.check_shardable(method, cfg.trainer.compile)
         if expected.facts["modality"] == "image":
             check_views(expected, views[0], method.backbone)
     finally:
@@ -85,8 +89,11 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError("data.seed is no key: give seed=...")
 
 
-def check_trainer(cfg: DictConfig) -> None:
+def check_trainer(cfg: DictConfig) -> "Trainer":
     """Checks the keys and values of `trainer`, and that processes can share a batch evenly.
+
+    Returns:
+        A trainer as they describe it.
 
     Raises:
         ValueError: for a key that a run does not leave open, or a value that Lightning or this package refuses.
@@ -131,6 +138,7 @@ def check_trainer(cfg: DictConfig) -> None:
             "there are processes per node, and a trainer such as ddp or ddp_cpu"
         )
     check_shares(cfg.data.batch_size, trainer.world_size)
+    return trainer
 
 
 def check_queues(method: "Method", batch_size: int) -> None:

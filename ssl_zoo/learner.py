@@ -14,7 +14,7 @@ from timm.optim import param_groups_weight_decay
 from torch import Tensor
 
 from ssl_zoo.clock import Clock
-from ssl_zoo.distributed import gather_batch_norm, rank, world_size
+from ssl_zoo.distributed import gather_batch_norm, rank, whole, world_size
 from ssl_zoo.method import Batch, Method
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class Learner(LightningModule):
         that overflow, and skips their step by itself.
         """
         gradients = [p.grad for p in self.method.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         checked = self.last_loss if self.scaler is not None else norm + self.last_loss
         self.found_bad = self.found_bad.to(norm.device) + ~checked.isfinite()
         on_time = (self.global_step + 1) % self.log_every == 0

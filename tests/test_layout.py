@@ -27,8 +27,8 @@ MAY_IMPORT = {
     "evaluators": {"backbones.token_features", "data", "method", "nn.masks", "views"},
     # The run.
     "learner": {"clock", "distributed", "method"},
-    "training": {"__version__", "backbones", "config", "data.base", "encoder_file", "evaluators", "files", "learner",
-                 "method", "report", "schedules", "similarity", "untrusted"},
+    "training": {"__version__", "backbones", "config", "data.base", "distributed", "encoder_file", "evaluators",
+                 "files", "learner", "method", "report", "schedules", "similarity", "untrusted"},
     "tasks": {"__version__", "auto", "build", "config", "data", "dry_run", "encoder", "encoder_data", "encoder_file",
               "ending", "evaluators", "exporters", "files", "introduction", "learner", "method", "methods.mlm",
               "probe_file", "report", "similarity", "training"},
@@ -57,7 +57,8 @@ MAY_IMPORT = {
     "run": {"config", "encoder_data", "ending", "method_choice", "report", "training"},
     # After the run.
     "report": {"data.cache", "evaluators.correlation", "evaluators.few_labels", "evaluators.proportion", "files"},
-    "sweep": {"config", "files", "report", "training.cluster", "training.stop_signals"},
+    "sweep": {"config", "files", "report", "training.cluster", "training.loggers",
+              "training.stop_signals"},
     "conformance": {"backbones.tokens", "build", "config", "distributed", "evaluators", "learner", "method",
                     "training"},
 }  # fmt: skip

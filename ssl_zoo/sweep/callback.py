@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ssl_zoo.sweep.commands import sweep_name
 
 
 class WriteReport(Callback):
@@ -47,4 +49,18 @@ class WriteReport(Callback):
         except OSError as error:  # the comparison was printed
             print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
             raise SystemExit(1) from error
+        _upload_report(config, sweep)
         print(f"To make it again, for example after jobs that are still queued: {command}", flush=True)
+
+
+def _upload_report(config: DictConfig, sweep: Path) -> None:
+    """Gives wandb the report as an artifact of a run of its own, in the group of the sweep, if `artifacts` is set."""
+    about = OmegaConf.select(config, "logger.wandb")
+    if about is None or not about.get("artifacts"):
+        return
+    from ssl_zoo.training.loggers import Wandb
+
+    group = sweep_name(sweep)
+    wandb = Wandb(sweep, about.project, f"report-{group}", group, "report", artifacts=True)
+    wandb.log_artifact(f"report-{group}", "report", sorted(sweep.glob("report.*")))
+    wandb.finish()

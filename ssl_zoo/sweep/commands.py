@@ -99,7 +99,7 @@ class CommandLauncher(Launcher):
     def job_variables(self) -> dict[str, str]:
         """Returns the environment variables that the jobs need besides those of this process."""
         variables = {
-            "SSL_ZOO_SWEEP": "-".join(self.sweep.resolve().parts[-2:]),
+            "SSL_ZOO_SWEEP": sweep_name(self.sweep),
             "PYTHONUNBUFFERED": "1",  # otherwise output arrives late, and a killed job's last lines are lost
         }
         root = Path(__file__).resolve().parents[2]
@@ -133,6 +133,11 @@ class CommandLauncher(Launcher):
             *("hydra.mode=RUN", f"hydra.job.num={number}", f"hydra.job.id={number}"),
             f"hydra.run.dir={quote(str(folder))}",
         ]
+
+
+def sweep_name(sweep: Path) -> str:
+    """Returns the name of a sweep, wandb's group of its runs: the last two parts of its folder."""
+    return "-".join(sweep.resolve().parts[-2:])
 
 
 def check_folders(sweep: Path, jobs: list[Job]) -> None:

@@ -26,6 +26,7 @@ from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.probe_file import PROBE_KIND, PROBE_NAME, keep_probe
 from ssl_zoo.report import display, results
+from ssl_zoo.report.sheet import SHEET_NAME
 from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
 from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
 from ssl_zoo.training.collapse import CollapseAlarm
@@ -34,6 +35,7 @@ from ssl_zoo.training.environment import describe_environment, device_type, peak
 from ssl_zoo.training.estimate import seconds_per_step
 from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, hash_content, identify_examples, keep_outcomes
 from ssl_zoo.training.neighbour_sheet import show_neighbours
+from ssl_zoo.training.sharding import whole_method
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, first_line, show_metrics
 
 log = logging.getLogger(__name__)
@@ -151,6 +153,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     # ---- 4. Train until the budget is used up ----
     with processes.watch_processes(trainer, lambda death: ending.handle_failure(cfg, folder, death)):
         trainer.fit(learner, datamodule=cast(LightningDataModule, data), ckpt_path=resume, weights_only=True)
+        method = whole_method(trainer, learner)
     if learner.progress < 1:
         raise RuntimeError(
             f"training ended at step {learner.global_step} with {learner.progress:.0%} of the budget used"
@@ -159,11 +162,10 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     # ---- 5. Record: evaluate, log and show; then results.json, last, since who is completed has all it promises ----
     if not trainer.is_global_zero:
         return
-    context = eval_context(trainer, learner.method, data, "final")
+    context = eval_context(trainer, method, data, "final")
     metrics |= evaluate_and_log("after training", evaluators, context)
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
-    loggers.finish_loggers(trainer.loggers)  # before anything is shown, which may fail
     used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
     show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
     show_neighbours(folder, context)
@@ -190,7 +192,9 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if alarm is not None and alarm.found is not None:
         completed["collapse"] = {"what": alarm.found.what, "since": alarm.found.since}
     record = results.empty_results("completed", **(run.record() | completed))
-    file = keep_encoder(cfg, folder, run, learner.method, data, record)
+    file = keep_encoder(cfg, folder, run, method, data, record)
+    loggers.log_files(trainer.loggers, folder / SHEET_NAME, file)
+    loggers.finish_loggers(trainer.loggers)
     if context.probe is not None:
         weights, accuracy = encoder_file.read_manifest(file)["weights_hash"], metrics["linear/top1"]
         assert isinstance(accuracy, Proportion)

@@ -13,6 +13,8 @@ from ssl_zoo.data.base import DataModule
 from ssl_zoo.evaluators.base import frozen, same_rng
 from ssl_zoo.evaluators.collapse import Collapse, CollapseWatch
 from ssl_zoo.learner import Learner
+from ssl_zoo.method import Method
+from ssl_zoo.training.sharding import whole_method
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +87,9 @@ class CollapseAlarm(Callback):
         """
         assert isinstance(learner, Learner)
         started = time.perf_counter()
+        method = whole_method(trainer, learner)
         if trainer.is_global_zero:
-            self.found = self.watch.look(learner.global_step, self._features(trainer, learner), is_last)
+            self.found = self.watch.look(learner.global_step, self._features(trainer, method, learner.device), is_last)
         message: str | None = trainer.strategy.broadcast(None if self.found is None else str(self.found))
         self.seconds += time.perf_counter() - started
         if message is None:
@@ -97,11 +100,11 @@ class CollapseAlarm(Callback):
             self.said.add(self.found.what)
             log.warning("warning: %s. trainer.on_collapse=stop ends such a run", message)
 
-    def _features(self, trainer: Trainer, learner: Learner) -> Tensor:
-        encoder = learner.method.encoder
+    def _features(self, trainer: Trainer, method: Method, device: torch.device) -> Tensor:
+        encoder = method.encoder.to(device)
         with same_rng(), torch.no_grad():
             if self._view is None:
-                raw = self.data.transfer_batch_to_device(self.raw, learner.device, 0)
+                raw = self.data.transfer_batch_to_device(self.raw, device, 0)
                 self._view = self.data.on_after_batch_transfer(raw, 0).views[0]
                 self.raw = None
             with frozen(encoder), trainer.precision_plugin.forward_context():

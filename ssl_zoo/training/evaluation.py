@@ -18,6 +18,7 @@ from ssl_zoo.method import Method
 from ssl_zoo.report import outcomes
 from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.saving import PeriodicCheckpoint
+from ssl_zoo.training.sharding import whole_method
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,9 @@ class PeriodicEvaluation(Callback):
         if step == self.evaluated_at or step % self.every:
             return
         self.evaluated_at, started = step, time.perf_counter()
+        method = whole_method(trainer, learner)
         if trainer.is_global_zero:
-            metrics = run_evaluators(self.evaluators, eval_context(trainer, learner.method, self.data, "periodic"))
+            metrics = run_evaluators(self.evaluators, eval_context(trainer, method, self.data, "periodic"))
             for logger in trainer.loggers:
                 logger.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, step)
             accuracies = [f"{name} {value.percent}" for name, value in metrics.items() if isinstance(value, Proportion)]

@@ -1,4 +1,4 @@
-"""Loggers whose failures never end or change a run: a file of JSON lines always, wandb and TensorBoard on request.
+"""Loggers: a file of JSON lines always, wandb on request, and neither's failures end a run; TensorBoard, MLflow.
 
 In all of them `step` is the number of completed optimizer steps, and only rank 0 writes.
 """
@@ -43,6 +43,15 @@ def finish_loggers(loggers: Iterable[Logger], failed: bool = False) -> None:
     for logger in loggers:
         if isinstance(logger, MetricsFile):
             logger.finish()
+
+
+def log_files(loggers: Iterable[Logger], sheet: Path, encoder: Path) -> None:
+    """Gives wandb the image of neighbours, if there is one, and, where `artifacts` is set, the encoder's file."""
+    for logger in loggers:
+        if isinstance(logger, Wandb):
+            if sheet.exists():
+                logger.log_image("neighbours", sheet)
+            logger.log_artifact(f"encoder-{logger.version}", "model", [encoder])
 
 
 class MetricsFile(Logger):
@@ -152,6 +161,7 @@ class Wandb(Logger):
         group: groups the runs of a sweep.
         job_type: wandb's job type.
         tags: wandb's tags.
+        artifacts: whether `log_artifact` does anything.
     """
 
     def __init__(
@@ -162,6 +172,7 @@ class Wandb(Logger):
         group: str | None = None,
         job_type: str | None = None,
         tags: Iterable[str] = (),
+        artifacts: bool = False,
     ):
         super().__init__()
         self.folder = Path(folder)
@@ -172,6 +183,7 @@ class Wandb(Logger):
             "job_type": job_type,
             "tags": list(tags),
         }
+        self.artifacts = artifacts
         self.config: dict[str, Any] = {}
         self._run: Any = None
         self._closed = False  # finished, or disabled after a failure
@@ -221,6 +233,31 @@ class Wandb(Logger):
         if (run := self.experiment) is not None:
             with self._guarded("logging"):
                 run.log({**metrics, "step": step})
+
+    def log_image(self, name: str, path: Path) -> None:
+        """Sends an image file to wandb; a failure is logged as a warning."""
+        if (run := self.experiment) is not None:
+            with self._guarded("image"):
+                import wandb
+
+                run.log({name: wandb.Image(str(path))})
+
+    def log_artifact(self, name: str, kind: str, paths: Iterable[Path]) -> None:
+        """Sends files to wandb as one artifact, if `artifacts` is set; a failure is logged as a warning.
+
+        Args:
+            name: of the artifact, of letters, digits, "-", "_" and ".".
+            kind: wandb's type of artifact.
+            paths: of the files.
+        """
+        if self.artifacts and (run := self.experiment) is not None:
+            with self._guarded("artifact"):
+                import wandb
+
+                artifact = wandb.Artifact(name, type=kind)
+                for path in paths:
+                    artifact.add_file(str(path))
+                run.log_artifact(artifact)
 
     def finish(self, failed: bool = False) -> None:
         """Uploads remaining data for at most `FINISH_SECONDS` and closes the run."""
@@ -283,6 +320,25 @@ def tensorboard(folder: str | Path) -> Logger:
         return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
         raise ValueError("logger=tensorboard: not installed. Install it: pip install tensorboard") from error
+
+
+def mlflow(folder: str | Path, experiment: str, name: str, tracking_uri: str | None, tags: dict[str, str]) -> Logger:
+    """Returns Lightning's MLflow logger. What MLflow cannot do, such as reach its server, ends the run.
+
+    Args:
+        folder: the run folder, named in the tags.
+        experiment: MLflow's experiment.
+        name: name of the run.
+        tracking_uri: a server or database, None for `mlflow.db` in the working folder.
+        tags: of the run; those that are null are left out.
+    """
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    known = {key: value for key, value in {**tags, "folder": str(folder)}.items() if value is not None}
+    try:
+        return MLFlowLogger(experiment, name, tracking_uri=tracking_uri or "sqlite:///mlflow.db", tags=known)
+    except ModuleNotFoundError as error:
+        raise ValueError("logger=mlflow: not installed. Install it: pip install mlflow") from error
 
 
 def _wandb_mode() -> str:

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from ssl_zoo.distributed import whole
 from ssl_zoo.training.checkpoints import CheckpointNotWritten, latest_checkpoint, list_checkpoints, step_of
 from ssl_zoo.training.loggers import MetricsFile
 from ssl_zoo.training.stop_signals import Interrupted, StopSignals
@@ -202,7 +203,7 @@ class PeriodicCheckpoint(Callback):
 
 def _check_finite(module: nn.Module, step: int) -> None:
     names, weights = zip(*module.named_parameters(), strict=True)
-    finite = torch.stack([weight.isfinite().all() for weight in weights])
+    finite = torch.stack([whole(weight.isfinite().all()) for weight in weights])
     if not finite.all():
         name = names[int(finite.int().argmin())]
         raise NonFiniteWeights(

@@ -84,3 +84,22 @@ def test_results_that_could_not_be_written_count(tmp_path: Path) -> None:
     report = (tmp_path / "report.md").read_text()
     assert "no room" in report
     assert "interrupted" not in report
+
+
+def test_wandb_gets_the_report_where_artifacts_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of its own, in the group of the sweep; the real wandb, offline."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    write_run(tmp_path / "sweep" / "0", "completed")
+    config = {
+        "hydra": {"sweep": {"dir": str(tmp_path / "sweep")}},
+        "logger": {"wandb": {"project": "p", "artifacts": False}},
+    }
+    WriteReport().on_multirun_end(OmegaConf.create(config))
+    assert not (tmp_path / "sweep" / "wandb").exists()
+    config["logger"]["wandb"]["artifacts"] = True  # type: ignore[index]
+    WriteReport().on_multirun_end(OmegaConf.create(config))
+    (run,) = (tmp_path / "sweep" / "wandb").glob("offline-run-*/*.wandb")
+    group = f"{tmp_path.name}-sweep"
+    assert f"report-{group}".encode() in run.read_bytes()
+    assert {"report.html", "report.md"} <= {path.name.split("-")[0] for path in tmp_path.rglob("*")}

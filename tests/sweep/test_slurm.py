@@ -101,7 +101,7 @@ def test_settings_that_cannot_be(
 
 def test_a_launcher_that_is_not_installed_says_what_brings_it(cli: Callable[..., Ended]) -> None:
     for choice, said in (
-        ("hydra/launcher=ray", "hydra/launcher=ray: not installed. Install it: pip install hydra-ray-launcher"),
+        ("hydra/launcher=rq", "hydra/launcher=rq: not installed. Install it: pip install hydra-rq-launcher"),
         ("hydra/sweeper=ax", "hydra/sweeper=ax: not installed. Install it: pip install hydra-ax-sweeper"),
         ("hydra/launcher=slrum", "hydra/launcher=slrum: no such choice, did you mean slurm?"),
     ):

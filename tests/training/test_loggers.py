@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from ssl_zoo.report.curves import read_metrics
 from ssl_zoo.training import loggers
-from ssl_zoo.training.loggers import MetricsFile, Wandb, finish_loggers, tensorboard
+from ssl_zoo.training.loggers import MetricsFile, Wandb, finish_loggers, log_files, mlflow, tensorboard
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.stop_signals import Interrupted
 from tests.training.test_checkpoints import train
@@ -222,22 +222,34 @@ class FakeWandb(ModuleType):
         self.maybe_fail(settings["mode"])
         rows: list[dict[str, float]] = []
         run = SimpleNamespace(settings=settings, rows=rows, url="https://example.org/run", exit_code=None)
+        run.artifacts = []
 
         def log(row: dict[str, float]) -> None:
             if rows:
                 self.maybe_fail("log")
             rows.append(row)
 
+        def log_artifact(artifact: SimpleNamespace) -> None:
+            self.maybe_fail("artifact")
+            run.artifacts.append((artifact.name, artifact.type, artifact.files))
+
         def end(exit_code: int) -> None:
             self.maybe_fail("finish")
             time.sleep(3600 if self.hangs else 0)
             run.exit_code = exit_code
 
-        run.log, run.finish = log, end
+        run.log, run.finish, run.log_artifact = log, end, log_artifact
         run.define_metric = lambda name, step_metric: None
         run.config = SimpleNamespace(update=lambda params, allow_val_change: settings["config"].update(params))
         self.runs.append(run)
         return run
+
+    def Image(self, path: str) -> str:
+        return f"image {path}"
+
+    def Artifact(self, name: str, type: str) -> SimpleNamespace:
+        files: list[str] = []
+        return SimpleNamespace(name=name, type=type, files=files, add_file=files.append)
 
     def maybe_fail(self, what: str) -> None:
         if what in self.fails:
@@ -287,6 +299,28 @@ def test_the_environment_decides_the_mode(tmp_path: Path, fake: FakeWandb, monke
     monkeypatch.setenv("WANDB_MODE", "disabled")
     Wandb(tmp_path, "project").log_metrics({"loss": 0.5}, 1)
     assert fake.runs[0].settings["mode"] == "disabled"
+
+
+def test_the_sheet_is_an_image_and_the_encoder_an_artifact_where_asked(
+    tmp_path: Path, fake: FakeWandb, caplog: pytest.LogCaptureFixture
+) -> None:
+    sheet, encoder = tmp_path / "neighbours.png", tmp_path / "encoder.safetensors"
+    for artifacts in (False, True):
+        log_files([MetricsFile(tmp_path), logger := Wandb(tmp_path, "project", artifacts=artifacts)], sheet, encoder)
+        sheet.touch()
+        log_files([logger], sheet, encoder)
+    asked = (f"encoder-{logger.version}", "model", [str(encoder)])
+    assert [run.artifacts for run in fake.runs] == [[], [asked, asked]]
+    assert [run.rows for run in fake.runs] == [
+        [{"neighbours": f"image {sheet}"}],
+        [{"neighbours": f"image {sheet}"}] * 2,
+    ]
+    assert all("x_disable_stats" not in run.settings["settings"] for run in fake.runs)  # system metrics are on
+    fake.fails = {"artifact"}
+    log_files([logger], tmp_path / "none.png", encoder)
+    assert warnings_of(caplog) == [
+        "wandb: artifact failed (ConnectionResetError: artifact failed); metrics.jsonl has it all"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +412,23 @@ def test_tensorboard_writes_to_the_run_folder(tmp_path: Path, monkeypatch: pytes
         tensorboard(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("csv", []), ("wandb", ["Wandb"]), ("tensorboard", ["TensorBoardLogger"])])
+def test_mlflow_names_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", False)
+    with pytest.raises(ValueError, match=r"logger=mlflow: not installed\. Install it: pip install mlflow"):
+        mlflow(tmp_path, "ssl_zoo", "run", None, {})
+
+
+class FakeMLflow:
+    """MLflow's client takes five seconds to import."""
+
+    def __init__(self, experiment: str, name: str, tracking_uri: str, tags: dict[str, str]):
+        self.given = experiment, name, tracking_uri, tags
+
+
+KINDS = {"csv": [], "wandb": ["Wandb"], "tensorboard": ["TensorBoardLogger"], "mlflow": ["FakeMLflow"]}
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
 def test_each_config_builds_its_logger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: list[str]
 ) -> None:
@@ -387,10 +437,16 @@ def test_each_config_builds_its_logger(
     setup_globals()  # the resolver `hydra:`
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create(running))
     monkeypatch.setenv("SSL_ZOO_SWEEP", "2026-01-01-12-00-00")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr("lightning.pytorch.loggers.MLFlowLogger", FakeMLflow)
     chosen = OmegaConf.load(Path(__file__).parents[2] / "conf" / "logger" / f"{name}.yaml")
     config = OmegaConf.create({"seed": 3, "logger": chosen})
     built = [instantiate(logger, _convert_="all") for logger in config.logger.values()]
     assert [type(logger).__name__ for logger in built] == kind
+    if name == "mlflow":
+        tags = {"sweep": "2026-01-01-12-00-00", "folder": str(tmp_path)}
+        assert built[0].given == ("ssl_zoo", "simclr-digits-3", "sqlite:///mlflow.db", tags)
+        return
     assert all(Path(logger.save_dir) == tmp_path for logger in built)
     if name == "wandb":
         assert built[0].about["name"] == "simclr-digits-3"
