@@ -37,7 +37,7 @@ def dry_run(cfg: DictConfig) -> "Method":
     """
     import torch
 
-    from ssl_zoo.training import budget, checkpoints
+    from ssl_zoo.training import budget, checkpoints, grad_cache
 
     check_settings(cfg)
     check_trainer(cfg)
@@ -55,6 +55,8 @@ def dry_run(cfg: DictConfig) -> "Method":
         with torch.device("cpu" if cfg.backbone.get("pretrained") else "meta"):
             method = build_method(expected)
         check_queues(method, cfg.data.batch_size)
+        if cfg.trainer.grad_cache is not None:
+            grad_cache.check_networks(method, cfg.trainer.grad_cache)
         if expected.facts["modality"] == "image":
             check_views(expected, views[0], method.backbone)
     finally:
@@ -110,7 +112,7 @@ def check_trainer(cfg: DictConfig) -> None:
             if not isinstance(part, DictConfig) or "_target_" not in part:
                 raise ValueError(f"trainer.{key}.{name}={part}: give {{_target_: <class>, ...}}")
     settings.check_part("trainer", OmegaConf.to_container(cfg.trainer))
-    for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every"):
+    for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every", "grad_cache"):
         settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 1)
     for key in ("gradient_clip_val", "evaluate_every"):
         settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 0, exclusive=True)

@@ -129,5 +129,10 @@ def flops_per_example(method: Method, data: DataModule, raw: Any, examples: int 
 
     Only these examples are made into views.
     """
+    return count_flops(method, first_views(data, raw, examples))
+
+
+def first_views(data: DataModule, raw: Any, examples: int = 8) -> Batch:
+    """The views of the first examples of `raw`, a batch as the loader returns it."""
     first: Any = tree_map_only(Tensor, lambda rows: rows[:examples], raw)
-    return count_flops(method, data.on_after_batch_transfer(first, 0))
+    return data.on_after_batch_transfer(first, 0)
