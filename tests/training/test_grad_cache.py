@@ -141,7 +141,14 @@ def test_the_command_line(cli: Callable[..., Ended]) -> None:
     assert "compares only those of the same 8. To compare all 16: data.batch_size=16 trainer.grad_cache=8" in ended.out
 
 
-def test_a_loss_per_example_may_be_accumulated(caplog: pytest.LogCaptureFixture) -> None:
-    subject = subjects.subjects_of("byol")[1]
+@pytest.mark.parametrize(("name", "warnings"), [("byol", 0), ("simclr", 1)])
+def test_accumulation_is_told_where_examples_are_compared(
+    name: str, warnings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    monkeypatch.setattr(grad_cache.log, "warning", lambda *message: said.append(message))
+    subject = subjects.subjects_of(name)[1]
     grad_cache.warn_of_accumulation(subject.build(1), subject.batch(0), 4, 16)
-    assert not caplog.text
+    assert len(said) == warnings
+    grad_cache.warn_of_accumulation(subject.build(1), subject.batch(0), 1, 16)
+    assert len(said) == warnings
