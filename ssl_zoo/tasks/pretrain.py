@@ -44,6 +44,7 @@ from ssl_zoo.training.environment import describe_environment, device_type, peak
 from ssl_zoo.training.estimate import seconds_per_step
 from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, hash_content, identify_examples, keep_outcomes
 from ssl_zoo.training.neighbour_sheet import show_neighbours
+from ssl_zoo.training.running_statistics import KeepStatistics
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, first_line, show_metrics
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         callbacks.append(PeriodicEvaluation(data, evaluators, every))
     if cfg.trainer.grad_cache is not None:
         callbacks.append(grad_cache.GradCache(cfg.trainer.grad_cache))
+    if cfg.backbone.get("grad_checkpointing"):
+        callbacks.append(KeepStatistics())
     trainer = build_trainer(cfg, folder, precision, budget.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
     around = describe_environment(trainer, precision)
