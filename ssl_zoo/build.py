@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # these import torch, which a mistake on the command line doe
 OURS = {
     "checkpoint_every": int, "evaluate_before": bool, "evaluate_every": float | None, "compile": bool,
     "channels_last": bool, "callbacks": dict | None, "plugins": dict | None, "requeue": bool | Literal["auto"],
-    "on_collapse": Literal["warn", "stop"] | None,
+    "on_collapse": Literal["warn", "stop"] | None, "grad_cache": int | None,
 }  # fmt: skip
 """Keys of `trainer` that are not passed to Lightning as they are, and their types."""
 

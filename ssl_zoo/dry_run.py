@@ -39,7 +39,7 @@ def dry_run(cfg: DictConfig) -> "Method":
     """
     import torch
 
-    from ssl_zoo.training import budget, checkpoints, sharding
+    from ssl_zoo.training import budget, checkpoints, grad_cache, sharding
 
     check_settings(cfg)
     trainer = check_trainer(cfg)
@@ -59,6 +59,8 @@ def dry_run(cfg: DictConfig) -> "Method":
         check_queues(method, cfg.data.batch_size)
         if isinstance(trainer.strategy, sharding.FullySharded):
             sharding.check_shardable(method, cfg.trainer.compile)
+        if cfg.trainer.grad_cache is not None:
+            grad_cache.check_networks(method, cfg.trainer.grad_cache)
         if expected.facts["modality"] == "image":
             check_views(expected, views[0], method.backbone)
     finally:
@@ -117,7 +119,7 @@ def check_trainer(cfg: DictConfig) -> "Trainer":
             if not isinstance(part, DictConfig) or "_target_" not in part:
                 raise ValueError(f"trainer.{key}.{name}={part}: give {{_target_: <class>, ...}}")
     settings.check_part("trainer", OmegaConf.to_container(cfg.trainer))
-    for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every"):
+    for key in ("accumulate_grad_batches", "log_every_n_steps", "checkpoint_every", "grad_cache"):
         settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 1)
     for key in ("gradient_clip_val", "evaluate_every"):
         settings.check_at_least(f"trainer.{key}", cfg.trainer[key], 0, exclusive=True)

@@ -104,6 +104,8 @@ def losses(folder: Path) -> list[float]:
         (["data.splits=null"], "data.splits=null must be a mapping"),
         (["trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches=0 must be at least 1"),
         (["trainer.accumulate_grad_batches=-2"], "trainer.accumulate_grad_batches=-2 must be at least 1"),
+        (["trainer.grad_cache=0"], "trainer.grad_cache=0 must be at least 1"),
+        (["trainer.grad_cache=8"], "trainer.grad_cache=8: the backbone has BatchNorm"),
         (["trainer.log_every_n_steps=0"], "trainer.log_every_n_steps=0 must be at least 1"),
         (["trainer.log_every_n_steps=null"], "trainer.log_every_n_steps=null must be a whole number"),
         (["trainer.checkpoint_every=null"], "trainer.checkpoint_every=null must be a whole number"),

@@ -32,6 +32,7 @@ def image_backbone(
     pretrained: bool | str = False,
     strict: bool = True,
     zero_init_last: bool | None = None,
+    grad_checkpointing: bool = False,
     **timm_kwargs: Any,
 ) -> nn.Module:
     """A timm image model without its classifier: (B, in_chans, image_size, image_size) float -> (B, D).
@@ -52,10 +53,12 @@ def image_backbone(
         strict: whether such a file must match entirely, see `weights.load_weights`.
         zero_init_last: for ResNets, whether the last BatchNorm of each residual branch is initialised to zero; None
             keeps timm's default (True) and is required for models without this option.
+        grad_checkpointing: recompute activations in the backward pass to save memory.
         timm_kwargs: options of the model, such as `drop_path_rate` or `patch_size`.
 
     Raises:
-        ValueError: for an unknown name or option, an undefined small stem, images that are too small, missing weights.
+        ValueError: for an unknown name or option, an undefined small stem, images that are too small, missing weights,
+            or checkpointing of a model that has none.
     """
     if not isinstance(pretrained, bool | str):
         raise ValueError(f"backbone.pretrained={pretrained}: give true, false or the path of a file of weights")
@@ -90,7 +93,20 @@ def image_backbone(
     exact_convolutions(model)
     model.small_stem = None if is_intermediate else small
     model.num_features = _feature_width(model, name, in_chans, image_size)
+    if grad_checkpointing:
+        checkpoint_activations(model, name)
     return model
+
+
+def checkpoint_activations(model: Any, name: str) -> None:
+    """Makes a timm model recompute the activations of its blocks in the backward pass; ValueError if it cannot."""
+    try:
+        model.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError) as error:
+        raise ValueError(
+            f"backbone.grad_checkpointing=true: timm's {name} has no checkpointing. Give false and a smaller "
+            "data.batch_size, or choose a ResNet, a ViT or a ConvNeXt"
+        ) from error
 
 
 def create_timm_model(key: str, name: str, pretrained: bool, kwargs: dict[str, Any]) -> Any:

@@ -27,14 +27,25 @@ from ssl_zoo.method import Method
 from ssl_zoo.probe_file import PROBE_KIND, PROBE_NAME, keep_probe
 from ssl_zoo.report import display, results
 from ssl_zoo.report.sheet import SHEET_NAME
-from ssl_zoo.training import checkpoints, encoder_card, hardware, loggers, processes, run_folder, saving, transcript
-from ssl_zoo.training.budget import Budget, flops_per_example, resolve_budget
+from ssl_zoo.training import (
+    checkpoints,
+    encoder_card,
+    grad_cache,
+    hardware,
+    loggers,
+    processes,
+    run_folder,
+    saving,
+    transcript,
+)
+from ssl_zoo.training.budget import Budget, first_views, flops_per_example, resolve_budget
 from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
 from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, hash_content, identify_examples, keep_outcomes
 from ssl_zoo.training.neighbour_sheet import show_neighbours
+from ssl_zoo.training.running_statistics import KeepStatistics
 from ssl_zoo.training.sharding import whole_method
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, first_line, show_metrics
 
@@ -99,6 +110,10 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         evaluators["classifier"] = ClassifierAccuracy()
 
     first_batch = next(iter(data.train_dataloader()))
+    few = first_views(data, first_batch)
+    if cfg.trainer.grad_cache is not None:
+        grad_cache.check_loss(method, few, cfg.trainer.grad_cache)
+    grad_cache.warn_of_accumulation(method, few, cfg.trainer.accumulate_grad_batches, cfg.data.batch_size)
     flops = flops_per_example(method, data, first_batch)
     examples_per_step = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
     steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
@@ -121,6 +136,10 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if cfg.trainer.evaluate_every is not None:
         every = max(1, round(cfg.trainer.evaluate_every * steps_per_epoch))
         callbacks.append(PeriodicEvaluation(data, evaluators, every))
+    if cfg.trainer.grad_cache is not None:
+        callbacks.append(grad_cache.GradCache(cfg.trainer.grad_cache))
+    if cfg.backbone.get("grad_checkpointing"):
+        callbacks.append(KeepStatistics())
     trainer = build_trainer(cfg, folder, precision, budget.steps, callbacks, resumed_at)
     check_batch(data.num_train, cfg.data.batch_size, trainer.world_size)
     around = describe_environment(trainer, precision)
@@ -137,7 +156,9 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
             log.info("checkpoint=%s: %s", cfg.checkpoint, encoder_card.describe_inputs(origin))
         seconds_left = 60 * budget.minutes - trained if budget.minutes else 0.0
         if budget.steps:
-            seconds_left = (budget.steps - resumed_at) * seconds_per_step(trainer, method, data, first_batch)
+            seconds_left = (budget.steps - resumed_at) * seconds_per_step(
+                trainer, method, data, first_batch, cfg.trainer.grad_cache
+            )
         names = {**choices, "views": views_name(cfg, choices)}
         line = first_line(names, data, method, flops, seconds_left, precision=f"{precision} ({why})", budget=budget)
         log.info("%s; %s%s", line, folder, f", resumed from {resume.name}" if resume else "")

@@ -99,7 +99,8 @@ def count_flops(method: Method, batch: Batch) -> float:
     (the random size of I-JEPA's blocks, the number of examples that DeepCluster clusters), a copy of `method` runs on
     the batch itself. Weights, buffers and random state are unchanged.
 
-    Counts matrix products and convolutions, with a multiply-add as two operations. In a batch of a few examples, terms
+    Counts matrix products and convolutions, with a multiply-add as two operations; what checkpointing recomputes is not
+    counted. In a batch of a few examples, terms
     that are quadratic in the batch size (similarity matrices) are negligible, as is common practice.
     """
     try:
@@ -112,7 +113,7 @@ def count_flops(method: Method, batch: Batch) -> float:
 def _fake_pass(method: Method, batch: Batch) -> int:
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with FakeCopyMode(fake_mode):
-        method, batch = copy.deepcopy((method, batch))
+        method, batch = _copy(method), copy.deepcopy(batch)
     with fake_mode, FlopCounterMode(display=False) as counter:
         method.train()(batch, 0.0)["loss"].backward()
     return int(counter.get_total_flops())
@@ -120,8 +121,17 @@ def _fake_pass(method: Method, batch: Batch) -> int:
 
 def _real_pass(method: Method, batch: Batch) -> int:
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        copy.deepcopy(method).train()(batch, 0.0)["loss"].backward()
+        _copy(method).train()(batch, 0.0)["loss"].backward()
     return int(counter.get_total_flops())
+
+
+def _copy(method: Method) -> Method:
+    """A copy that recomputes nothing."""
+    copied = copy.deepcopy(method)
+    for module in copied.modules():
+        for name in vars(module).keys() & {"grad_checkpointing", "gradient_checkpointing"}:  # timm's, transformers'
+            setattr(module, name, False)
+    return copied
 
 
 def flops_per_example(method: Method, data: DataModule, raw: Any, examples: int = 8) -> float:
@@ -129,5 +139,10 @@ def flops_per_example(method: Method, data: DataModule, raw: Any, examples: int 
 
     Only these examples are made into views.
     """
+    return count_flops(method, first_views(data, raw, examples))
+
+
+def first_views(data: DataModule, raw: Any, examples: int = 8) -> Batch:
+    """The views of the first examples of `raw`, a batch as the loader returns it."""
     first: Any = tree_map_only(Tensor, lambda rows: rows[:examples], raw)
-    return count_flops(method, data.on_after_batch_transfer(first, 0))
+    return data.on_after_batch_transfer(first, 0)

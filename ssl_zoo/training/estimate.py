@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 
 from ssl_zoo.data.base import DataModule
 from ssl_zoo.method import Batch, Method
+from ssl_zoo.training.grad_cache import in_chunks
 
 MIN_PASS_SECONDS = 1.0
 """A forward and backward pass of at least this many seconds is timed once and accepted."""
@@ -23,6 +24,7 @@ def seconds_per_example(
     share: int,
     device: torch.device,
     precision: Callable[[], AbstractContextManager[Any]],
+    chunk: int | None = None,
 ) -> float:
     """Measures wall-clock seconds per example of views, forward and backward pass, without loading and optimizer.
 
@@ -36,6 +38,7 @@ def seconds_per_example(
         share: number of examples per batch on this process.
         device: where training runs.
         precision: returns the autocast context of training.
+        chunk: the value of `trainer.grad_cache`.
     """
     copied = copy.deepcopy(method).train()
     raw = data.transfer_batch_to_device(raw, device, 0)
@@ -46,7 +49,7 @@ def seconds_per_example(
             subset = Batch([view[:count] for view in batch.views], batch.labels[:count], batch.indices[:count])
 
             def step(subset: Batch = subset) -> None:
-                with precision():
+                with precision(), in_chunks(copied, chunk) if chunk else nullcontext():
                     loss = copied(subset, 0.0)["loss"]
                 loss.backward()
 
@@ -84,12 +87,20 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / size:.2g} {unit}"
 
 
-def seconds_per_step(trainer: Trainer, method: Method, data: DataModule, raw: Any) -> float:
-    """Estimates seconds per optimizer step. Processes run in parallel on GPUs but share the cores of a CPU."""
+def seconds_per_step(trainer: Trainer, method: Method, data: DataModule, raw: Any, chunk: int | None = None) -> float:
+    """Estimates seconds per optimizer step. Processes run in parallel on GPUs but share the cores of a CPU.
+
+    Args:
+        trainer: tells the device, the precision and how many batches make a step.
+        method: the method to time.
+        data: a data module with its views attached.
+        raw: a batch as the loader returns it.
+        chunk: the value of `trainer.grad_cache`.
+    """
     device = trainer.strategy.root_device
     method.to(device)
     parallel = trainer.world_size if device.type == "cuda" else 1
     share: int = data.batch_size // parallel
-    seconds = seconds_per_example(method, data, raw, share, device, trainer.precision_plugin.forward_context)
+    seconds = seconds_per_example(method, data, raw, share, device, trainer.precision_plugin.forward_context, chunk)
     batches: int = trainer.accumulate_grad_batches
     return seconds * share * batches

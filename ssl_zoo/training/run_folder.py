@@ -20,13 +20,12 @@ CONFIG_NAME = "config.json"
 RUN_FILES = (CONFIG_NAME, results.RESULTS_NAME, results.OUTCOMES_NAME, "metrics.jsonl", "tokenizer.json")
 """Files that a run writes into its folder, besides checkpoints."""
 MAY_DIFFER = (
-    "budget", "data.num_workers", "data.path", "data.root", "data.store", "evaluation_views", "evaluators",
-    "finetune.", "half", "logger",
-    "map.", "name", "neighbours.", "objective",
+    "backbone.grad_checkpointing", "budget", "data.num_workers", "data.path", "data.root", "data.store",
+    "evaluation_views", "evaluators", "finetune.", "half", "logger", "map.", "name", "neighbours.", "objective",
     "trainer.accelerator", "trainer.callbacks", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile",
-    "trainer.devices", "trainer.evaluate_before", "trainer.evaluate_every", "trainer.log_every_n_steps",
-    "trainer.num_nodes", "trainer.on_collapse", "trainer.plugins", "trainer.precision", "trainer.requeue",
-    "trainer.strategy",
+    "trainer.devices", "trainer.evaluate_before", "trainer.evaluate_every", "trainer.grad_cache",
+    "trainer.log_every_n_steps", "trainer.num_nodes", "trainer.on_collapse", "trainer.plugins", "trainer.precision",
+    "trainer.requeue", "trainer.strategy",
 )  # fmt: skip
 """Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same, or only
 other tasks read the key.

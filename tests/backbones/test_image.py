@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_zoo.backbones.image import check_view_sizes, exact_convolutions, image_backbone, stem_stride
@@ -48,6 +49,34 @@ def test_convolutional_nets(name: str, in_chans: int, size: int, features: int, 
         output = model(images)
     assert output.shape == (2, model.num_features) == (2, features)
     assert (output[0] - output[1]).abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("convnext_atto", {"depths": [1] * 4, "dims": [8] * 4}),
+        ("vit_tiny_patch16_224", {"depth": 2, "embed_dim": 24, "num_heads": 2}),
+    ],
+)
+def test_checkpointing_changes_memory_only(name: str, options: dict[str, Any]) -> None:
+    """For ResNets, whose running statistics need care, see tests/training/test_running_statistics.py."""
+    results, kept = [], []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        model: Any = image_backbone(name, 3, 16, grad_checkpointing=enabled, **options)
+        sizes: list[int] = []
+        with saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.nbytes) or x, lambda x: x):
+            output = model(torch.randn(4, 3, 16, 16))
+        output.square().sum().backward()
+        results.append([output.detach(), *(p.grad for p in model.parameters())])
+        kept.append(sum(sizes))
+    torch.testing.assert_close(results[1], results[0])
+    assert kept[1] < kept[0] / 2
+
+
+def test_a_network_without_checkpointing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"backbone.grad_checkpointing=true: timm's dla34 has no checkpointing"):
+        image_backbone("dla34", 3, 32, small_stem=False, grad_checkpointing=True)
 
 
 @pytest.mark.parametrize(("zero_init_last", "start"), [(True, 0.0), (False, 1.0), (None, 0.0)])
