@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo import files
+from ssl_zoo.report import class_view, display, figures, latex, page, tables, vega
 from ssl_zoo.report import comparison as comparing
-from ssl_zoo.report import display, figures, latex, page, tables, vega
 from ssl_zoo.report.metrics import AXES
 
 AXIS_CHOICES = (*AXES, "labels")
@@ -42,6 +42,8 @@ class Report:
     def write(self, out: Path | str) -> Path:
         """Writes report.html, report.md, report.tex and report.csv to the folder `out`; returns the first.
 
+        With what only some runs have kept, report-classes.csv, or without it no such file.
+
         Raises:
             OSError: if a file cannot be written.
             ValueError: if no run has recorded what `axis` needs.
@@ -52,10 +54,14 @@ class Report:
             "report.md": tables.to_markdown(self.comparison),
             "report.tex": latex.to_latex(self.comparison),
             "report.csv": tables.to_csv(self.comparison),
+            "report-classes.csv": class_view.classes_csv(self.comparison),
         }
         out.mkdir(parents=True, exist_ok=True)
         for name, text in content.items():
-            files.write_atomically(out / name, text)
+            if text is None:
+                (out / name).unlink(missing_ok=True)
+            else:
+                files.write_atomically(out / name, text)
         return out / "report.html"
 
     def write_figures(self, out: Path | str) -> list[Path]:

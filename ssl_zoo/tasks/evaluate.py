@@ -27,7 +27,7 @@ from ssl_zoo.report.comparable import DATA_MAY_DIFFER
 from ssl_zoo.training import hardware, run_folder, transcript
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, quiet_lightning, single_device
-from ssl_zoo.training.evaluation import eval_context, hash_content, identify_examples, keep_outcomes
+from ssl_zoo.training.evaluation import eval_context, hash_content, identify_examples, keep_outcomes, labels_of_test
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, show_metrics
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     # ---- 3. Record: in the results of its run, or in new ones ----
     content = hash_content(data.content)
     examples = identify_examples(data.content, cfg.data.get("splits"), context.labelled.get("test", ()))
+    labels = labels_of_test(context)
     about = {
         "environment": describe_environment(trainer, precision),
         "metrics": metrics,
@@ -94,12 +95,12 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     if origin is None:
         where, record = folder, new_results(cfg, encoder, about)
         refuse_other_results(folder)
-        keep_outcomes(folder, metrics, examples)
+        keep_outcomes(folder, metrics, examples, labels)
         path = results.write_results(folder, record)
     else:
         with run_folder.lock_folder(origin):
             where, record = origin, merged_results(results.read_results(origin), about, given)
-            keep_outcomes(origin, metrics, examples, merge=True)
+            keep_outcomes(origin, metrics, examples, labels, merge=True)
             path = results.write_results(origin, record)
     if context.probe is not None and probe_kind(where) == HEAD_KIND:
         log.info(f"probe: not kept, since {where} has a fine-tuned head")

@@ -32,7 +32,14 @@ from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
-from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, hash_content, identify_examples, keep_outcomes
+from ssl_zoo.training.evaluation import (
+    PeriodicEvaluation,
+    eval_context,
+    hash_content,
+    identify_examples,
+    keep_outcomes,
+    labels_of_test,
+)
 from ssl_zoo.training.neighbour_sheet import show_neighbours
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, first_line, show_metrics
 
@@ -196,7 +203,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         assert isinstance(accuracy, Proportion)
         keep_probe(weights, folder, context.probe, data.facts["class_names"], PROBE_KIND, accuracy)
     tested_on = identify_examples(data.content, cfg.data.get("splits"), context.labelled.get("test", ()))
-    keep_outcomes(folder, metrics, tested_on)
+    keep_outcomes(folder, metrics, tested_on, labels_of_test(context))
     results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
         log.info("results: %s", folder / results.RESULTS_NAME)

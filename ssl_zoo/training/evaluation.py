@@ -44,13 +44,28 @@ def identify_examples(content: str, splits: Any, labelled: Iterable[Tensor]) -> 
     return hash_examples(content, splits.get("test") if splits else None, *labelled)
 
 
-def keep_outcomes(folder: Path, metrics: Mapping[str, float], examples: str, merge: bool = False) -> None:
+def labels_of_test(context: EvalContext) -> outcomes.ClassLabels | None:
+    """The labels of the test examples, None if they were not evaluated or have none."""
+    y, names = context.labelled.get("test", (None,))[0], list(map(str, context.data.facts.get("class_names", ())))
+    if y is None or not len(y) or not 0 <= int(y.min()) <= int(y.max()) < len(names):
+        return None
+    return outcomes.ClassLabels(y.numpy(), names)
+
+
+def keep_outcomes(
+    folder: Path,
+    metrics: Mapping[str, float],
+    examples: str,
+    labels: outcomes.ClassLabels | None = None,
+    merge: bool = False,
+) -> None:
     """Writes which test examples were right to correct.npz; to be called before the results are written.
 
     Args:
         folder: the run folder.
         metrics: by name.
         examples: see `identify_examples`.
+        labels: of these examples, see `labels_of_test`.
         merge: keep what is there of other metrics; one that is replaced loses its outcomes if it has none now.
     """
     found = {}
@@ -60,7 +75,7 @@ def keep_outcomes(folder: Path, metrics: Mapping[str, float], examples: str, mer
         except ValueError as error:
             log.warning("%s; it is written again, without the outcomes of before", error)
     kept = {key: value for key, value in found.items() if key not in metrics}
-    outcomes.write_outcomes(folder, kept | outcomes.outcomes_of(metrics, examples))
+    outcomes.write_outcomes(folder, kept | outcomes.outcomes_of(metrics, examples, labels))
 
 
 class PeriodicEvaluation(Callback):

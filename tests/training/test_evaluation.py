@@ -13,8 +13,14 @@ from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
 from ssl_zoo.report.outcomes import read_outcomes
-from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, identify_examples, keep_outcomes
-from tests.evaluators.fakes import FakeData, blobs
+from ssl_zoo.training.evaluation import (
+    PeriodicEvaluation,
+    eval_context,
+    identify_examples,
+    keep_outcomes,
+    labels_of_test,
+)
+from tests.evaluators.fakes import FakeData, blobs, judge
 
 
 class Remembers:
@@ -92,6 +98,22 @@ def test_which_examples_were_right_is_kept_with_the_metrics(tmp_path: Path, capl
     assert set(read_outcomes(tmp_path)) == {"knn/top1"}
     keep_outcomes(tmp_path, {"linear/top1": right}, "d")  # a run's end replaces all
     assert set(read_outcomes(tmp_path)) == {"linear/top1"}
+
+
+def test_labels_of_the_test_examples_are_kept_where_they_are_known(tmp_path: Path) -> None:
+    x, y = blobs(6, 2, 3, 1.0)
+    context = judge(FakeData((x, y), (x, y), class_names=["a", "b", "c"]))
+    assert labels_of_test(context) is None  # nothing was evaluated yet
+    assert len(context.test.x) == 6
+    labels = labels_of_test(context)
+    assert labels is not None
+    assert (labels.y.tolist(), labels.names) == (y.tolist(), ["a", "b", "c"])
+    keep_outcomes(tmp_path, {"knn/top1": Proportion.of([True] * 6)}, "a", labels)
+    found = read_outcomes(tmp_path)["knn/top1"].labels
+    assert found is not None
+    assert found.y.tolist() == y.tolist()
+    context.data.facts["class_names"] = []
+    assert labels_of_test(context) is None
 
 
 def test_examples_are_known_by_content_split_labels_and_order() -> None:
