@@ -18,6 +18,7 @@ from ssl_zoo.report.classes import ByClass, accuracies_by_class
 from ssl_zoo.report.comparable import differing_conditions, flat
 from ssl_zoo.report.difference import Difference, describe_tests, find_differences
 from ssl_zoo.report.estimate import Estimate, is_accuracy, is_better_low, is_correlation
+from ssl_zoo.report.representations import Representations, compare_representations
 from ssl_zoo.report.row import COMPUTE, COSTS, ENVIRONMENT, NAME_COLUMNS, ComparisonRow
 
 DECISIVE = ("linear/top1", "knn/top1")
@@ -148,6 +149,11 @@ class Comparison:
                 return tables, missing
             notes = notes or missing
         return [], notes
+
+    @cached_property
+    def representations(self) -> Representations | None:
+        """How alike the representations of the rows are, and maps of them; None if no features were kept."""
+        return compare_representations(self.rows, self.label)
 
     @property
     def varying(self) -> list[str]:

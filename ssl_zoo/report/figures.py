@@ -8,6 +8,7 @@ from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.curves import average_curves
 from ssl_zoo.report.estimate import is_accuracy, is_better_low
 from ssl_zoo.report.metrics import AXES, LABEL_KEYS
+from ssl_zoo.report.representation_view import cka_figure
 from ssl_zoo.report.row import ComparisonRow
 from ssl_zoo.report.series import LABEL_LINE, Series, make_series
 from ssl_zoo.report.vega import (
@@ -54,6 +55,7 @@ def make_figures(comparison: Comparison, axis: str | None = None) -> list[Figure
     if axis == "labels":
         found = [labels, *found[:-1]]
     found += [_curves(series, comparison.headlines, axes), class_figure(comparison, series)]
+    found += [cka_figure(comparison, series)]
     return [figure for figure in found if figure is not None]
 
 

@@ -18,6 +18,7 @@ from ssl_zoo.report.difference import Difference
 from ssl_zoo.report.display import to_plain_text
 from ssl_zoo.report.estimate import is_accuracy, with_interval
 from ssl_zoo.report.metrics import AXES, meaning_of
+from ssl_zoo.report.representation_view import map_classes, map_figures
 from ssl_zoo.report.row import ComparisonRow
 from ssl_zoo.report.sections import make_sections
 from ssl_zoo.report.series import SHAPES, make_series, row_names
@@ -59,7 +60,8 @@ def to_page(comparison: Comparison, out: Path, axis: str | None = None, title: s
     """
     series, names = make_series(comparison), row_names(comparison)
     drawn = figures.make_figures(comparison, axis)
-    specs = json.dumps({figure.name: figure.spec for figure in drawn}, separators=(",", ":"))
+    maps = map_figures(comparison, series)
+    specs = json.dumps({figure.name: figure.spec for figure in [*drawn, *maps]}, separators=(",", ":"))
     others = [key for key in comparison.metrics if key not in comparison.headlines]
     incomplete = incomplete_lines(comparison, out)
     tables = make_sections(comparison, series)
@@ -74,6 +76,9 @@ def to_page(comparison: Comparison, out: Path, axis: str | None = None, title: s
         "meanings": meanings([*comparison.headlines, *AXES]),
         "other_meanings": meanings(others),
         "figures": drawn,
+        "maps": maps,
+        "classes": map_classes(comparison.representations) if comparison.representations and maps else [],
+        "symbols": SHAPES,
         "series": [
             {**each.look, "name": name, "symbol": SHAPES[each.shape]} for each, name in zip(series, names, strict=True)
         ],

@@ -37,6 +37,7 @@ from ssl_zoo.training.evaluation import (
     eval_context,
     hash_content,
     identify_examples,
+    keep_features,
     keep_outcomes,
     labels_of_test,
 )
@@ -172,7 +173,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
     loggers.finish_loggers(trainer.loggers)  # before anything is shown, which may fail
     used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
-    show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
+    places = show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
     show_neighbours(folder, context)
     examples = learner.batches_seen * cfg.data.batch_size
     completed: dict[str, Any] = {
@@ -204,6 +205,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         keep_probe(weights, folder, context.probe, data.facts["class_names"], PROBE_KIND, accuracy)
     tested_on = identify_examples(data.content, cfg.data.get("splits"), context.labelled.get("test", ()))
     keep_outcomes(folder, metrics, tested_on, labels_of_test(context))
+    keep_features(folder, context, data.content, cfg.data.get("splits"), places)
     results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
         log.info("results: %s", folder / results.RESULTS_NAME)

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ssl_zoo.data.base import EvalData
-from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, run_evaluators
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, Phase, run_evaluators
 from ssl_zoo.evaluators.proportion import Proportion, hash_examples
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
-from ssl_zoo.report import outcomes
+from ssl_zoo.report import kept_features, outcomes
 from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.saving import PeriodicCheckpoint
 
@@ -76,6 +77,33 @@ def keep_outcomes(
             log.warning("%s; it is written again, without the outcomes of before", error)
     kept = {key: value for key, value in found.items() if key not in metrics}
     outcomes.write_outcomes(folder, kept | outcomes.outcomes_of(metrics, examples, labels))
+
+
+def keep_features(
+    folder: Path, context: EvalContext, content: str, splits: Any, places: np.ndarray | None = None
+) -> None:
+    """Writes features of a sample to features.npz, if any were extracted; to be called before the results are written.
+
+    Args:
+        folder: the run folder.
+        context: of the end of the run.
+        content: that of the data module.
+        splits: `data.splits` of the configuration.
+        places: in the map of the test examples, (n, 2); None if there is no map.
+    """
+    split = next((name for name in ("test", "train") if name in vars(context)), None)
+    if split is None:
+        return
+    features: Features = getattr(context, split)
+    rows = kept_features.evenly_spaced(len(features.x))
+    kept = kept_features.KeptFeatures(
+        features.x[rows].numpy(),
+        identify_examples(content, splits, context.labelled[split]),
+        features.y[rows].numpy(),
+        list(map(str, context.data.facts.get("class_names", ()))),
+        places if split == "test" else None,
+    )
+    kept_features.write_features(folder, kept)
 
 
 class PeriodicEvaluation(Callback):

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ssl_zoo.report import results
+from ssl_zoo.report.kept_features import KeptFeatures, write_features
 from ssl_zoo.report.outcomes import ClassLabels, Outcomes, write_outcomes
 
 METHODS = ("simclr", "vicreg", "byol", "dino", "barlow_twins", "supervised", "mae", "moco")
@@ -74,6 +75,14 @@ def save_outcomes(folder: Path, seed: int, labelled: bool = True, classes: Seque
     write_outcomes(folder, found)
 
 
+def save_features(folder: Path, seed: int, count: int = 60, examples: str = "examples", mapped: bool = True) -> None:
+    """Gives a run features of `count` examples with something in common with those of other seeds."""
+    shared = np.random.default_rng(0).standard_normal((count, 16))
+    own = np.random.default_rng(seed + 1).standard_normal((count, 16))
+    y = np.arange(count) % len(CLASSES)
+    write_features(folder, KeptFeatures(shared + own, examples, y, CLASSES, own[:, :2] if mapped else None))
+
+
 @functools.cache
 def draw_sheet() -> bytes:
     """A picture of the size of a sheet of neighbours."""
@@ -95,5 +104,6 @@ def save_sweep(folder: Path, rows: int, seeds: int = 2) -> None:
             record["config"]["method"] = {"temperature": temperature}
             (place / "results.json").write_text(json.dumps(record))
             save_outcomes(place, seed=100 * row + seed)
+            save_features(place, seed=100 * row + seed)
     error = {"type": "RuntimeError", "message": "CUDA out of memory: " + "tried to allocate more than there is, " * 4}
     save_run(folder / "failed", "moco", 7, status="failed", error=error, metrics={})
