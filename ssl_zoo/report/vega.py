@@ -160,6 +160,13 @@ def draw_pdf(spec: Mapping[str, Any], width: int = 340) -> bytes:
     return bytes(vl_convert.vegalite_to_pdf({**spec, "width": width, "background": "white"}, vl_version=VEGA_LITE))
 
 
+def draw_png(spec: Mapping[str, Any], width: int = 640) -> bytes:
+    """Draws a specification as a PNG file, `width` pixels wide."""
+    import vl_convert
+
+    return bytes(vl_convert.vegalite_to_png({**spec, "width": width, "background": "white"}, vl_version=VEGA_LITE))
+
+
 @functools.cache
 def library() -> str:
     """Returns the JavaScript of Vega-Lite with all that it needs, of which vl-convert makes one text.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class WriteReport(Callback):
@@ -42,9 +42,24 @@ class WriteReport(Callback):
         if not runs:
             print(f"{sweep}: no job has any results yet, so there is no report. Once there are: {command}", flush=True)
             return
+        made = report.report_of(runs, across=self.across)
         try:
-            report.write_report(report.report_of(runs, across=self.across), sweep)
+            report.write_report(made, sweep)
         except OSError as error:  # the comparison was printed
             print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
             raise SystemExit(1) from error
+        if project := wandb_project(config):
+            from ssl_zoo.report.wandb_report import send_to_wandb
+
+            send_to_wandb(made, sweep, project, group="-".join(sweep.resolve().parts[-2:]))
         print(f"To make it again, for example after jobs that are still queued: {command}", flush=True)
+
+
+def wandb_project(config: DictConfig) -> str | None:
+    """The project of wandb that the jobs log to; None if wandb is not among their loggers."""
+    loggers = OmegaConf.select(config, "logger") or {}
+    if not OmegaConf.is_dict(loggers):
+        return None
+    return next(
+        (str(one.project) for one in loggers.values() if one and str(one.get("_target_", "")).endswith(".Wandb")), None
+    )
