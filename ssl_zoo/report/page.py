@@ -96,7 +96,7 @@ def to_page(comparison: Comparison, out: Path, axis: str | None = None, title: s
     every = {
         "leaderboard": ("Leaderboard", parts["board"]),
         "figures": ("Figures", drawn),
-        **{section.name: (section.title, True) for section in tables},
+        **{f"section-{section.name}": (section.title, True) for section in tables},
         "neighbours": ("Nearest neighbours", parts["sheets"]),
         "incomplete": ("Not completed", incomplete),
         "runs": ("Runs", parts["runs"]),

@@ -54,7 +54,8 @@ def to_markdown(comparison: Comparison) -> str:
     parts.append("\n".join(f"- {display.escape_markdown(note)}" for note in comparison.notes))
     for section in make_sections(comparison, make_series(comparison)):
         parts += [f"## {section.title}", "\n".join(f"- {display.escape_markdown(note)}" for note in section.notes)]
-        parts += [_markdown(to_lines(board)) for board in section.boards]
+        for board in section.boards:
+            parts += [f"### {display.escape_markdown(board.caption)}", _markdown(to_lines(board))]
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
     answers = [[each.item, each.text or "unknown", each.neurips, each.acl] for each in answer(comparison)]

@@ -27,6 +27,7 @@ def save_run(folder: Path, method: str, seed: int, /, **changes: Any) -> None:
     metrics = {"linear/top1": top, "knn/top1": top - 0.05, "init/linear/top1": 0.3, "init/knn/top1": 0.25}
     metrics |= {"rankme": 60 + draw.random(), "linear/l2": 0.01}
     metrics |= {f"few/{n}/{what}": top - 0.3 / n for n in (1, 10) for what in ("linear", "knn", "scratch")}
+    metrics |= {f"transfer/{name}/top1": draw.random() for name in ("digits", "cifar100", "stl10")}
     flops = (1 + METHODS.index(method)) * 1e12
     budget = {"kind": "steps", "value": STEPS, "steps": STEPS, "examples": 6400, "flops": flops, "seconds": 61.5}
     facts = {"num_train": 50_000, "num_test": 10_000}
