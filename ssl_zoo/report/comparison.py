@@ -23,7 +23,7 @@ from ssl_zoo.report.row import COMPUTE, COSTS, ENVIRONMENT, NAME_COLUMNS, Compar
 
 DECISIVE = ("linear/top1", "knn/top1")
 """Accuracies by which rows are ordered and compared: the first that all rows have, else the one that most have."""
-DETAILS = re.compile(r"robustness/(?!mean/)|knn_spaces/|transfer_knn/(?!mean/)")
+DETAILS = re.compile(r"robustness/(?!mean/)|knn_spaces/|transfer_knn/(?!mean/)|token_probe/\w+/from_token/")
 """Metrics of which there are many, and one that sums them up: the short table leaves them out."""
 WITHOUT_LABELS = (
     "No accuracy to choose by. Scores without labels are not reliable across methods: of our own runs the one with the "

@@ -20,8 +20,8 @@ def rank_section(comparison: Comparison, series: Sequence[Series]) -> Section | 
         return None
     notes = [
         "The mean rank is over the sets that all rows of a table have been measured on: 1 is the best, and equal "
-        "values share their ranks. It weighs a difference of a tenth of a point on one set like one of ten points on another, "
-        "and the sets are few: it sums up, and tests nothing."
+        "values share their ranks. A tenth of a point on one set weighs as much as ten points on another, and the sets "
+        "are few: it sums up, and tests nothing."
     ]
     for ranking in rankings:
         notes += [f"{KINDS[ranking.kind]}: {note}" for note in ranking.notes]

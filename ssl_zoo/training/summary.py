@@ -27,7 +27,7 @@ from ssl_zoo.training.estimate import format_duration
 
 log = logging.getLogger(__name__)
 
-OTHER_EXAMPLES = ("retrieval/", "transfer/")
+OTHER_EXAMPLES = ("retrieval/", "token_probe/", "transfer/")
 """Accuracies whose examples are not the labelled test split, so that its largest class says nothing of them."""
 
 
