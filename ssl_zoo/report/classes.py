@@ -154,7 +154,7 @@ def _shares(one: Outcomes, labels: ClassLabels) -> np.ndarray:
 def _differences(a: Runs, b: Runs, labels: ClassLabels, tested: bool) -> list[ClassDifference]:
     """Accuracies by class of one row less those of another."""
     shared = sorted(seed for seed in a.keys() & b.keys() if seed is not None)
-    seeds = [shared, shared] if shared else [list(a), list(b)]
+    seeds: list[list[Any]] = [shared, shared] if shared else [list(a), list(b)]
     one, other = (
         np.stack([np.mean([_shares(it, labels) for it in runs[seed]], axis=0) for seed in its])
         for runs, its in zip((a, b), seeds, strict=True)
@@ -165,7 +165,7 @@ def _differences(a: Runs, b: Runs, labels: ClassLabels, tested: bool) -> list[Cl
         mean, p = float(one[:, number].mean() - other[:, number].mean()), None
         if tested and np.isfinite(mean) and len(shared) > 1:
             try:
-                p = paired.paired_t(one[:, number], other[:, number]).p
+                p = paired.paired_t(one[:, number].tolist(), other[:, number].tolist()).p
             except ValueError:  # equal in all seeds
                 p = None
         elif tested and np.isfinite(mean) and single:

@@ -74,7 +74,7 @@ def _content(report: Report, folder: Path) -> dict[str, Any]:
     comparison, series = report.comparison, make_series(report.comparison)
 
     def table(lines: list[list[str]]) -> Any:
-        return wandb.Table(columns=lines[0], data=lines[1:])
+        return wandb.Table(columns=list(lines[0]), data=lines[1:])
 
     boards: list[Board] = [board for section in make_sections(comparison, series) for board in section.boards]
     content = {f"report/{board.caption}": table(to_lines(board)) for board in boards}
