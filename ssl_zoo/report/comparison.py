@@ -14,14 +14,16 @@ from functools import cached_property
 from typing import Any
 
 from ssl_zoo.evaluators.proportion import wilson
+from ssl_zoo.report.classes import ByClass, accuracies_by_class
 from ssl_zoo.report.comparable import differing_conditions, flat
 from ssl_zoo.report.difference import Difference, describe_tests, find_differences
 from ssl_zoo.report.estimate import Estimate, is_accuracy, is_better_low, is_correlation
+from ssl_zoo.report.representations import Representations, compare_representations
 from ssl_zoo.report.row import COMPUTE, COSTS, ENVIRONMENT, NAME_COLUMNS, ComparisonRow
 
 DECISIVE = ("linear/top1", "knn/top1")
 """Accuracies by which rows are ordered and compared: the first that all rows have, else the one that most have."""
-DETAILS = re.compile(r"robustness/(?!mean/)|knn_spaces/|transfer_knn/(?!mean/)")
+DETAILS = re.compile(r"robustness/(?!mean/)|knn_spaces/|transfer_knn/(?!mean/)|token_probe/\w+/from_token/")
 """Metrics of which there are many, and one that sums them up: the short table leaves them out."""
 WITHOUT_LABELS = (
     "No accuracy to choose by. Scores without labels are not reliable across methods: of our own runs the one with the "
@@ -79,6 +81,11 @@ class Comparison:
         """The row that others are compared with: the first of those named, or else the best; None for a single row."""
         return next(iter(self.named or self.rows), None) if len(self.rows) > 1 else None
 
+    def badge(self, row: ComparisonRow) -> str:
+        """What marks a row in tables: "baseline", "best", or nothing."""
+        is_baseline = any(row is one for one in self.named) or row is self.baseline
+        return ("baseline" if self.named else "best") if is_baseline else ""
+
     def label(self, row: ComparisonRow) -> str:
         """A row's method, followed by what else tells it from the others, such as "simclr (vit_tiny, 40 epochs)"."""
         others = [row.names[name] for name in self.varying if name != "method" and row.names[name]]
@@ -130,6 +137,23 @@ class Comparison:
                 0, f"{self.label(baseline)} {'is the baseline:' if self.named else 'has the highest'} {about}."
             )
         return lines
+
+    @cached_property
+    def classes(self) -> tuple[list[ByClass], list[str]]:
+        """Accuracies by class of the first headline accuracy whose examples' labels were kept, and notes on them."""
+        notes: list[str] = []
+        for metric in filter(is_accuracy, self.headlines):
+            rows = [row for row in self.rows if metric in row.estimates]
+            tables, missing = accuracies_by_class(metric, rows, self.differences(metric), not self.named, self.label)
+            if tables:
+                return tables, missing
+            notes = notes or missing
+        return [], notes
+
+    @cached_property
+    def representations(self) -> Representations | None:
+        """How alike the representations of the rows are, and maps of them; None if no features were kept."""
+        return compare_representations(self.rows, self.label)
 
     @property
     def varying(self) -> list[str]:

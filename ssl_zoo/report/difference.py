@@ -9,17 +9,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ssl_zoo.report import outcomes, paired
+from ssl_zoo.report import paired
 from ssl_zoo.report.comparable import differing_conditions
 from ssl_zoo.report.estimate import is_accuracy, is_correlation, with_interval
-from ssl_zoo.report.results import OUTCOMES_NAME
+from ssl_zoo.report.outcomes import outcomes_of_run
 from ssl_zoo.report.row import ComparisonRow
 
 LEVEL = 0.05
@@ -129,7 +125,7 @@ def _test(row: ComparisonRow, baseline: ComparisonRow, metric: str) -> paired.Pa
     if len(a[shared[0]]) > 1 or len(b[shared[0]]) > 1:
         return f"seed {shared[0]}, the only one they share, counts more than once"
     try:
-        one, other = (_outcomes(runs[shared[0]][0], metric) for runs in (a, b))
+        one, other = (outcomes_of_run(runs[shared[0]][0], metric) for runs in (a, b))
     except ValueError as error:
         return str(error)
     if one is None or other is None:
@@ -149,23 +145,6 @@ def _by_seed(row: ComparisonRow, metric: str) -> dict[int, list[dict[str, Any]]]
 
 def _mean(runs: Iterable[dict[str, Any]], metric: str) -> float:
     return statistics.fmean(run["metrics"][metric] for run in runs)
-
-
-def _outcomes(run: dict[str, Any], metric: str) -> outcomes.Outcomes | None:
-    """What a run has kept of a metric; None if nothing, or if it is not that of its results, as after a crash."""
-    file = Path(run["folder"]) / OUTCOMES_NAME
-    if not file.is_file():
-        return None
-    found = _read(file.parent, file.stat().st_mtime_ns).get(metric)
-    if found is None or not len(found.right) or abs(float(np.mean(found.right)) - run["metrics"][metric]) > 1e-6:
-        return None
-    return found
-
-
-@lru_cache(maxsize=256)
-def _read(folder: Path, changed: int) -> dict[str, outcomes.Outcomes]:
-    """The outcomes in a folder whose file was `changed` at that time."""
-    return outcomes.read_outcomes(folder)
 
 
 # ---- In words ----

@@ -1,18 +1,22 @@
 """The report's figures as Vega-Lite specifications: a browser draws them in the page, vl-convert as PDF for a paper."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from ssl_zoo.report.class_view import class_figure
 from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.curves import average_curves
 from ssl_zoo.report.estimate import is_accuracy, is_better_low
 from ssl_zoo.report.metrics import AXES, LABEL_KEYS
+from ssl_zoo.report.representation_view import cka_figure
 from ssl_zoo.report.row import ComparisonRow
 from ssl_zoo.report.series import LABEL_LINE, Series, make_series
 from ssl_zoo.report.vega import (
     COST_AXIS,
     DASHED,
     NUMBER_AXIS,
+    Control,
+    Figure,
     bounds_of,
     emphasize,
     fit,
@@ -23,40 +27,6 @@ from ssl_zoo.report.vega import (
 )
 
 _ENDS = ("value", "low", "high")
-
-
-class Control(NamedTuple):
-    """A choice beside a figure.
-
-    Attributes:
-        name: parameter of the specification.
-        label: what is chosen.
-        options: value and text of each choice; the first is shown first.
-    """
-
-    name: str
-    label: str
-    options: list[tuple[str, str]]
-
-
-class Figure(NamedTuple):
-    """One figure.
-
-    Attributes:
-        name: a word for its file and its place in the page.
-        title: heading.
-        caption: how to read it.
-        alt: what it shows, for those who do not see it.
-        spec: in Vega-Lite.
-        controls: of its parameters.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    spec: dict[str, Any]
-    controls: list[Control]
 
 
 def make_figures(comparison: Comparison, axis: str | None = None) -> list[Figure]:
@@ -84,7 +54,9 @@ def make_figures(comparison: Comparison, axis: str | None = None) -> list[Figure
     found = [_dots(series, comparison.headlines), _against(series, comparison.headlines, axes), labels]
     if axis == "labels":
         found = [labels, *found[:-1]]
-    return [figure for figure in (*found, _curves(series, comparison.headlines, axes)) if figure is not None]
+    found += [_curves(series, comparison.headlines, axes), class_figure(comparison, series)]
+    found += [cka_figure(comparison, series)]
+    return [figure for figure in found if figure is not None]
 
 
 def _dots(series: Sequence[Series], metrics: Sequence[str]) -> Figure | None:

@@ -39,6 +39,10 @@ MEANINGS = {
     r"mask/loss": "Cross-entropy of masked tokens of held-out text, in nats. Lower is better.",
     r"mask/perplexity": "exp of the cross-entropy of masked tokens of held-out text. Lower is better.",
     r"mask/(majority_top1|unigram_perplexity)": "The same of a model that knows only how frequent each token is.",
+    r"token_probe/token/top1": "Accuracy with which a linear classifier names a frequent token from its own feature.",
+    r"token_probe/(previous|next)/top1": "Accuracy with which a linear classifier names the frequent token before or "
+    "after a token from that token's feature: how much of its surroundings a feature holds.",
+    r"token_probe/\w+/from_token/top1": "The same of the most likely token, given which token it is: no context.",
     r"classifier/top1": "Accuracy of the classifier that method=supervised trains together with its encoder.",
     r"zero_shot/top1": "Accuracy of the class whose name's embedding is most similar to that of the image.",
     r"retrieval/image_to_text/recall\d+": "Share of test images of which a caption is among so many most similar ones.",

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 from ssl_zoo.report import figures
 from ssl_zoo.report.appendix import answer
+from ssl_zoo.report.board import NO_CELL, Board, Cell, Column, Line
 from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.difference import Difference
 from ssl_zoo.report.display import to_plain_text
 from ssl_zoo.report.estimate import is_accuracy, with_interval
 from ssl_zoo.report.metrics import AXES, meaning_of
+from ssl_zoo.report.representation_view import map_classes, map_figures
 from ssl_zoo.report.row import ComparisonRow
+from ssl_zoo.report.sections import make_sections
 from ssl_zoo.report.series import SHAPES, make_series, row_names
 from ssl_zoo.report.sheet import SHEET_NAME
 from ssl_zoo.report.vega import library
@@ -29,40 +32,6 @@ SHEET_WIDTH = 520
 """Pixels of a sheet of neighbours in the page; the link leads to the whole one."""
 SHEET_BYTES = 300_000
 """Of all sheets in the page together; further ones are links."""
-
-
-class Column(NamedTuple):
-    """A column of a table: its name, what it means, and whether it holds numbers."""
-
-    name: str
-    meaning: str
-    is_number: bool
-
-
-class Cell(NamedTuple):
-    """A cell of a table: its text, a smaller line below, what to sort by ("" for nothing), whether it is a number."""
-
-    text: str
-    small: str
-    value: float | str
-    is_number: bool
-
-
-class Line(NamedTuple):
-    """A line of a table: cells, colour and symbol of its row in the figures, what marks it ("" for nothing)."""
-
-    cells: list[Cell]
-    colour: str
-    symbol: str
-    badge: str
-
-
-class Board(NamedTuple):
-    """A table."""
-
-    caption: str
-    columns: list[Column]
-    lines: list[Line]
 
 
 class Sheet(NamedTuple):
@@ -91,9 +60,11 @@ def to_page(comparison: Comparison, out: Path, axis: str | None = None, title: s
     """
     series, names = make_series(comparison), row_names(comparison)
     drawn = figures.make_figures(comparison, axis)
-    specs = json.dumps({figure.name: figure.spec for figure in drawn}, separators=(",", ":"))
+    maps = map_figures(comparison, series)
+    specs = json.dumps({figure.name: figure.spec for figure in [*drawn, *maps]}, separators=(",", ":"))
     others = [key for key in comparison.metrics if key not in comparison.headlines]
     incomplete = incomplete_lines(comparison, out)
+    tables = make_sections(comparison, series)
     parts: dict[str, Any] = {
         "title": to_plain_text(title),
         "about": about(comparison),
@@ -105,9 +76,13 @@ def to_page(comparison: Comparison, out: Path, axis: str | None = None, title: s
         "meanings": meanings([*comparison.headlines, *AXES]),
         "other_meanings": meanings(others),
         "figures": drawn,
+        "maps": maps,
+        "classes": map_classes(comparison.representations) if comparison.representations and maps else [],
+        "symbols": SHAPES,
         "series": [
             {**each.look, "name": name, "symbol": SHAPES[each.shape]} for each, name in zip(series, names, strict=True)
         ],
+        "tables": tables,
         "sheets": list(sheets(comparison, names, out)),
         "incomplete": incomplete,
         "runs": [
@@ -121,6 +96,7 @@ def to_page(comparison: Comparison, out: Path, axis: str | None = None, title: s
     every = {
         "leaderboard": ("Leaderboard", parts["board"]),
         "figures": ("Figures", drawn),
+        **{f"section-{section.name}": (section.title, True) for section in tables},
         "neighbours": ("Nearest neighbours", parts["sheets"]),
         "incomplete": ("Not completed", incomplete),
         "runs": ("Runs", parts["runs"]),
@@ -167,10 +143,8 @@ def board(comparison: Comparison, metrics: Sequence[str], caption: str) -> Board
         cells.append(Cell(str(len(row.seeds)), "", len(row.seeds), True))
         for axis in costs:
             mean = row.estimates[axis].mean if axis in row.estimates else None
-            cells.append(Cell("", "", "", True) if mean is None else Cell(short_number(mean), "", mean, True))
-        is_baseline = any(row is one for one in comparison.named) or row is comparison.baseline
-        badge = ("baseline" if comparison.named else "best") if is_baseline else ""
-        lines.append(Line(cells, each.colour, SHAPES[each.shape], badge))
+            cells.append(NO_CELL if mean is None else Cell(short_number(mean), "", mean, True))
+        lines.append(Line(cells, each.colour, SHAPES[each.shape], comparison.badge(row)))
     return Board(caption, columns, lines)
 
 
@@ -190,7 +164,7 @@ def _difference_column(comparison: Comparison) -> Column:
 
 def _difference_cell(found: Difference | None) -> Cell:
     if found is None or found.mean is None:
-        return Cell("", "", "", True)
+        return NO_CELL
     scale = 100 if is_accuracy(found.metric) else 1
     ends = None if found.low is None or found.high is None else (scale * found.low, scale * found.high)
     text = with_interval(scale * found.mean, ends, 1 if scale == 100 else 3)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from ssl_zoo.evaluators.few_labels import FewLabelsRow, summarize
@@ -14,25 +14,35 @@ from ssl_zoo.report import display
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_POINTS = 2000  # with more, t-SNE takes minutes and points overlap
 COLOURS = {"raw pixels": "0.6", "before training": "tab:olive", "trained from scratch": "tab:orange"}
+
+
+def place_features(features: np.ndarray) -> np.ndarray:
+    """Places features (N, D) in two dimensions (N, 2) by t-SNE; of more than some 1,000 that takes long."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30, (len(features) - 1) / 3)
+    places: np.ndarray = TSNE(metric="cosine", perplexity=perplexity, random_state=0, init="random").fit_transform(
+        features
+    )
+    return places
 
 
 def plot_run_picture(
     metrics: Mapping[str, float],
     method: str,
-    features: Tensor,
+    places: np.ndarray,
     labels: Tensor,
     class_names: Sequence[str],
 ) -> bytes:
-    """Plots the few-label accuracies as bars and the features by t-SNE.
+    """Plots the few-label accuracies as bars and a map of the features.
 
     Without few-label metrics only the features are plotted. The legend is omitted for more than 20 classes.
 
     Args:
         metrics: metrics of the run.
         method: name of the method.
-        features: test features (N, D).
+        places: of N test examples, see `place_features`, (N, 2).
         labels: their classes (N,), int64.
         class_names: names of the classes.
 
@@ -48,7 +58,7 @@ def plot_run_picture(
     axes = figure.subplots(1, 2 if rows else 1, squeeze=False)[0]
     if rows:
         _plot_few_labels(axes[0], columns, rows)
-    _plot_features(axes[-1], features, labels, class_names)
+    _plot_map(axes[-1], places, labels, class_names)
     axes[-1].set_title(f"test features of {display.escape_figure_text(method)}, t-SNE")
     content = io.BytesIO()
     with warnings.catch_warnings():
@@ -128,15 +138,9 @@ def _plot_few_labels(axes: "Axes", columns: list[str], rows: list[FewLabelsRow])
     axes.set_title("few labels: mean and standard deviation over samples of the labels")
 
 
-def _plot_features(axes: "Axes", features: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
+def _plot_map(axes: "Axes", places: np.ndarray, labels: Tensor, class_names: Sequence[str]) -> None:
     from matplotlib import colormaps
-    from sklearn.manifold import TSNE
 
-    if len(features) > MAX_POINTS:
-        rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MAX_POINTS]
-        features, labels = features[rows], labels[rows]
-    perplexity = min(30, (len(features) - 1) / 3)
-    places = TSNE(metric="cosine", perplexity=perplexity, random_state=0, init="random").fit_transform(features.numpy())
     classes = labels.unique().tolist()
     palette = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "gist_rainbow"
     colours = colormaps[palette].resampled(len(classes))

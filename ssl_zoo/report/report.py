@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo import files
+from ssl_zoo.report import class_view, display, figures, latex, page, representation_view, tables, vega
 from ssl_zoo.report import comparison as comparing
-from ssl_zoo.report import display, figures, latex, page, tables, vega
 from ssl_zoo.report.metrics import AXES
+from ssl_zoo.report.series import make_series
 
 AXIS_CHOICES = (*AXES, "labels")
 
@@ -42,6 +43,8 @@ class Report:
     def write(self, out: Path | str) -> Path:
         """Writes report.html, report.md, report.tex and report.csv to the folder `out`; returns the first.
 
+        Of what only some runs have kept, report-classes.csv and report-cka.csv; without it no such file.
+
         Raises:
             OSError: if a file cannot be written.
             ValueError: if no run has recorded what `axis` needs.
@@ -52,10 +55,15 @@ class Report:
             "report.md": tables.to_markdown(self.comparison),
             "report.tex": latex.to_latex(self.comparison),
             "report.csv": tables.to_csv(self.comparison),
+            "report-classes.csv": class_view.classes_csv(self.comparison),
+            "report-cka.csv": representation_view.cka_csv(self.comparison),
         }
         out.mkdir(parents=True, exist_ok=True)
         for name, text in content.items():
-            files.write_atomically(out / name, text)
+            if text is None:
+                (out / name).unlink(missing_ok=True)
+            else:
+                files.write_atomically(out / name, text)
         return out / "report.html"
 
     def write_figures(self, out: Path | str) -> list[Path]:
@@ -66,7 +74,8 @@ class Report:
             ValueError: if no run has recorded what `axis` needs.
         """
         written = []
-        for figure in figures.make_figures(self.comparison, self.axis):
+        maps = representation_view.map_figures(self.comparison, make_series(self.comparison))
+        for figure in [*figures.make_figures(self.comparison, self.axis), *maps]:
             written.append(Path(out) / f"report-{figure.name}.pdf")
             written[-1].parent.mkdir(parents=True, exist_ok=True)
             files.write_atomically(written[-1], vega.draw_pdf(figure.spec))

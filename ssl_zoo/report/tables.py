@@ -9,9 +9,12 @@ from typing import Any
 
 from ssl_zoo.report import display, results
 from ssl_zoo.report.appendix import answer
+from ssl_zoo.report.board import to_lines
 from ssl_zoo.report.comparison import Comparison
 from ssl_zoo.report.estimate import is_accuracy
 from ssl_zoo.report.row import COMPUTE, COSTS, NAME_COLUMNS
+from ssl_zoo.report.sections import make_sections
+from ssl_zoo.report.series import make_series
 
 
 def load_runs(folders: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -49,6 +52,10 @@ def to_markdown(comparison: Comparison) -> str:
     parts += ["\n".join(f"- {display.escape_markdown(sentence)}" for sentence in comparison.verdicts)]
     parts += [_markdown(comparison.table(comparison.headlines))] if comparison.rows else []
     parts.append("\n".join(f"- {display.escape_markdown(note)}" for note in comparison.notes))
+    for section in make_sections(comparison, make_series(comparison)):
+        parts += [f"## {section.title}", "\n".join(f"- {display.escape_markdown(note)}" for note in section.notes)]
+        for board in section.boards:
+            parts += [f"### {display.escape_markdown(board.caption)}", _markdown(to_lines(board))]
     if comparison.incomplete:
         parts += ["## Not completed", _markdown(comparison.incomplete_table())]
     answers = [[each.item, each.text or "unknown", each.neurips, each.acl] for each in answer(comparison)]

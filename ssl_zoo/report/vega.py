@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_zoo.data.cache import cached
 from ssl_zoo.report.metrics import AXES
@@ -17,6 +17,40 @@ COST_AXIS = {**NUMBER_AXIS, "format": "~s"}
 DASHED = {"strokeDash": {"field": "dash", "type": "nominal", "scale": None}, "detail": {"field": "label"}}
 _INK = "currentColor"
 _QUIET = {"gridColor": _INK, "gridOpacity": 0.12, "domain": False, "tickColor": _INK, "tickOpacity": 0.3}
+
+
+class Control(NamedTuple):
+    """A choice beside a figure.
+
+    Attributes:
+        name: parameter of the specification.
+        label: what is chosen.
+        options: value and text of each choice; the first is shown first.
+    """
+
+    name: str
+    label: str
+    options: list[tuple[str, str]]
+
+
+class Figure(NamedTuple):
+    """One figure.
+
+    Attributes:
+        name: a word for its file and its place in the page.
+        title: heading.
+        caption: how to read it.
+        alt: what it shows, for those who do not see it.
+        spec: in Vega-Lite.
+        controls: of its parameters.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    spec: dict[str, Any]
+    controls: list[Control]
 
 
 def specify(
@@ -84,7 +118,7 @@ def emphasize(usual: float, faint: float) -> dict[str, Any]:
 
 def tooltip(*fields: str) -> list[dict[str, Any]]:
     """What is shown when one points at a mark: the row, its value and `fields`."""
-    titles = {"label": "row", "text": "value", "cost": "cost", "labels": "labels per class"}
+    titles = {"label": "row", "text": "value", "cost": "cost", "labels": "labels per class", "class": "class"}
     return [
         {"field": field, "title": titles[field], "type": "quantitative" if field == "cost" else "nominal"}
         | ({"format": ".4~s"} if field == "cost" else {})
@@ -124,6 +158,13 @@ def draw_pdf(spec: Mapping[str, Any], width: int = 340) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.vegalite_to_pdf({**spec, "width": width, "background": "white"}, vl_version=VEGA_LITE))
+
+
+def draw_png(spec: Mapping[str, Any], width: int = 640) -> bytes:
+    """Draws a specification as a PNG file, `width` pixels wide."""
+    import vl_convert
+
+    return bytes(vl_convert.vegalite_to_png({**spec, "width": width, "background": "white"}, vl_version=VEGA_LITE))
 
 
 @functools.cache

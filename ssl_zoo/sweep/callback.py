@@ -44,23 +44,24 @@ class WriteReport(Callback):
         if not runs:
             print(f"{sweep}: no job has any results yet, so there is no report. Once there are: {command}", flush=True)
             return
+        made = report.report_of(runs, across=self.across)
         try:
-            report.write_report(report.report_of(runs, across=self.across), sweep)
+            report.write_report(made, sweep)
         except OSError as error:  # the comparison was printed
             print(f"error: the report could not be written to {sweep}: {error}", file=sys.stderr)
             raise SystemExit(1) from error
-        _upload_report(config, sweep)
+        if project := wandb_project(config):
+            from ssl_zoo.report.wandb_report import send_to_wandb
+
+            send_to_wandb(made, sweep, project, group=sweep_name(sweep))
         print(f"To make it again, for example after jobs that are still queued: {command}", flush=True)
 
 
-def _upload_report(config: DictConfig, sweep: Path) -> None:
-    """Gives wandb the report as an artifact of a run of its own, in the group of the sweep, if `artifacts` is set."""
-    about = OmegaConf.select(config, "logger.wandb")
-    if about is None or not about.get("artifacts"):
-        return
-    from ssl_zoo.training.loggers import Wandb
-
-    group = sweep_name(sweep)
-    wandb = Wandb(sweep, about.project, f"report-{group}", group, "report", artifacts=True)
-    wandb.log_artifact(f"report-{group}", "report", sorted(sweep.glob("report.*")))
-    wandb.finish()
+def wandb_project(config: DictConfig) -> str | None:
+    """The project of wandb that the jobs log to; None if wandb is not among their loggers."""
+    loggers = OmegaConf.select(config, "logger") or {}
+    if not OmegaConf.is_dict(loggers):
+        return None
+    return next(
+        (str(one.project) for one in loggers.values() if one and str(one.get("_target_", "")).endswith(".Wandb")), None
+    )

@@ -24,10 +24,18 @@ from ssl_zoo.method import Method
 from ssl_zoo.probe_file import HEAD_KIND, INPUT, PROBE_KIND, keep_probe, probe_kind
 from ssl_zoo.report import results
 from ssl_zoo.report.comparable import DATA_MAY_DIFFER
+from ssl_zoo.report.kept_features import FEATURES_NAME
 from ssl_zoo.training import hardware, run_folder, transcript
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, quiet_lightning, single_device
-from ssl_zoo.training.evaluation import eval_context, hash_content, identify_examples, keep_outcomes
+from ssl_zoo.training.evaluation import (
+    eval_context,
+    hash_content,
+    identify_examples,
+    keep_features,
+    keep_outcomes,
+    labels_of_test,
+)
 from ssl_zoo.training.summary import evaluate_and_log, example_counts, show_metrics
 
 log = logging.getLogger(__name__)
@@ -80,6 +88,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     # ---- 3. Record: in the results of its run, or in new ones ----
     content = hash_content(data.content)
     examples = identify_examples(data.content, cfg.data.get("splits"), context.labelled.get("test", ()))
+    labels = labels_of_test(context)
     about = {
         "environment": describe_environment(trainer, precision),
         "metrics": metrics,
@@ -94,12 +103,15 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     if origin is None:
         where, record = folder, new_results(cfg, encoder, about)
         refuse_other_results(folder)
-        keep_outcomes(folder, metrics, examples)
+        keep_outcomes(folder, metrics, examples, labels)
+        keep_features(folder, context, data.content, cfg.data.get("splits"))
         path = results.write_results(folder, record)
     else:
         with run_folder.lock_folder(origin):
             where, record = origin, merged_results(results.read_results(origin), about, given)
-            keep_outcomes(origin, metrics, examples, merge=True)
+            keep_outcomes(origin, metrics, examples, labels, merge=True)
+            if not (origin / FEATURES_NAME).exists():  # that of the run has its map, too
+                keep_features(origin, context, data.content, cfg.data.get("splits"))
             path = results.write_results(origin, record)
     if context.probe is not None and probe_kind(where) == HEAD_KIND:
         log.info(f"probe: not kept, since {where} has a fine-tuned head")

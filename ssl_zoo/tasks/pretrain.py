@@ -43,7 +43,15 @@ from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
 from ssl_zoo.training.estimate import seconds_per_step
-from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, hash_content, identify_examples, keep_outcomes
+from ssl_zoo.training.evaluation import (
+    PeriodicEvaluation,
+    eval_context,
+    hash_content,
+    identify_examples,
+    keep_features,
+    keep_outcomes,
+    labels_of_test,
+)
 from ssl_zoo.training.neighbour_sheet import show_neighbours
 from ssl_zoo.training.running_statistics import KeepStatistics
 from ssl_zoo.training.sharding import whole_method
@@ -188,7 +196,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     for logger in trainer.loggers:
         logger.log_metrics({f"test/{name}": float(value) for name, value in metrics.items()}, learner.global_step)
     used_features = "knn/top1" in metrics or "linear/top1" in metrics  # so they have been extracted
-    show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
+    places = show_metrics(folder, run.method, metrics, data, context.test if used_features else None)
     show_neighbours(folder, context)
     examples = learner.batches_seen * cfg.data.batch_size
     completed: dict[str, Any] = {
@@ -221,7 +229,8 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
         assert isinstance(accuracy, Proportion)
         keep_probe(weights, folder, context.probe, data.facts["class_names"], PROBE_KIND, accuracy)
     tested_on = identify_examples(data.content, cfg.data.get("splits"), context.labelled.get("test", ()))
-    keep_outcomes(folder, metrics, tested_on)
+    keep_outcomes(folder, metrics, tested_on, labels_of_test(context))
+    keep_features(folder, context, data.content, cfg.data.get("splits"), places)
     results.write_results(folder, record)
     with display.warn_if_display_fails("where the results are"):
         log.info("results: %s", folder / results.RESULTS_NAME)

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ssl_zoo.data.base import EvalData
-from ssl_zoo.evaluators.base import EvalContext, Evaluator, Phase, run_evaluators
+from ssl_zoo.evaluators.base import EvalContext, Evaluator, Features, Phase, run_evaluators
 from ssl_zoo.evaluators.proportion import Proportion, hash_examples
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
-from ssl_zoo.report import outcomes
+from ssl_zoo.report import kept_features, outcomes
 from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.saving import PeriodicCheckpoint
 from ssl_zoo.training.sharding import whole_method
@@ -45,13 +46,28 @@ def identify_examples(content: str, splits: Any, labelled: Iterable[Tensor]) -> 
     return hash_examples(content, splits.get("test") if splits else None, *labelled)
 
 
-def keep_outcomes(folder: Path, metrics: Mapping[str, float], examples: str, merge: bool = False) -> None:
+def labels_of_test(context: EvalContext) -> outcomes.ClassLabels | None:
+    """The labels of the test examples, None if they were not evaluated or have none."""
+    y, names = context.labelled.get("test", (None,))[0], list(map(str, context.data.facts.get("class_names", ())))
+    if y is None or not len(y) or not 0 <= int(y.min()) <= int(y.max()) < len(names):
+        return None
+    return outcomes.ClassLabels(y.numpy(), names)
+
+
+def keep_outcomes(
+    folder: Path,
+    metrics: Mapping[str, float],
+    examples: str,
+    labels: outcomes.ClassLabels | None = None,
+    merge: bool = False,
+) -> None:
     """Writes which test examples were right to correct.npz; to be called before the results are written.
 
     Args:
         folder: the run folder.
         metrics: by name.
         examples: see `identify_examples`.
+        labels: of these examples, see `labels_of_test`.
         merge: keep what is there of other metrics; one that is replaced loses its outcomes if it has none now.
     """
     found = {}
@@ -61,7 +77,34 @@ def keep_outcomes(folder: Path, metrics: Mapping[str, float], examples: str, mer
         except ValueError as error:
             log.warning("%s; it is written again, without the outcomes of before", error)
     kept = {key: value for key, value in found.items() if key not in metrics}
-    outcomes.write_outcomes(folder, kept | outcomes.outcomes_of(metrics, examples))
+    outcomes.write_outcomes(folder, kept | outcomes.outcomes_of(metrics, examples, labels))
+
+
+def keep_features(
+    folder: Path, context: EvalContext, content: str, splits: Any, places: np.ndarray | None = None
+) -> None:
+    """Writes features of a sample to features.npz, if any were extracted; to be called before the results are written.
+
+    Args:
+        folder: the run folder.
+        context: of the end of the run.
+        content: that of the data module.
+        splits: `data.splits` of the configuration.
+        places: in the map of the test examples, (n, 2); None if there is no map.
+    """
+    split = next((name for name in ("test", "train") if name in vars(context)), None)
+    if split is None:
+        return
+    features: Features = getattr(context, split)
+    rows = kept_features.evenly_spaced(len(features.x))
+    kept = kept_features.KeptFeatures(
+        features.x[rows].numpy(),
+        identify_examples(content, splits, context.labelled[split]),
+        features.y[rows].numpy(),
+        list(map(str, context.data.facts.get("class_names", ()))),
+        places if split == "test" else None,
+    )
+    kept_features.write_features(folder, kept)
 
 
 class PeriodicEvaluation(Callback):

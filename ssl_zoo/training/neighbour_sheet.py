@@ -11,8 +11,9 @@ from PIL import Image
 from ssl_zoo import files
 from ssl_zoo.evaluators.base import EvalContext, Features
 from ssl_zoo.report.display import warn_if_display_fails
+from ssl_zoo.report.kept_features import evenly_spaced
 from ssl_zoo.report.sheet import NUM_QUERIES, SHEET_NAME, SIDE, Picture, draw_sheet
-from ssl_zoo.similarity import nearest_rows, normalized, spread_rows
+from ssl_zoo.similarity import nearest_rows, normalized
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +43,14 @@ def show_neighbours(folder: Path, context: EvalContext) -> None:
 
 
 def run_sheet(context: EvalContext, split: str) -> bytes:
-    """Queries spread over the evaluated images of a split, and their neighbours among them, as a PNG file."""
+    """Queries among the evaluated images of a split, and their neighbours among them, as a PNG file.
+
+    The queries are those of every run on the same examples, whatever its encoder, so that sheets can be compared.
+    """
     features: Features = getattr(context, split)
-    chosen = np.unique(np.linspace(0, len(features.x) - 1, MAX_EXAMPLES).astype(int))
+    chosen = evenly_spaced(len(features.x), MAX_EXAMPLES)
     unit = normalized(features.x[chosen].numpy())
-    queries = spread_rows(unit, NUM_QUERIES)
+    queries = choose_queries(features.y[chosen].numpy(), NUM_QUERIES)
     found, cosines = nearest_rows(unit, unit[queries], NUM_QUERIES, queries)
     labels, names = features.y[chosen].tolist(), context.data.facts["class_names"]
     needed = sorted({*queries, *found.flatten().tolist()})
@@ -62,6 +66,16 @@ def run_sheet(context: EvalContext, split: str) -> bytes:
         for query, *its in zip(queries, found.tolist(), cosines.tolist(), strict=True)
     ]
     return draw_sheet(sheet, f"Nearest neighbours among {len(unit):,} images of the {split} split")
+
+
+def choose_queries(labels: np.ndarray, count: int) -> list[int]:
+    """At most `count` rows of labels (N,), evenly spaced in the order of the classes: of different classes, if enough.
+
+    They depend on nothing that an encoder has computed.
+    """
+    by_class = labels.argsort(kind="stable")
+    places = (np.arange(min(count, len(labels))) + 0.5) * len(labels) / min(count, len(labels))
+    return sorted(by_class[places.astype(int)].tolist())
 
 
 def _images(data: Any, split: str, indices: torch.Tensor) -> list[Image.Image]:

@@ -9,6 +9,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -21,11 +22,12 @@ from ssl_zoo.evaluators.proportion import Proportion, is_greater
 from ssl_zoo.method import Method
 from ssl_zoo.report import picture
 from ssl_zoo.report.display import warn_if_display_fails
+from ssl_zoo.report.kept_features import evenly_spaced
 from ssl_zoo.training.estimate import format_duration
 
 log = logging.getLogger(__name__)
 
-OTHER_EXAMPLES = ("retrieval/", "transfer/")
+OTHER_EXAMPLES = ("retrieval/", "token_probe/", "transfer/")
 """Accuracies whose examples are not the labelled test split, so that its largest class says nothing of them."""
 
 
@@ -143,7 +145,7 @@ def nothing_learned(metrics: Mapping[str, float], majority: float | None) -> str
 
 def show_metrics(
     folder: Path, name: str, metrics: Mapping[str, float], data: DataModule, features: Features | None
-) -> None:
+) -> np.ndarray | None:
     """Prints the metrics before and after training and writes the figure report.png.
 
     The run is complete at this point, so failures are only warnings, unless the disk refuses the file.
@@ -154,6 +156,9 @@ def show_metrics(
         metrics: as for `nothing_learned`.
         data: the data module.
         features: features of the test split, None if no evaluator needed them.
+
+    Returns:
+        The places (n, 2) in the figure of the examples that `evenly_spaced` chooses; None without a figure.
     """
     # The table of metrics, and below it the accuracies with few labels.
     few = [key for key in metrics if key.startswith("few/")]
@@ -178,10 +183,14 @@ def show_metrics(
         if sentence := nothing_learned(metrics, majority):
             log.warning(sentence)
     # The figure, written only if it could be plotted.
+    places = None
     if features is not None and labelled:
-        figure = b""
+        figure, rows = b"", evenly_spaced(len(features.x))
         with warn_if_display_fails("the picture of the run"):
-            figure = picture.plot_run_picture(metrics, name, features.x, features.y, data.facts["class_names"])
+            found = picture.place_features(features.x[rows].numpy())
+            figure = picture.plot_run_picture(metrics, name, found, features.y[rows], data.facts["class_names"])
+            places = found
         if figure:
             files.write_atomically(folder / "report.png", figure)
             log.info("picture: %s", folder / "report.png")
+    return places

@@ -20,7 +20,7 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 def test_figures_hold_the_numbers(comparison: Comparison) -> None:
     drawn = {figure.name: figure for figure in figures.make_figures(comparison)}
-    assert list(drawn) == ["accuracy", "compute", "labels", "curves"]
+    assert list(drawn) == ["accuracy", "compute", "labels", "curves", "classes", "cka"]
     row = comparison.rows[0]
     mean = next(
         value

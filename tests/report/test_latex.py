@@ -20,8 +20,8 @@ def test_the_table_is_whole(tmp_path: Path) -> None:
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == 9
     head = lines[lines.index(r"\toprule") + 1]
-    assert {line.count(" & ") for line in body} == {head.count(" & ")} == {4}
-    assert r"\begin{tabular}{llrrr}" in lines
+    assert {line.count(" & ") for line in body} == {head.count(" & ")} == {7}
+    assert r"\begin{tabular}{llrrrrrr}" in lines
     assert all(line.endswith(r" \\") and (r"$\pm$" in line or " to " in line) for line in body)
     assert [line.partition("$")[0] for line in body if r"$^\dagger$" in line] == ["simclr"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_zoo.evaluators.proportion import Proportion
-from ssl_zoo.report.outcomes import Outcomes, outcomes_of, read_outcomes, write_outcomes
+from ssl_zoo.report.outcomes import ClassLabels, Outcomes, outcomes_of, outcomes_of_run, read_outcomes, write_outcomes
 from ssl_zoo.report.results import OUTCOMES_NAME
 
 
@@ -17,7 +17,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_outcomes(tmp_path, told)
     found = read_outcomes(tmp_path)
     assert list(found) == list(told)
-    for key, (right, examples) in told.items():
+    for key, (right, examples, _) in told.items():
         assert found[key].right.dtype == bool
         assert (found[key].right == right).all()
         assert found[key].examples == examples
@@ -38,6 +38,40 @@ def test_only_proportions_of_known_examples_are_kept() -> None:
         "knn/top1": "of the test split",
         "transfer/mr/top1": "of mr",
     }
+
+
+def test_labels_are_kept_once_and_of_the_test_split_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y, names = rng.integers(0, 300, 10_000), [f"class {number}" for number in range(300)]
+    own = Proportion.of([True], "of mr")
+    metrics = {f"m{i}/top1": Proportion.of(rng.random(10_000) < 0.5) for i in range(3)} | {"transfer/mr/top1": own}
+    write_outcomes(tmp_path, outcomes_of(metrics, "a" * 32, ClassLabels(y, names)))
+    assert (tmp_path / OUTCOMES_NAME).stat().st_size < 24_000  # 2 bytes a label at most, 1 bit an outcome
+    found = read_outcomes(tmp_path)
+    assert found["transfer/mr/top1"].labels is None
+    for key in ("m0/top1", "m2/top1"):
+        labels = found[key].labels
+        assert labels is not None
+        assert (labels.y == y).all()
+        assert labels.names == names
+
+
+@pytest.mark.parametrize("labels", [ClassLabels(np.array([0, 1]), ["a", "b"]), ClassLabels(np.arange(3), ["a"])])
+def test_labels_that_do_not_fit_are_a_damage(labels: ClassLabels, tmp_path: Path) -> None:
+    write_outcomes(tmp_path, {"knn/top1": Outcomes(np.ones(3, dtype=bool), "a", labels)})
+    with pytest.raises(ValueError, match=r"correct\.npz: damaged \(\d labels of \d classes for 3 examples"):
+        read_outcomes(tmp_path)
+
+
+def test_outcomes_are_those_of_the_results(tmp_path: Path) -> None:
+    run = {"folder": tmp_path, "metrics": {"knn/top1": 0.75, "linear/top1": 0.75}}
+    assert outcomes_of_run(run, "knn/top1") is None
+    right = np.array([True, True, True, False])
+    write_outcomes(tmp_path, {"knn/top1": Outcomes(right, "a"), "linear/top1": Outcomes(~right, "a")})
+    found = outcomes_of_run(run, "knn/top1")
+    assert found is not None
+    assert (found.right == right).all()
+    assert outcomes_of_run(run, "linear/top1") is None  # the results are of another evaluation
 
 
 def test_nothing_to_keep_leaves_no_file(tmp_path: Path) -> None:
@@ -62,7 +96,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     for content in changes:
         path.write_bytes(content)
         with contextlib.suppress(ValueError):  # a byte that means nothing, such as a time, does no harm
-            assert all(right.sum() == 100 for right, _ in read_outcomes(tmp_path).values())
+            assert all(right.sum() == 100 for right, *_ in read_outcomes(tmp_path).values())
     for bits in (np.zeros(1, dtype=np.uint8), np.zeros(9), np.array([{}])):
         np.savez(path, allow_pickle=True, **arrays, **{"bits/a": bits})
         with pytest.raises(ValueError, match=r"correct\.npz: damaged"):

@@ -95,7 +95,10 @@ def test_command_line_prints_and_writes(sweep: Path, tmp_path: Path, capsys: pyt
     assert "Test metrics are of the last epoch." in printed
     assert {file.name for file in out.glob("report.*")} == NAMES
     drawn = sorted(file.name for file in out.glob("*.pdf"))
-    assert drawn == [f"report-{name}.pdf" for name in ("accuracy", "compute", "curves", "labels")]
+    assert drawn == [
+        f"report-{name}.pdf"
+        for name in ("accuracy", "cka", "classes", "compute", "curves", "labels", "map-1", "map-2", "map-3")
+    ]
     assert all(file.read_bytes().startswith(b"%PDF") for file in out.glob("*.pdf"))
 
 
@@ -123,7 +126,7 @@ def test_python_has_the_same(sweep: Path, tmp_path: Path) -> None:
 
     found = ssl_zoo.compare([sweep], baseline="simclr", axis="labels")
     assert found.write(tmp_path) == tmp_path / "report.html"
-    assert {file.name for file in tmp_path.iterdir()} == NAMES
+    assert {file.name for file in tmp_path.iterdir()} == NAMES | {"report-classes.csv", "report-cka.csv"}
     assert found.comparison.baseline is not None
     assert found.comparison.baseline.names["method"] == "simclr"
     shown = found._repr_html_()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ssl_zoo.report import results
+from ssl_zoo.report import results, wandb_report
 from ssl_zoo.sweep.callback import WriteReport
 from tests.sweep.test_launcher import CONFIG, make_place, sweep
 
@@ -35,6 +35,28 @@ def test_a_sweep_with_hydras_own_launcher_ends_with_the_report(tmp_path: Path) -
     assert "| byol |" in report
     assert "| simclr |" in report
     assert done.out.endswith("jobs that are still queued: python -m ssl_zoo.report sweep\n")
+
+
+@pytest.mark.parametrize(
+    ("logger", "project"),
+    [
+        ({"wandb": {"_target_": "ssl_zoo.training.loggers.Wandb", "folder": "${no:such}", "project": "zoo"}}, "zoo"),
+        ({"tensorboard": {"_target_": "ssl_zoo.training.loggers.tensorboard"}}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_report_goes_to_wandb_where_the_jobs_do(
+    logger: dict | None, project: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        wandb_report, "send_to_wandb", lambda report, folder, project, group: sent.append((project, group))
+    )
+    write_run(tmp_path / "today" / "noon" / "0", "completed")
+    config = {"hydra": {"sweep": {"dir": str(tmp_path / "today" / "noon")}}, "logger": logger}
+    WriteReport().on_multirun_end(OmegaConf.create(config))
+    assert sent == ([(project, "today-noon")] if project else [])
 
 
 def test_a_sweep_in_processes_has_one_report(tmp_path: Path) -> None:
@@ -84,22 +106,3 @@ def test_results_that_could_not_be_written_count(tmp_path: Path) -> None:
     report = (tmp_path / "report.md").read_text()
     assert "no room" in report
     assert "interrupted" not in report
-
-
-def test_wandb_gets_the_report_where_artifacts_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of its own, in the group of the sweep; the real wandb, offline."""
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    write_run(tmp_path / "sweep" / "0", "completed")
-    config = {
-        "hydra": {"sweep": {"dir": str(tmp_path / "sweep")}},
-        "logger": {"wandb": {"project": "p", "artifacts": False}},
-    }
-    WriteReport().on_multirun_end(OmegaConf.create(config))
-    assert not (tmp_path / "sweep" / "wandb").exists()
-    config["logger"]["wandb"]["artifacts"] = True  # type: ignore[index]
-    WriteReport().on_multirun_end(OmegaConf.create(config))
-    (run,) = (tmp_path / "sweep" / "wandb").glob("offline-run-*/*.wandb")
-    group = f"{tmp_path.name}-sweep"
-    assert f"report-{group}".encode() in run.read_bytes()
-    assert {"report.html", "report.md"} <= {path.name.split("-")[0] for path in tmp_path.rglob("*")}

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,9 +13,17 @@ from ssl_zoo.evaluators.base import EvalContext
 from ssl_zoo.evaluators.proportion import Proportion
 from ssl_zoo.learner import Learner
 from ssl_zoo.method import Method
+from ssl_zoo.report.kept_features import read_features
 from ssl_zoo.report.outcomes import read_outcomes
-from ssl_zoo.training.evaluation import PeriodicEvaluation, eval_context, identify_examples, keep_outcomes
-from tests.evaluators.fakes import FakeData, blobs
+from ssl_zoo.training.evaluation import (
+    PeriodicEvaluation,
+    eval_context,
+    identify_examples,
+    keep_features,
+    keep_outcomes,
+    labels_of_test,
+)
+from tests.evaluators.fakes import FakeData, blobs, judge
 
 
 class Remembers:
@@ -92,6 +101,43 @@ def test_which_examples_were_right_is_kept_with_the_metrics(tmp_path: Path, capl
     assert set(read_outcomes(tmp_path)) == {"knn/top1"}
     keep_outcomes(tmp_path, {"linear/top1": right}, "d")  # a run's end replaces all
     assert set(read_outcomes(tmp_path)) == {"linear/top1"}
+
+
+def test_labels_of_the_test_examples_are_kept_where_they_are_known(tmp_path: Path) -> None:
+    x, y = blobs(6, 2, 3, 1.0)
+    context = judge(FakeData((x, y), (x, y), class_names=["a", "b", "c"]))
+    assert labels_of_test(context) is None  # nothing was evaluated yet
+    assert len(context.test.x) == 6
+    labels = labels_of_test(context)
+    assert labels is not None
+    assert (labels.y.tolist(), labels.names) == (y.tolist(), ["a", "b", "c"])
+    keep_outcomes(tmp_path, {"knn/top1": Proportion.of([True] * 6)}, "a", labels)
+    found = read_outcomes(tmp_path)["knn/top1"].labels
+    assert found is not None
+    assert found.y.tolist() == y.tolist()
+    context.data.facts["class_names"] = []
+    assert labels_of_test(context) is None
+
+
+def test_features_of_a_sample_are_kept(tmp_path: Path) -> None:
+    x, y = blobs(1500, 3, 3, 1.0)
+    context = judge(FakeData((x[:9], y[:9]), (x, y), class_names=["a", "b", "c"]))
+    keep_features(tmp_path, context, "content", {"test": "test"})
+    assert read_features(tmp_path) is None  # no evaluator needed any
+    assert len(context.train.x) == 9
+    keep_features(tmp_path, context, "content", {"test": "test"}, np.zeros((9, 2)))
+    of_training = read_features(tmp_path)
+    assert of_training is not None
+    assert (len(of_training.x), of_training.places) == (9, None)
+    assert len(context.test.x) == 1500
+    keep_features(tmp_path, context, "content", {"test": "test"}, np.zeros((1000, 2)))
+    found = read_features(tmp_path)
+    assert found is not None
+    rows = np.linspace(0, 1499, 1000).round().astype(int)
+    assert found.x == pytest.approx(x.numpy()[rows], abs=0.01)
+    assert (found.y == y.numpy()[rows]).all()
+    assert found.examples == identify_examples("content", {"test": "test"}, context.labelled["test"])
+    assert found.places is not None
 
 
 def test_examples_are_known_by_content_split_labels_and_order() -> None:

@@ -59,6 +59,33 @@ def test_the_images_are_those_of_the_rows(flat: Path) -> None:
         assert np.abs(small - original).max() <= 1
 
 
+def test_queries_are_those_of_every_encoder(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = []
+    search = neighbour_sheet.nearest_rows
+
+    def remember(unit: np.ndarray, asked: np.ndarray, k: int, without: list[int]) -> Any:
+        queries.append(without)
+        return search(unit, asked, k, without)
+
+    monkeypatch.setattr(neighbour_sheet, "nearest_rows", remember)
+    made = context(flat)
+    for seed in range(2):
+        x = torch.randn(20, 6, generator=torch.Generator().manual_seed(seed))
+        made.__dict__["train"] = made.train._replace(x=x)
+        run_sheet(made, "train")
+    assert queries[0] == queries[1]
+    assert len(set(queries[0])) == neighbour_sheet.NUM_QUERIES
+
+
+@pytest.mark.parametrize("labels", [[1, 0] * 8, [3, 1, 2], [0] * 8 + [1] * 2 + [2] * 2 + [3] * 2 + [4] * 2])
+def test_queries_are_spread_over_classes(labels: list[int]) -> None:
+    found = neighbour_sheet.choose_queries(np.array(labels), 8)
+    assert len(set(found)) == min(8, len(labels))
+    counts, shares = (np.bincount(np.take(labels, rows), minlength=4) for rows in (found, range(len(labels))))
+    assert np.abs(counts - shares * len(found) / len(labels)).max() < 1
+    assert neighbour_sheet.choose_queries(np.full(16, -1), 4) == [2, 6, 10, 14]  # where none is known
+
+
 def test_at_most_so_many_examples(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbour_sheet, "MAX_EXAMPLES", 5)
     sheet = Image.open(io.BytesIO(run_sheet(context(flat), "train")))

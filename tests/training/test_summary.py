@@ -142,7 +142,9 @@ def test_accuracies_are_shown_with_n_and_interval_and_the_majority(
     y = torch.tensor([0] * 30 + [1] * 10)
     features = Features(torch.randn(40, 3), y, torch.arange(40))
     shares = {"knn/top1": Proportion(0.75, 40), "init/knn/top1": Proportion(0.5, 40)}
-    summary.show_metrics(tmp_path, "simclr", shares, SimpleNamespace(facts=facts), features)
+    places = summary.show_metrics(tmp_path, "simclr", shares, SimpleNamespace(facts=facts), features)
+    assert places is not None
+    assert places.shape == (40, 2)
     out = capsys.readouterr().out
     assert "50.0 % (35.2 to 64.8)" in out
     assert "75.0 % (59.8 to 85.8) │ 40" in out
