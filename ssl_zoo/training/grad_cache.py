@@ -65,8 +65,8 @@ def in_chunks(method: Method, rows: int) -> ReplacedForward:
 
 def _forward_in_chunks(forward: Callable[[Tensor], Tensor], rows: int, x: Tensor) -> Tensor:
     if not torch.is_grad_enabled():  # an EMA network
-        return torch.cat([forward(chunk) for chunk in x.split(rows)])
-    return torch.cat([checkpoint(forward, chunk, use_reentrant=False) for chunk in x.split(rows)])
+        return torch.cat([forward(chunk) for chunk in torch.split(x, rows)])
+    return torch.cat([checkpoint(forward, chunk, use_reentrant=False) for chunk in torch.split(x, rows)])
 
 
 class GradCache(Callback):
