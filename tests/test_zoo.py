@@ -1,5 +1,6 @@
 """Every method and every experiment file trains, by existing."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.conftest import Ended
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 INTRODUCTIONS = sorted(f"intro/{path.stem}" for path in (CONF / "experiment" / "intro").glob("*.yaml"))
+PUBLISHED = sorted(f"published/{path.stem}" for path in (CONF / "experiment" / "published").glob("*.yaml"))
 QUICK = ("logger=csv", "evaluators=[]", "trainer.accelerator=cpu", "budget.steps=2", "hydra.run.dir=run")
 
 
@@ -38,7 +40,7 @@ def test_every_experiment_takes_a_step(experiment: str, cli: Callable[..., Ended
     assert results.read_results(Path("run"))["experiment"] == experiment
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS + INTRODUCTIONS)
+@pytest.mark.parametrize("experiment", EXPERIMENTS + INTRODUCTIONS + PUBLISHED)
 def test_an_experiment_means_what_it_says(experiment: str) -> None:
     """Each value of the file is the value of the run, and exactly one budget remains."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -51,6 +53,15 @@ def test_an_experiment_means_what_it_says(experiment: str) -> None:
         if not isinstance(value, dict):
             assert composed[key] == value, key
     assert sum(value is not None for value in cfg.budget.values()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "published/cifar10_1000"])
+def test_a_published_recipe_names_its_number_and_can_start(name: str) -> None:
+    """It passes the checks of a run that need no data; steps of its method are tested elsewhere, on small networks."""
+    header = (CONF / "experiment" / f"{name}.yaml").read_text().partition("defaults:")[0]
+    assert re.search(r"Published by [\w-]+: \d\d\.\d\d % ", header)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        dry_run(compose("config", [f"experiment={name}", "trainer.accelerator=cpu"]))
 
 
 COMPARISONS = sorted(path.stem for path in (CONF / "experiment" / "compare").glob("*.yaml"))
