@@ -225,6 +225,21 @@ def records(runs: list[dict[str, Any]]) -> str:
     return table(["run", "kNN %, k = 20", "k = 200", "linear %", "seed", "minutes of training", "machine"], lines)
 
 
+def published() -> str:
+    """The recipes of conf/experiment/published with the number that each is to reach, and ours where it was run."""
+    runs = [json.loads(line) for file in sorted(RESULTS.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    lines = []
+    for file in sorted((CONF / "experiment" / "published").glob("*.yaml")):
+        name = f"published/{file.stem}"
+        about = " ".join(line.lstrip("# ") for line in file.read_text().partition("# python")[0].splitlines()[1:])
+        if (found := re.search(r"Published by (\S+): ([\d.]+)", about)) is None:
+            continue  # what the recipes have in common
+        ours = [run["metrics"]["linear/top1"] for run in runs if run.get("experiment") == name]
+        shown = ", ".join(f"{100 * score:.1f}" for score in ours) or NOT_MEASURED
+        lines.append([f"`experiment={name}`", f"{found[2]} ({found[1]})", shown])
+    return table(["recipe", "published, linear %", "ours, linear %"], lines)
+
+
 def rest_of_results(named: set[str]) -> str:
     parts = []
     for file in sorted(RESULTS.glob("*.md")):
@@ -346,5 +361,6 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "readme": readme,
     "methods": methods,
     "configuration": configuration,
+    "published": published,
     "api": api,
 }
