@@ -21,6 +21,7 @@ OURS = {
     "checkpoint_every": int, "evaluate_before": bool, "evaluate_every": float | None, "compile": bool,
     "channels_last": bool, "callbacks": dict | None, "plugins": dict | None, "requeue": bool | Literal["auto"],
     "on_collapse": Literal["warn", "stop"] | None, "grad_cache": int | None,
+    "profile": bool,
 }  # fmt: skip
 """Keys of `trainer` that are not passed to Lightning as they are, and their types."""
 
@@ -140,6 +141,7 @@ def build_trainer(
     from ssl_zoo.training.loggers import MetricsFile
     from ssl_zoo.training.progress_bar import ProgressBar
     from ssl_zoo.training.saving import PeriodicCheckpoint
+    from ssl_zoo.training.step_profile import StepProfile
 
     given = dict(cfg.trainer) | {"precision": precision}
     ours = {key: given.pop(key) for key in OURS}
@@ -148,6 +150,8 @@ def build_trainer(
         given["log_every_n_steps"] = min(given["log_every_n_steps"], max(1, max_steps // 10))
     extra = [hydra.utils.instantiate(logger, _convert_="all") for logger in (cfg.get("logger") or {}).values()]
     checkpoint = PeriodicCheckpoint(folder / "checkpoints", ours["checkpoint_every"])
+    if ours["profile"]:
+        given["profiler"] = StepProfile()
     return Trainer(
         **given | {"strategy": parts["strategy"]},
         max_steps=max_steps or -1,

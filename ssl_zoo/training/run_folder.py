@@ -25,7 +25,7 @@ MAY_DIFFER = (
     "trainer.accelerator", "trainer.callbacks", "trainer.channels_last", "trainer.checkpoint_every", "trainer.compile",
     "trainer.devices", "trainer.evaluate_before", "trainer.evaluate_every", "trainer.grad_cache",
     "trainer.log_every_n_steps", "trainer.num_nodes", "trainer.on_collapse", "trainer.plugins", "trainer.precision",
-    "trainer.requeue", "trainer.strategy",
+    "trainer.profile", "trainer.requeue", "trainer.strategy",
 )  # fmt: skip
 """Prefixes of keys that may differ when a run is resumed: the order of the data and the views stay the same, or only
 other tasks read the key.
