@@ -78,8 +78,7 @@ LOSSES: dict[str, Callable[[Shapes], Payload]] = {
     "vicreg": lambda s: gather_with_gradient(s, 2 * s.batch, s.width),
     "nnclr": lambda s: gather_with_gradient(s, 2 * s.batch, s.width).plus(queue(s)),
     "moco": lambda s: queue(s).plus(queue(s)),
-    # The scores are gathered, and `sinkhorn` gathers that global batch from every process once more.
-    "swav": lambda s: Payload(gathered=2 * 4 * s.batch * s.prototypes * (1 + s.processes)),
+    "swav": lambda s: Payload(gathered=2 * 4 * s.batch * s.prototypes),  # the scores of two views, for `sinkhorn`
     "dino": lambda s: Payload(reduced=4 * s.prototypes),
     "mae": lambda s: Payload(broadcast=4 * s.processes * s.batch * s.patches),
 }

@@ -56,7 +56,9 @@ def cosine_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, temperature: float, iterations: int, valid: Tensor | None = None) -> Tensor:
+def sinkhorn(
+    scores: Tensor, temperature: float, iterations: int, valid: Tensor | None = None, queued: Tensor | None = None
+) -> Tensor:
     """Soft assignments that use all K prototypes equally over the global batch (Sinkhorn-Knopp in log space).
 
     Caron et al., "SwAV", 2020, https://arxiv.org/abs/2006.09882, Section 3.1 and Appendix A.
@@ -67,11 +69,16 @@ def sinkhorn(scores: Tensor, temperature: float, iterations: int, valid: Tensor 
         iterations: number of normalisations over rows and columns.
         valid: (B,) bool, the rows to balance over, all by default. Assignments of other rows are finite but
             meaningless.
+        queued: (S, K) scores of a queue, equal on all processes, which are balanced with those of the batch (Section
+            4.3 of the paper); not together with `valid`.
 
     Returns:
         (B, K) float32; each row sums to 1.
     """
     logs = all_gather(scores.float()) / temperature  # (W * B, K)
+    num_rows = len(logs)
+    if queued is not None:
+        logs = torch.cat([logs, queued.float() / temperature])
     weights = torch.zeros((), device=logs.device)  # log of the weight of each row
     if valid is not None:
         # -1e4 instead of -inf: its exp is 0 too, and a batch without any valid row gives no NaN.
@@ -79,7 +86,7 @@ def sinkhorn(scores: Tensor, temperature: float, iterations: int, valid: Tensor 
     for _ in range(iterations):
         logs = logs - (logs + weights).logsumexp(dim=0)
         logs = logs - logs.logsumexp(dim=1, keepdim=True)
-    return logs.exp().chunk(world_size())[rank()]
+    return logs[:num_rows].exp().chunk(world_size())[rank()]
 
 
 def global_views(views: list[Tensor]) -> list[Tensor]:

@@ -69,7 +69,9 @@ def test_gathered_batch_norm_equals_the_global_batch() -> None:
 def _draws() -> tuple[torch.Tensor, ...]:
     torch.manual_seed(7 + rank())
     shared = distributed.broadcast(torch.randn(3))
-    balanced = functional.sinkhorn(torch.arange(24.0).view(8, 3).sin().chunk(distributed.world_size())[rank()], 0.1, 3)
+    scores = torch.arange(24.0).view(8, 3).sin().chunk(distributed.world_size())[rank()]
+    queued = torch.arange(15.0).view(5, 3).cos()
+    balanced = torch.cat([functional.sinkhorn(scores, 0.1, 3), functional.sinkhorn(scores, 0.1, 3, queued=queued)], 1)
     values = torch.arange(8.0).chunk(distributed.world_size())[rank()]
     mean = distributed.all_reduce_mean(functional.mean_over(values, values > 2))
     return shared, balanced, mean, distributed.rand_rows(8 // distributed.world_size(), 2, device=torch.device("cpu"))

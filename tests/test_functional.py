@@ -89,6 +89,12 @@ def test_sinkhorn_balances_rows_and_columns() -> None:
     torch.testing.assert_close(flat, torch.full((5, 3), 1 / 3))
 
 
+def test_sinkhorn_balances_a_queue_with_the_batch() -> None:
+    scores, queued = torch.randn(6, 4), torch.randn(10, 4)
+    together = functional.sinkhorn(torch.cat([scores, queued]), 0.5, 3)
+    assert torch.equal(functional.sinkhorn(scores, 0.5, 3, queued=queued), together[:6])
+
+
 def test_local_views_agree_with_global_ones_only() -> None:
     big, small = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 4, 4)
     assert functional.view_pairs([big, big]) == [(0, 1), (1, 0)]

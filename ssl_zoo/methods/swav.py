@@ -12,28 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_zoo.checks import positive, share
-from ssl_zoo.distributed import all_gather, rank
 from ssl_zoo.functional import embed_views, global_views, sinkhorn, view_pairs
 from ssl_zoo.method import Batch, Method
 from ssl_zoo.nn.heads import Prototypes, mlp
 from ssl_zoo.nn.queue import Queue
-
-
-def assign_with_queue(scores: Tensor, queued: Tensor, temperature: float, iterations: int) -> Tensor:
-    """Assignments (B, K) of this process's scores, balanced over the global batch and a queue.
-
-    `sinkhorn` gathers its input, here the global batch, from all processes; the W copies of each row multiply the sums
-    over rows by W, which its normalisation cancels.
-
-    Args:
-        scores: (B, K) scores of this process.
-        queued: (S, K) scores of the queue, equal on all processes.
-        temperature: see `sinkhorn`.
-        iterations: see `sinkhorn`.
-    """
-    rows = torch.cat([all_gather(scores), queued])
-    first = rank() * len(scores)
-    return sinkhorn(rows, temperature, iterations)[first : first + len(scores)]
 
 
 class SwAV(Method):
@@ -84,11 +66,13 @@ class SwAV(Method):
         # All views in one pass of the projector, so that they share BatchNorm statistics, as in the official code.
         z = self.projector(torch.cat(embed_views(self.backbone, views)))
         scores = self.prototypes(z, frozen=progress < self.freeze_until).chunk(len(views))
-        queued = scores[0].new_empty(0, scores[0].shape[1])
+        queued = None
         if self.queue is not None and progress >= self.queue_from:
             queued = self.prototypes(self.queue.keys).detach()
-        settings = self.sinkhorn_temperature, self.sinkhorn_iterations
-        targets = [assign_with_queue(scores[i].detach(), queued, *settings) for i in range(len(global_views(views)))]
+        targets = [
+            sinkhorn(scores[i].detach(), self.sinkhorn_temperature, self.sinkhorn_iterations, queued=queued)
+            for i in range(len(global_views(views)))
+        ]
         losses = [F.cross_entropy(scores[j] / self.temperature, targets[i]) for i, j in view_pairs(views)]
         if self.training and self.queue is not None:
             self.queue.push(F.normalize(z.detach().float(), dim=1).chunk(len(views))[0], batch.indices)

@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_zoo.functional import sinkhorn
 from ssl_zoo.method import Batch
-from ssl_zoo.methods.swav import SwAV, assign_with_queue
+from ssl_zoo.methods.swav import SwAV
 
 
 def make(queue_size: int = 0, queue_from: float = 0.5, freeze_until: float = 0.1) -> SwAV:
@@ -95,14 +94,6 @@ def test_equal_scores_give_log_k() -> None:
     with torch.no_grad():
         method.prototypes.weight.copy_(torch.ones(10, 8))
     assert method(batch, 0.5)["loss"].item() == pytest.approx(math.log(10), abs=1e-5)
-
-
-def test_assignments_use_all_prototypes_equally_and_copies_of_rows_change_nothing() -> None:
-    """`assign_with_queue` relies on the latter with several processes."""
-    scores = torch.randn(12, 4)
-    q = assign_with_queue(scores, torch.zeros(0, 4), 0.5, 50)
-    torch.testing.assert_close(q.sum(0), torch.full((4,), 3.0))
-    torch.testing.assert_close(sinkhorn(torch.cat([scores] * 3), 0.5, 3)[:12], sinkhorn(scores, 0.5, 3))
 
 
 def test_prototypes_are_frozen_early_and_learn_later() -> None:
