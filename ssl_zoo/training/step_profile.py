@@ -6,7 +6,7 @@ happens inside of another, its time counts for the inner one alone.
 
 import logging
 import time
-from collections import Counter
+from collections import defaultdict
 
 import torch
 from lightning.pytorch.profilers import Profiler
@@ -53,7 +53,7 @@ class StepProfile(Profiler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self._made = 0
         self._open: list[str] = []
         self._since = 0.0
@@ -106,7 +106,7 @@ class StepProfile(Profiler):
 
     def _count_time(self) -> None:
         """Adds the time since the last call to the phase of the innermost open action, while the training loop runs."""
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         now = time.perf_counter()
         if "run_training_epoch" in self._open:
