@@ -3,8 +3,8 @@
 A linear classifier reads, from the feature of a token, which of the most frequent tokens it is itself, which stands
 before it and which after it. Such probes of surrounding words are those of Klafka and Ettinger, "Spying on Your
 Neighbors: Fine-grained Probing of Contextual Embeddings for Information about Surrounding Words", ACL 2020,
-https://arxiv.org/abs/2005.01810; theirs ask for properties of words, which need labels, these for the words. Letters: N
-rows, L tokens per row, D width, M tokens.
+https://arxiv.org/abs/2005.01810. In the paper they predict properties of the words, which need labels; here, the words.
+Letters: N rows, L tokens per row, D width, M tokens.
 """
 
 import torch
