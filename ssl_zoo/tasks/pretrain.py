@@ -38,7 +38,7 @@ from ssl_zoo.training import (
     saving,
     transcript,
 )
-from ssl_zoo.training.budget import Budget, first_views, flops_per_example, resolve_budget
+from ssl_zoo.training.budget import Budget, count_flops, first_views, resolve_budget
 from ssl_zoo.training.collapse import CollapseAlarm
 from ssl_zoo.training.credentials import masked
 from ssl_zoo.training.environment import describe_environment, device_type, peak_memory, quiet_lightning
@@ -122,7 +122,7 @@ def _pretrain(cfg: DictConfig, folder: Path) -> None:
     if cfg.trainer.grad_cache is not None:
         grad_cache.check_loss(method, few, cfg.trainer.grad_cache)
     grad_cache.warn_of_accumulation(method, few, cfg.trainer.accumulate_grad_batches, cfg.data.batch_size)
-    flops = flops_per_example(method, data, first_batch)
+    flops = count_flops(method, few)
     examples_per_step = cfg.data.batch_size * cfg.trainer.accumulate_grad_batches
     steps_per_epoch = Fraction(data.num_train // cfg.data.batch_size, cfg.trainer.accumulate_grad_batches)
     budget = resolve_budget(dict(cfg.budget), steps_per_epoch, examples_per_step, flops * examples_per_step)

@@ -101,8 +101,8 @@ class StepProfile(Profiler):
 
     def describe(self) -> None:
         """Logs the summary; called by Lightning at the end of training, in each process."""
-        if not self._local_rank and (said := self.summary()):
-            log.info(said)
+        if not self._local_rank and (summary := self.summary()):
+            log.info(summary)
 
     def _count_time(self) -> None:
         """Adds the time since the last call to the phase of the innermost open action, while the training loop runs."""
